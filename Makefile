@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+# make            build/monocle.elf and build/monocle.iso
+# make run        the demo guest, interactive
+# make test       every test of the short suite (make test-long: the rest)
+# make bench      the measured tables
+# V=1 shows commands; CROSS_COMPILE=x86_64-linux-gnu- on another machine.
+
+CROSS_COMPILE ?=
+CC := $(CROSS_COMPILE)gcc
+LD := $(CROSS_COMPILE)ld
+OBJCOPY := $(CROSS_COMPILE)objcopy
+NASM ?= nasm
+# Debian's own python3: the tests' libraries come as Debian packages.
+PYTHON ?= /usr/bin/python3
+B := build
+
+ifeq ($(V),1)
+Q :=
+say = @:
+else
+Q := @
+say = @printf '  %-8s %s\n'
+endif
+
+WARN := -Wall -Wextra -Wconversion -Wshadow -Werror -Wstrict-prototypes \
+	-Wmissing-prototypes -Wvla -Wundef
+# No FPU or vector register is touched: they stay the guest's.
+CFLAGS := -std=c17 -O2 -g -ffreestanding -fno-builtin-printf \
+	-mgeneral-regs-only -mno-red-zone -mcmodel=kernel -fno-pie \
+	-fno-pic -fno-stack-protector -fno-asynchronous-unwind-tables \
+	-fno-omit-frame-pointer -fno-strict-aliasing -fcf-protection=none \
+	-ffile-prefix-map=$(CURDIR)=. -I. $(WARN)
+LDFLAGS := -nostdlib -static -z max-page-size=4096 -z noexecstack \
+	--build-id=none --no-warn-rwx-segments --orphan-handling=error
+
+ROOMS := boot kernel arch/x86 arch/x86/vmx drivers/pci drivers/vtd vmm \
+	vmm/devmodel
+SRC_C := $(sort $(wildcard $(ROOMS:%=%/*.c)))
+SRC_ASM := $(sort $(wildcard $(ROOMS:%=%/*.asm)))
+OBJ := $(SRC_C:%.c=$(B)/obj/%.o) $(SRC_ASM:%.asm=$(B)/obj/%.asm.o)
+
+.PHONY: all run test test-long bench clean
+all: $(B)/monocle.elf
+
+$(B)/obj/%.o: %.c
+	$(say) CC $<
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) -MMD -MP -c $< -o $@
+
+$(B)/obj/%.asm.o: %.asm
+	$(say) NASM $<
+	$(Q)mkdir -p $(@D)
+	$(Q)$(NASM) -f elf64 -I ./ -MD $(@:.o=.d) -MP $< -o $@
+
+$(B)/monocle.elf: $(OBJ) linker.ld
+	$(say) LD $@
+	$(Q)$(LD) $(LDFLAGS) -T linker.ld -o $@ $(OBJ)
+
+clean:
+	$(say) CLEAN $(B)
+	$(Q)rm -rf $(B)/obj $(B)/monocle.elf
+
+-include $(OBJ:.o=.d)
+include $(sort $(wildcard mk/*.mk))
