@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT */
+#include "arch/x86/apic.h"
+
+#include "arch/x86/cpu.h"
+#include "arch/x86/errno.h"
+#include "arch/x86/io.h"
+
+enum {
+	APIC_BASE_X2APIC = 1u << 10,
+	APIC_BASE_ENABLE = 1u << 11,
+	SVR_ENABLE = 1u << 8,
+	LVT_MASKED = 1u << 16,
+	ICR_PENDING = 1u << 12,
+	IOREGSEL = 0,
+	IOWIN = 0x10,
+	IOAPIC_VERSION = 1,
+	IOAPIC_TABLE = 0x10,
+};
+
+static struct {
+	volatile u8 *page;
+	bool x2apic;
+} apic;
+
+static u32 read(enum local_apic_register r)
+{
+	if (apic.x2apic)
+		return (u32)rdmsr(0x800 + (u32)r / 16);
+	return mmio_read32(apic.page + r);
+}
+
+static void write(enum local_apic_register r, u32 value)
+{
+	if (apic.x2apic)
+		wrmsr(0x800 + (u32)r / 16, value);
+	else
+		mmio_write32(apic.page + r, value);
+}
+
+void local_apic_init(volatile void *page, bool x2apic, u8 spurious_vector)
+{
+	u64 base = rdmsr(MSR_APIC_BASE);
+
+	apic.page = page;
+	apic.x2apic = x2apic || (base & APIC_BASE_X2APIC);
+	if (!(base & APIC_BASE_ENABLE))
+		wrmsr(MSR_APIC_BASE, base |= APIC_BASE_ENABLE);
+	if (apic.x2apic)
+		wrmsr(MSR_APIC_BASE, base | APIC_BASE_X2APIC);
+	write(APIC_SVR, SVR_ENABLE | spurious_vector);
+	write(APIC_LVT_TIMER, LVT_MASKED);
+	write(APIC_LVT_LINT0, LVT_MASKED);
+	write(APIC_LVT_LINT1, LVT_MASKED);
+	write(APIC_LVT_ERROR, LVT_MASKED);
+	write(APIC_TPR, 0);
+}
+
+u32 local_apic_id(void)
+{
+	return apic.x2apic ? read(APIC_ID) : read(APIC_ID) >> 24;
+}
+
+bool local_apic_is_x2apic(void)
+{
+	return apic.x2apic;
+}
+
+void local_apic_eoi(void)
+{
+	write(APIC_EOI, 0);
+}
+
+int local_apic_send(u32 apic_id, u32 low)
+{
+	if (apic.x2apic) {
+		wrmsr(0x800 + APIC_ICR / 16, (u64)apic_id << 32 | low);
+		return 0;
+	}
+	write(APIC_ICR_HIGH, apic_id << 24);
+	write(APIC_ICR, low);
+	for (int i = 0; i < 100000; i++) {
+		if (!(read(APIC_ICR) & ICR_PENDING))
+			return 0;
+		cpu_relax();
+	}
+	return -ETIMEDOUT;
+}
+
+u32 ioapic_read(volatile void *base, u8 index)
+{
+	mmio_write32((volatile u8 *)base + IOREGSEL, index);
+	return mmio_read32((volatile u8 *)base + IOWIN);
+}
+
+void ioapic_write(volatile void *base, u8 index, u32 value)
+{
+	mmio_write32((volatile u8 *)base + IOREGSEL, index);
+	mmio_write32((volatile u8 *)base + IOWIN, value);
+}
+
+unsigned ioapic_pins(volatile void *base)
+{
+	return (ioapic_read(base, IOAPIC_VERSION) >> 16 & 0xff) + 1;
+}
+
+void ioapic_set_entry(volatile void *base, unsigned pin, u64 entry)
+{
+	u8 low = (u8)(IOAPIC_TABLE + 2 * pin);
+
+	ioapic_write(base, low, (u32)IOAPIC_MASKED);
+	ioapic_write(base, (u8)(low + 1), (u32)(entry >> 32));
+	ioapic_write(base, low, (u32)entry);
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The host's local APIC (SDM chapter 10), in the mode that it is found in or
+ * in x2APIC mode where the CPU has it, and an IOAPIC's registers.
+ */
+#ifndef ARCH_X86_APIC_H
+#define ARCH_X86_APIC_H
+
+#include "arch/x86/types.h"
+
+/* Byte offsets of the xAPIC page; MSR 0x800 + offset / 16 in x2APIC mode. */
+enum local_apic_register {
+	APIC_ID = 0x20,
+	APIC_TPR = 0x80,
+	APIC_EOI = 0xb0,
+	APIC_SVR = 0xf0,
+	APIC_ICR = 0x300,
+	APIC_ICR_HIGH = 0x310,
+	APIC_LVT_TIMER = 0x320,
+	APIC_LVT_LINT0 = 0x350,
+	APIC_LVT_LINT1 = 0x360,
+	APIC_LVT_ERROR = 0x370,
+};
+
+/*
+ * Enables the calling CPU's local APIC: all LVTs masked, spurious vector
+ * set. page: where the xAPIC page (MSR_APIC_BASE) is mapped; kept for all
+ * CPUs. x2APIC mode is entered where firmware is in it or remapping allows
+ * (x2apic).
+ */
+void local_apic_init(volatile void *page, bool x2apic, u8 spurious_vector);
+u32 local_apic_id(void);
+void local_apic_eoi(void);
+/*
+ * Sends an interprocessor interrupt and waits (bounded) until it is
+ * accepted. low: the ICR's low half (SDM figure 10-12). -ETIMEDOUT.
+ */
+int local_apic_send(u32 apic_id, u32 low);
+bool local_apic_is_x2apic(void);
+
+/* IOAPIC (82093AA): base is the mapped register window. */
+u32 ioapic_read(volatile void *base, u8 index);
+void ioapic_write(volatile void *base, u8 index, u32 value);
+unsigned ioapic_pins(volatile void *base);
+/* Redirection entry: high half first, so that it is never live half-set. */
+void ioapic_set_entry(volatile void *base, unsigned pin, u64 entry);
+
+#define IOAPIC_MASKED BIT(16)
+#define IOAPIC_LEVEL BIT(15)
+#define IOAPIC_ACTIVE_LOW BIT(13)
+
+#endif

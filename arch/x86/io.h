@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The thin edge to the hardware: ports, MMIO, time-stamp counter, cache
+ * lines. Everything else in Monocle reaches the machine through these, so
+ * that a host build (MONOCLE_HOST) can put a fake in their place which
+ * records the order of what is done.
+ */
+#ifndef ARCH_X86_IO_H
+#define ARCH_X86_IO_H
+
+#include "arch/x86/types.h"
+
+#ifdef MONOCLE_HOST
+
+u8 inb(u16 port);
+u16 inw(u16 port);
+u32 inl(u16 port);
+void outb(u16 port, u8 value);
+void outw(u16 port, u16 value);
+void outl(u16 port, u32 value);
+u8 mmio_read8(const volatile void *p);
+u16 mmio_read16(const volatile void *p);
+u32 mmio_read32(const volatile void *p);
+u64 mmio_read64(const volatile void *p);
+void mmio_write8(volatile void *p, u8 value);
+void mmio_write16(volatile void *p, u16 value);
+void mmio_write32(volatile void *p, u32 value);
+void mmio_write64(volatile void *p, u64 value);
+u64 rdtsc(void);
+void clflush(const volatile void *p);
+void sfence(void);
+void mfence(void);
+void cpu_relax(void);
+
+#else
+
+#define PORT_ACCESSORS(suffix, type)                                      \
+	static inline type in##suffix(u16 port)                           \
+	{                                                                 \
+		type value;                                               \
+		__asm__ volatile("in %1, %0" : "=a"(value) : "Nd"(port)); \
+		return value;                                             \
+	}                                                                 \
+	static inline void out##suffix(u16 port, type value)              \
+	{                                                                 \
+		__asm__ volatile("out %0, %1" ::"a"(value), "Nd"(port));  \
+	}
+
+PORT_ACCESSORS(b, u8)
+PORT_ACCESSORS(w, u16)
+PORT_ACCESSORS(l, u32)
+#undef PORT_ACCESSORS
+
+/*
+ * The access is one instruction of exactly that width: device registers may
+ * not be read in halves, and the compiler must not merge or repeat them.
+ */
+#define MMIO_ACCESSORS(bits, reg)                                            \
+	static inline u##bits mmio_read##bits(const volatile void *p)        \
+	{                                                                    \
+		u##bits value;                                               \
+		__asm__ volatile("mov %1, %0"                                \
+				 : "=" reg(value)                            \
+				 : "m"(*(const volatile u##bits *)p)         \
+				 : "memory");                                \
+		return value;                                                \
+	}                                                                    \
+	static inline void mmio_write##bits(volatile void *p, u##bits value) \
+	{                                                                    \
+		__asm__ volatile("mov %1, %0"                                \
+				 : "=m"(*(volatile u##bits *)p)              \
+				 : reg(value)                                \
+				 : "memory");                                \
+	}
+
+MMIO_ACCESSORS(8, "q")
+MMIO_ACCESSORS(16, "r")
+MMIO_ACCESSORS(32, "r")
+MMIO_ACCESSORS(64, "r")
+#undef MMIO_ACCESSORS
+
+static inline u64 rdtsc(void)
+{
+	u32 lo, hi;
+
+	__asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
+	return (u64)hi << 32 | lo;
+}
+
+static inline void clflush(const volatile void *p)
+{
+	__asm__ volatile("clflush %0" ::"m"(*(const volatile u8 *)p)
+			 : "memory");
+}
+
+static inline void sfence(void)
+{
+	__asm__ volatile("sfence" ::: "memory");
+}
+
+static inline void mfence(void)
+{
+	__asm__ volatile("mfence" ::: "memory");
+}
+
+static inline void cpu_relax(void)
+{
+	__asm__ volatile("pause" ::: "memory");
+}
+
+#endif
+#endif

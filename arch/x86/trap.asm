@@ -1,0 +1,78 @@
+; SPDX-License-Identifier: MIT
+; One stub for each vector: a uniform struct trap_frame, then trap_handle().
+
+extern trap_handle
+
+section .text
+bits 64
+
+%assign n 0
+%rep 256
+align 16
+%if n = 0
+global trap_stubs
+trap_stubs:
+%endif
+%if !(n = 8 || (n >= 10 && n <= 14) || n = 17 || n = 21)
+	push qword 0		; the CPU pushes no error code for this one
+%endif
+	push qword n
+	jmp trap_common
+%assign n n + 1
+%endrep
+
+align 16
+trap_common:
+	cld
+	push r15
+	push r14
+	push r13
+	push r12
+	push r11
+	push r10
+	push r9
+	push r8
+	push rdi
+	push rsi
+	push rbp
+	push rbx
+	push rdx
+	push rcx
+	push rax
+	mov rdi, rsp
+	call trap_handle
+	pop rax
+	pop rcx
+	pop rdx
+	pop rbx
+	pop rbp
+	pop rsi
+	pop rdi
+	pop r8
+	pop r9
+	pop r10
+	pop r11
+	pop r12
+	pop r13
+	pop r14
+	pop r15
+	add rsp, 16
+	iretq
+
+; int rdmsr_safe(u32 msr, u64 *value): 0, or -EFAULT where the CPU has no
+; such MSR; trap_handle() sends the #GP at rdmsr_fault on to rdmsr_recover.
+global rdmsr_safe
+global rdmsr_fault
+global rdmsr_recover
+rdmsr_safe:
+	mov ecx, edi
+rdmsr_fault:
+	rdmsr
+	shl rdx, 32
+	or rax, rdx
+	mov [rsi], rax
+	xor eax, eax
+	ret
+rdmsr_recover:
+	mov eax, -14
+	ret
