@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the boot loader said, in Monocle's own terms. boot/multiboot2.c fills
+ * it in from the tags (Multiboot2 3.6); nothing else reads the tags. All
+ * addresses are host-physical; strings point into the loader's information,
+ * which stays reserved.
+ */
+#ifndef KERNEL_BOOT_INFO_H
+#define KERNEL_BOOT_INFO_H
+
+#include "arch/x86/types.h"
+
+#define BOOT_MEMORY_MAX 256
+#define BOOT_MODULES_MAX 8
+
+/* Values of Multiboot2 3.6.8, which are ACPI's. */
+enum memory_kind {
+	MEMORY_AVAILABLE = 1,
+	MEMORY_RESERVED = 2,
+	MEMORY_ACPI = 3,
+	MEMORY_NVS = 4,
+	MEMORY_BAD = 5,
+};
+
+struct boot_memory {
+	hpa_t base;
+	u64 size;
+	enum memory_kind kind;
+};
+
+struct boot_module {
+	hpa_t start;
+	u64 size;
+	const char *string; /* "kernel COMMAND LINE", "initrd", ... */
+};
+
+enum boot_display { DISPLAY_NONE, DISPLAY_TEXT, DISPLAY_RGB };
+
+struct boot_framebuffer {
+	enum boot_display kind;
+	hpa_t base;
+	u32 pitch;	   /* bytes a line */
+	u32 width, height; /* pixels, or characters for DISPLAY_TEXT */
+	u8 bpp;
+	u8 red_pos, red_size, green_pos, green_size, blue_pos, blue_size;
+};
+
+struct boot_info {
+	const char *cmdline;
+	const char *loader;
+	bool uefi;  /* the loader passed an EFI system table */
+	hpa_t rsdp; /* of the loader's copy, 0: none passed */
+	hpa_t info; /* the loader's information itself */
+	u64 info_size;
+	hpa_t image; /* where Monocle lies */
+	u64 image_size;
+	unsigned memory_count;
+	unsigned module_count;
+	struct boot_memory memory[BOOT_MEMORY_MAX];
+	struct boot_module modules[BOOT_MODULES_MAX];
+	struct boot_framebuffer fb;
+};
+
+#endif

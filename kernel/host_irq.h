@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The host's interrupt controllers: 8259s masked, every IOAPIC pin masked,
+ * then single ISA lines routed to a vector.
+ */
+#ifndef KERNEL_HOST_IRQ_H
+#define KERNEL_HOST_IRQ_H
+
+#include "kernel/acpi.h"
+
+/* Masks all. IOAPICs beyond reach are logged and left as they are. */
+void host_irq_init(const struct acpi_madt *madt);
+/*
+ * Routes ISA line irq, where the MADT says it goes, as a fixed interrupt to
+ * this CPU. -ENODEV: no IOAPIC has that pin.
+ */
+int host_irq_route(const struct acpi_madt *madt, u8 irq, u8 vector);
+void host_irq_mask(const struct acpi_madt *madt, u8 irq);
+
+#endif

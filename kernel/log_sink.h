@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Where log lines go: a ring in memory (always; the guest reads it by
+ * hypercall), and the sinks of the option log=. Until log_start() lines only
+ * collect in the ring; log_start() then brings the sinks up to date.
+ */
+#ifndef KERNEL_LOG_SINK_H
+#define KERNEL_LOG_SINK_H
+
+#include "kernel/log.h"
+
+#define LOG_LINE 256	  /* bytes of the longest line */
+#define LOG_RING 0x20000u /* bytes, a power of two */
+
+enum log_sink {
+	LOG_COM1 = 1,
+	LOG_COM2 = 2,
+	LOG_E9 = 4, /* the debug port of Bochs and QEMU */
+	LOG_SCREEN = 8,
+};
+
+struct boot_framebuffer;
+
+/* sinks: enum log_sink; lines above level stay in the ring alone. */
+void log_start(unsigned sinks, enum log_level level,
+	       const struct boot_framebuffer *fb);
+/* The screen belongs to the guest from now on. */
+void log_leave_screen(void);
+/* A panic takes it back. */
+void log_take_screen(void);
+/* One whole line with its newline. */
+void log_emit(enum log_level level, const char *line, size_t length);
+/*
+ * Copies what the ring holds from position *from (counted from the first
+ * byte ever written; moved forward if that is gone) and advances *from.
+ * Returns the number of bytes.
+ */
+size_t log_read(u64 *from, char *buf, size_t size);
+/* Waits until the UARTs have sent everything; bounded. */
+void log_drain(void);
+
+#endif

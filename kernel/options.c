@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: MIT */
+#include "kernel/options.h"
+
+#include "arch/x86/errno.h"
+#include "kernel/log.h"
+#include "kernel/log_sink.h"
+#include "kernel/string.h"
+
+enum kind { FLAG, CHOICE, SET, SIZE };
+
+struct option {
+	const char *name;
+	enum kind kind;
+	size_t offset;		/* in struct options */
+	const char *choices[5]; /* CHOICE: value n; SET: bit n */
+	const char *help;
+};
+
+#define AT(field) offsetof(struct options, field)
+
+static const struct option table[] = {
+	{"ram",
+	 CHOICE,
+	 AT(ram),
+	 {"relocated", "identity"},
+	 "guest-physical memory: laid out anew, or 1:1 with the host's"},
+	{"memory",
+	 SIZE,
+	 AT(memory),
+	 {0},
+	 "guest RAM at most, as 512M or 2G (default: all there is)"},
+	{"log",
+	 SET,
+	 AT(sinks),
+	 {"com1", "com2", "e9", "screen"},
+	 "where the log goes, comma-separated (default: com1,screen)"},
+	{"quiet", FLAG, AT(quiet), {0}, "only errors and the last line"},
+	{"debug", FLAG, AT(debug), {0}, "more lines"},
+	{"no-vga", FLAG, AT(no_vga), {0}, "keep the VGA card from the guest"},
+	{"iommu",
+	 CHOICE,
+	 AT(iommu),
+	 {"strict", "off"},
+	 "strict: a device that does DMA is assigned behind VT-d only"},
+	{"unsafe-dma",
+	 FLAG,
+	 AT(unsafe_dma),
+	 {0},
+	 "with iommu=off: assigned devices may reach all memory"},
+	{"dma-faults",
+	 SIZE,
+	 AT(dma_faults),
+	 {0},
+	 "DMA faults after which a device is stopped (default 100, 0: never)"},
+	{"selftest",
+	 CHOICE,
+	 AT(selftest),
+	 {"none", "vtd"},
+	 "test a part of Monocle with no guest, then end"},
+	{"help", FLAG, AT(help), {0}, "list the options and end"},
+};
+
+static unsigned distance(const char *a, size_t length, const char *b)
+{
+	unsigned row[32];
+	size_t n = strlen(b);
+
+	if (n >= ARRAY_SIZE(row))
+		return ~0u;
+	for (unsigned j = 0; j <= n; j++)
+		row[j] = j;
+	for (unsigned i = 1; i <= length; i++) {
+		unsigned diagonal = row[0];
+
+		row[0] = i;
+		for (unsigned j = 1; j <= n; j++) {
+			unsigned change = diagonal + (a[i - 1] != b[j - 1]);
+
+			diagonal = row[j];
+			row[j] = MIN(change, MIN(row[j], row[j - 1]) + 1);
+		}
+	}
+	return row[n];
+}
+
+static const char *nearest(const char *word, size_t length)
+{
+	const char *best = table[0].name;
+	unsigned least = ~0u;
+
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		unsigned d = distance(word, length, table[i].name);
+
+		if (d < least) {
+			least = d;
+			best = table[i].name;
+		}
+	}
+	return best;
+}
+
+static bool equal(const char *word, size_t length, const char *name)
+{
+	return strlen(name) == length && !strncmp(word, name, length);
+}
+
+static int choice(const struct option *o, const char *value, size_t length)
+{
+	for (int i = 0; i < (int)ARRAY_SIZE(o->choices) && o->choices[i]; i++)
+		if (equal(value, length, o->choices[i]))
+			return i;
+	return -EINVAL;
+}
+
+static int parse_size(const char *value, size_t length, u64 *out)
+{
+	u64 n = 0;
+	size_t i;
+
+	for (i = 0; i < length && value[i] >= '0' && value[i] <= '9'; i++) {
+		if (n > (~0ull >> 32))
+			return -EINVAL;
+		n = n * 10 + (u64)(value[i] - '0');
+	}
+	if (i == 0 || i + 1 < length)
+		return -EINVAL;
+	if (i < length && value[i] == 'K')
+		n *= KIB;
+	else if (i < length && value[i] == 'M')
+		n *= MIB;
+	else if (i < length && value[i] == 'G' && n < BIT(30))
+		n *= GIB;
+	else if (i < length)
+		return -EINVAL;
+	*out = n;
+	return 0;
+}
+
+static int parse_set(const struct option *o, const char *value, size_t length,
+		     unsigned *set)
+{
+	size_t start = 0;
+
+	*set = 0;
+	for (size_t i = 0; i <= length; i++) {
+		int n;
+
+		if (i < length && value[i] != ',')
+			continue;
+		n = choice(o, value + start, i - start);
+		if (n < 0)
+			return n;
+		*set |= 1u << n;
+		start = i + 1;
+	}
+	return 0;
+}
+
+static int set_option(struct options *options, const struct option *o,
+		      const char *value, size_t length)
+{
+	void *field = (char *)options + o->offset;
+	int n;
+
+	switch (o->kind) {
+	case FLAG:
+		if (value)
+			return -EINVAL;
+		*(bool *)field = true;
+		return 0;
+	case CHOICE:
+		n = value ? choice(o, value, length) : -EINVAL;
+		if (n >= 0)
+			*(unsigned *)field = (unsigned)n;
+		return MIN(n, 0);
+	case SET:
+		return value ? parse_set(o, value, length, field) : -EINVAL;
+	case SIZE:
+		return value ? parse_size(value, length, field) : -EINVAL;
+	}
+	return -EINVAL;
+}
+
+static int parse_word(struct options *options, const char *word, size_t length)
+{
+	size_t name = 0;
+
+	while (name < length && word[name] != '=')
+		name++;
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		const struct option *o = &table[i];
+		const char *value = name < length ? word + name + 1 : NULL;
+
+		if (!equal(word, name, o->name))
+			continue;
+		if (!set_option(options, o, value, length - name - 1))
+			return 0;
+		log_error("option %s: not a value for it: '%.*s' (%s)", o->name,
+			  value ? (int)(length - name - 1) : 0,
+			  value ? value : "", o->help);
+		return -EINVAL;
+	}
+	log_error("unknown option '%.*s'; the nearest is '%s' ('help' lists "
+		  "all)",
+		  (int)name, word, nearest(word, name));
+	return -EINVAL;
+}
+
+int options_parse(struct options *options, const char *cmdline)
+{
+	const char *p = cmdline;
+
+	*options = (struct options){
+		.sinks = LOG_COM1 | LOG_SCREEN,
+		.dma_faults = 100,
+	};
+	while (*p) {
+		size_t length = 0;
+		int err;
+
+		while (p[length] && p[length] != ' ')
+			length++;
+		err = length ? parse_word(options, p, length) : 0;
+		if (err)
+			return err;
+		p += length;
+		while (*p == ' ')
+			p++;
+	}
+	return 0;
+}
+
+void options_help(void)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		const struct option *o = &table[i];
+		char values[64] = "";
+		size_t n = 0;
+
+		for (size_t j = 0; j < ARRAY_SIZE(o->choices); j++)
+			if (o->choices[j])
+				n += (size_t)format(
+					values + n, sizeof(values) - n, "%s%s",
+					j ? (o->kind == SET ? "," : "|") : "=",
+					o->choices[j]);
+		log_info("  %s%s%s: %s", o->name, o->kind == SIZE ? "=N" : "",
+			 values, o->help);
+	}
+}

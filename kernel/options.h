@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Monocle's command line: words "name", "name=value", in one table with a
+ * help text each (kernel/options.c), which "help" prints and the README
+ * repeats.
+ */
+#ifndef KERNEL_OPTIONS_H
+#define KERNEL_OPTIONS_H
+
+#include "arch/x86/types.h"
+
+enum ram_mode { RAM_RELOCATED, RAM_IDENTITY };
+enum iommu_mode { IOMMU_STRICT, IOMMU_OFF };
+enum selftest { SELFTEST_NONE, SELFTEST_VTD };
+
+struct options {
+	unsigned ram;	   /* enum ram_mode */
+	unsigned iommu;	   /* enum iommu_mode */
+	unsigned selftest; /* enum selftest */
+	unsigned sinks;	   /* enum log_sink */
+	u64 memory;	   /* bytes of guest RAM at most, 0: all there is */
+	u64 dma_faults;	   /* after so many a device is stopped, 0: never */
+	bool quiet, debug, help, unsafe_dma, no_vga;
+};
+
+/* Defaults, then the words of cmdline. -EINVAL after one log_error line. */
+int options_parse(struct options *options, const char *cmdline);
+void options_help(void);
+
+#endif

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+#include "kernel/percpu.h"
+
+#include "kernel/host_paging.h"
+#include "kernel/phys.h"
+
+_Static_assert(sizeof(struct percpu) <= PAGE_SIZE, "one page");
+
+struct percpu *percpu_create(u32 index, u32 apic_id)
+{
+	struct percpu *cpu = page_alloc();
+
+	if (!cpu)
+		return NULL;
+	cpu->self = cpu;
+	cpu->index = index;
+	cpu->apic_id = apic_id;
+	cpu->stack = stack_alloc();
+	for (unsigned i = 0; i < IST_COUNT - 1; i++) {
+		void *stack = stack_alloc();
+
+		if (!stack)
+			return NULL;
+		cpu->tables.tss.ist[i] = (u64)stack;
+	}
+	return cpu->stack ? cpu : NULL;
+}
+
+void percpu_load(struct percpu *cpu)
+{
+	cpu_tables_load(&cpu->tables, cpu);
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What belongs to one physical CPU. GS.base points at it; VM exits load
+ * GS.base from the VMCS, so that percpu() holds in every host context.
+ */
+#ifndef KERNEL_PERCPU_H
+#define KERNEL_PERCPU_H
+
+#include "arch/x86/trap.h"
+
+#define CPUS_MAX 64
+
+struct percpu {
+	struct percpu *self;
+	u32 index;
+	u32 apic_id;
+	void *stack; /* top */
+	struct cpu_tables tables;
+	u64 nmis;	/* taken in root mode and not yet passed on */
+	u64 interrupts; /* taken in root mode */
+	hpa_t vmxon;	/* VMXON region, or 0 */
+	u32 vmcs_revision;
+	bool parked;
+};
+
+static inline struct percpu *percpu(void)
+{
+	struct percpu *p;
+
+	__asm__("mov %%gs:0, %0" : "=r"(p));
+	return p;
+}
+
+/* Allocates and loads one for the CPU that calls. NULL: no memory. */
+struct percpu *percpu_create(u32 index, u32 apic_id);
+void percpu_load(struct percpu *cpu);
+
+#endif

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The one list of guest memory. The EPT, the VT-d second-level tables and
+ * the guest's E820 are three readings of it; what is not on it, nobody
+ * reaches.
+ */
+#ifndef KERNEL_REGION_H
+#define KERNEL_REGION_H
+
+#include "arch/x86/types.h"
+
+#define REGION_MAX 128
+
+enum region_kind {
+	REGION_RAM,    /* host RAM that belongs to the guest */
+	REGION_DEVICE, /* a device's memory: BAR, legacy VGA */
+	REGION_ROM,    /* host RAM that the guest may only read and execute */
+	REGION_HOLE,   /* reserved for a trapped device; maps nothing */
+};
+
+enum region_rights {
+	REGION_R = 1,
+	REGION_W = 2,
+	REGION_X = 4,
+	REGION_RW = REGION_R | REGION_W,
+	REGION_RX = REGION_R | REGION_X,
+	REGION_RWX = REGION_R | REGION_W | REGION_X,
+};
+
+/* SDM 11.12.2 encodings, as the EPT wants them. */
+enum memory_type {
+	MEMTYPE_UC = 0,
+	MEMTYPE_WC = 1,
+	MEMTYPE_WT = 4,
+	MEMTYPE_WP = 5,
+	MEMTYPE_WB = 6,
+};
+
+/* ACPI 6.4 table 15.374; 0: the region has no row in the guest's E820. */
+enum e820_kind {
+	E820_NONE = 0,
+	E820_RAM = 1,
+	E820_RESERVED = 2,
+	E820_ACPI = 3,
+	E820_NVS = 4,
+};
+
+struct region {
+	gpa_t gpa; /* page-aligned */
+	hpa_t hpa; /* page-aligned; unused for REGION_HOLE */
+	u64 size;  /* bytes, a multiple of PAGE_SIZE, not 0 */
+	enum region_kind kind;
+	enum memory_type memtype;
+	enum e820_kind e820;
+	u8 cpu; /* enum region_rights: what the EPT grants */
+	u8 dma; /* enum region_rights: what VT-d grants to assigned devices */
+	const char *name; /* for the log; static storage */
+};
+
+/* Sorted by gpa, never overlapping. */
+struct region_list {
+	unsigned int count;
+	struct region regions[REGION_MAX];
+};
+
+/*
+ * Adds a copy of *r. -EINVAL: not page-aligned, empty, or wraps around;
+ * -EEXIST: overlaps a region of the list (then *clash, if not NULL, points at
+ * it); -ENOSPC: the list is full.
+ */
+int region_add(struct region_list *list, const struct region *r,
+	       const struct region **clash);
+
+/*
+ * Removes what lies in [gpa, gpa + size); regions at its edges are cut, and
+ * one that contains it is split. Returns 0 or -ENOSPC (nothing changed).
+ */
+int region_remove(struct region_list *list, gpa_t gpa, u64 size);
+
+/* The region that holds gpa, or NULL. */
+const struct region *region_find(const struct region_list *list, gpa_t gpa);
+
+/*
+ * The lowest free range at or above from, and below limit: returns its size
+ * in bytes and sets *gpa, or returns 0 where nothing is free.
+ */
+u64 region_next_free(const struct region_list *list, gpa_t from, gpa_t limit,
+		     gpa_t *gpa);
+
+/* Prints the list, one line a region (the independent walker reads this):
+ *   region GPA-END hpa HPA KIND cpu rwx dma rw- WB ram NAME
+ */
+void region_log(const struct region_list *list);
+
+#endif

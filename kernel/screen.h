@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The screen that firmware and GRUB left: VGA text, or a linear framebuffer
+ * of 16, 24 or 32 bits a pixel on which a small font is drawn.
+ */
+#ifndef KERNEL_SCREEN_H
+#define KERNEL_SCREEN_H
+
+#include "kernel/boot_info.h"
+
+/* False: no screen that can be written to. */
+bool screen_init(const struct boot_framebuffer *fb);
+void screen_write(const char *text, size_t length);
+/* The row that the next line goes to: Linux takes over from there. */
+unsigned screen_row(void);
+
+#endif

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT */
+#include "kernel/serial.h"
+
+#include "arch/x86/io.h"
+
+enum uart_register {
+	UART_DATA = 0,
+	UART_IER = 1,
+	UART_FCR = 2, /* written */
+	UART_IIR = 2, /* read */
+	UART_LCR = 3,
+	UART_MCR = 4,
+	UART_LSR = 5,
+	UART_SCRATCH = 7,
+};
+
+enum {
+	LCR_8N1 = 0x03,
+	LCR_DLAB = 0x80,
+	FCR_ON_CLEAR = 0x07,
+	MCR_DTR_RTS_OUT2 = 0x0b, /* OUT2 gates the interrupt on a PC */
+	IER_RECEIVE = 0x01,
+	IER_TRANSMIT = 0x02,
+	LSR_DATA = 0x01,
+	LSR_THRE = 0x20,
+	LSR_TEMT = 0x40,
+	DIVISOR_115200 = 1,
+	/* Reads of LSR: about 1 µs each on ISA and LPC, a byte takes 87 µs. */
+	PATIENCE = 200000,
+};
+
+static u8 read(enum serial_port port, enum uart_register r)
+{
+	return inb((u16)((unsigned)port + r));
+}
+
+static void write(enum serial_port port, enum uart_register r, u8 value)
+{
+	outb((u16)((unsigned)port + r), value);
+}
+
+bool serial_init(enum serial_port port)
+{
+	write(port, UART_SCRATCH, 0x5a);
+	if (read(port, UART_SCRATCH) != 0x5a)
+		return false;
+	write(port, UART_IER, 0);
+	write(port, UART_LCR, LCR_DLAB);
+	write(port, UART_DATA, DIVISOR_115200);
+	write(port, UART_IER, 0);
+	write(port, UART_LCR, LCR_8N1);
+	write(port, UART_FCR, FCR_ON_CLEAR);
+	write(port, UART_MCR, MCR_DTR_RTS_OUT2);
+	return true;
+}
+
+static bool wait(enum serial_port port, u8 bits)
+{
+	for (int i = 0; i < PATIENCE; i++) {
+		u8 lsr = read(port, UART_LSR);
+
+		if (lsr == 0xff) /* nothing there */
+			return false;
+		if (lsr & bits)
+			return true;
+		cpu_relax();
+	}
+	return false;
+}
+
+void serial_write(enum serial_port port, const u8 *data, size_t size)
+{
+	for (size_t i = 0; i < size; i++) {
+		/* An empty holding register means an empty FIFO. */
+		if (i % SERIAL_FIFO == 0 && !wait(port, LSR_THRE))
+			return;
+		write(port, UART_DATA, data[i]);
+	}
+}
+
+void serial_write_text(enum serial_port port, const char *text, size_t size)
+{
+	static const u8 cr = '\r';
+
+	for (size_t i = 0; i < size; i++) {
+		if (text[i] == '\n')
+			serial_write(port, &cr, 1);
+		serial_write(port, (const u8 *)&text[i], 1);
+	}
+}
+
+size_t serial_read(enum serial_port port, u8 *data, size_t size)
+{
+	size_t n = 0;
+
+	while (n < size) {
+		u8 lsr = read(port, UART_LSR);
+
+		if (lsr == 0xff || !(lsr & LSR_DATA))
+			break;
+		data[n++] = read(port, UART_DATA);
+	}
+	return n;
+}
+
+void serial_drain(enum serial_port port)
+{
+	wait(port, LSR_TEMT);
+}
+
+bool serial_ready(enum serial_port port)
+{
+	u8 lsr = read(port, UART_LSR);
+
+	return lsr != 0xff && (lsr & LSR_THRE);
+}
+
+void serial_send(enum serial_port port, const u8 *data, size_t size)
+{
+	for (size_t i = 0; i < size; i++)
+		write(port, UART_DATA, data[i]);
+}
+
+void serial_interrupts(enum serial_port port, bool transmit)
+{
+	write(port, UART_IER,
+	      transmit ? IER_RECEIVE | IER_TRANSMIT : IER_RECEIVE);
+}
+
+void serial_acknowledge(enum serial_port port)
+{
+	read(port, UART_IIR);
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT */
+/* The host's time-stamp counter as the clock of everything. */
+#ifndef KERNEL_TIME_H
+#define KERNEL_TIME_H
+
+#include "arch/x86/types.h"
+
+/*
+ * Ticks per second: CPUID leaf 0x15 where it tells, else measured against
+ * the PIT's channel 2 (50 ms, bounded). 0: neither answers.
+ */
+u64 tsc_frequency(void);
+/* Busy-waits. */
+void delay_us(u64 tsc_hz, u64 us);
+
+#endif

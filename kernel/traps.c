@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+#include "kernel/traps.h"
+
+#include "arch/x86/apic.h"
+#include "arch/x86/errno.h"
+#include "kernel/log.h"
+#include "kernel/log_sink.h"
+#include "kernel/panic.h"
+#include "kernel/percpu.h"
+
+static struct {
+	host_irq_handler *handler;
+	void *ctx;
+} handlers[256];
+
+int host_irq_alloc(host_irq_handler *handler, void *ctx)
+{
+	for (unsigned n = HOST_VECTOR_FIRST; n < HOST_VECTOR_SPURIOUS; n++) {
+		if (handlers[n].handler)
+			continue;
+		handlers[n].handler = handler;
+		handlers[n].ctx = ctx;
+		return (int)n;
+	}
+	return -ENOSPC;
+}
+
+void host_irq_free(unsigned vector)
+{
+	handlers[vector & 255].handler = NULL;
+}
+
+void host_irq_dispatch(unsigned vector)
+{
+	vector &= 255;
+	if (vector == HOST_VECTOR_SPURIOUS) /* SDM 10.9: no EOI */
+		return;
+	if (handlers[vector].handler)
+		handlers[vector].handler(handlers[vector].ctx, vector);
+	else
+		log_warn("interrupt at vector 0x%x, which nobody asked for",
+			 vector);
+	local_apic_eoi();
+}
+
+extern const char rdmsr_fault[], rdmsr_recover[]; /* trap.asm */
+
+static void dump(const struct trap_frame *f)
+{
+	log_error("  rip %016lx cs %04lx rflags %08lx rsp %016lx", f->rip,
+		  f->cs, f->rflags, f->rsp);
+	log_error("  rax %016lx rbx %016lx rcx %016lx rdx %016lx", f->rax,
+		  f->rbx, f->rcx, f->rdx);
+	log_error("  rsi %016lx rdi %016lx rbp %016lx r8  %016lx", f->rsi,
+		  f->rdi, f->rbp, f->r8);
+	log_error("  r9  %016lx r10 %016lx r11 %016lx r12 %016lx", f->r9,
+		  f->r10, f->r11, f->r12);
+	log_error("  r13 %016lx r14 %016lx r15 %016lx cr2 %016lx", f->r13,
+		  f->r14, f->r15, read_cr2());
+	log_error("  cr0 %016lx cr3 %016lx cr4 %016lx", read_cr0(), read_cr3(),
+		  read_cr4());
+	backtrace(f->rbp);
+}
+
+void trap_handle(struct trap_frame *f)
+{
+	static const char *const names[] = {"divide error",
+					    "debug",
+					    "NMI",
+					    "breakpoint",
+					    "overflow",
+					    "bound range",
+					    "invalid opcode",
+					    "no FPU",
+					    "double fault",
+					    "9",
+					    "invalid TSS",
+					    "segment not present",
+					    "stack fault",
+					    "general protection",
+					    "page fault",
+					    "15",
+					    "FPU error",
+					    "alignment check",
+					    "machine check"};
+
+	if (f->vector == VECTOR_NMI) {
+		percpu()->nmis++;
+		return;
+	}
+	if (f->vector >= 32) {
+		percpu()->interrupts++;
+		host_irq_dispatch((unsigned)f->vector);
+		return;
+	}
+	if (f->vector == VECTOR_GP && f->rip == (u64)rdmsr_fault) {
+		f->rip = (u64)rdmsr_recover;
+		return;
+	}
+	log_take_screen();
+	log_error("trap %lu (%s), error code 0x%lx", f->vector,
+		  f->vector < ARRAY_SIZE(names) ? names[f->vector] : "?",
+		  f->error);
+	dump(f);
+	panic("Monocle itself has failed; please report the lines above");
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Traps and interrupts of the host. Exceptions are Monocle's own faults: a
+ * dump and the end. NMIs are counted for the guest. Host interrupts normally
+ * arrive as VM exits; host_irq_dispatch() serves both ways.
+ */
+#ifndef KERNEL_TRAPS_H
+#define KERNEL_TRAPS_H
+
+#include "arch/x86/types.h"
+
+#define HOST_VECTOR_FIRST 0x30 /* below: exceptions and the 8259s' range */
+#define HOST_VECTOR_SPURIOUS 0xff
+
+typedef void host_irq_handler(void *ctx, unsigned vector);
+
+/* A free vector for a handler, or -ENOSPC. */
+int host_irq_alloc(host_irq_handler *handler, void *ctx);
+void host_irq_free(unsigned vector);
+/* Runs the vector's handler, then the local APIC's EOI. */
+void host_irq_dispatch(unsigned vector);
+
+#endif
