@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+#include "arch/x86/io.h"
+#include "drivers/pci/pci.h"
+#include "kernel/phys.h"
+
+#define CONFIG_ADDRESS 0xcf8
+#define CONFIG_DATA 0xcfc
+#define CONFIG_ENABLE BIT(31)
+#define CONFIG_SIZE 256
+#define ECAM_SIZE 4096 /* of a function: PCIe 7.2.2 */
+
+static bool valid(unsigned offset, unsigned size)
+{
+	return (size == 1 || size == 2 || size == 4) && offset % size == 0 &&
+	       offset < ECAM_SIZE;
+}
+
+/* Where the function's register is mapped, or NULL: mechanism #1. */
+static void *ecam(const struct pci_host *pci, bdf_t bdf, unsigned offset)
+{
+	if (!pci->ecam || BDF_BUS(bdf) > pci->ecam_last_bus)
+		return NULL;
+	return phys_to_virt(pci->ecam + (u64)bdf * ECAM_SIZE + offset);
+}
+
+/* Selects the dword (PCI 3.0, 3.2.2.3.2) and returns the data port. */
+static u16 select_register(bdf_t bdf, unsigned offset)
+{
+	outl(CONFIG_ADDRESS,
+	     (u32)(CONFIG_ENABLE | (u64)bdf << 8 | (offset & ~3u)));
+	return (u16)(CONFIG_DATA + (offset & 3));
+}
+
+static u32 ecam_read(const void *p, unsigned size)
+{
+	switch (size) {
+	case 1:
+		return mmio_read8(p);
+	case 2:
+		return mmio_read16(p);
+	default:
+		return mmio_read32(p);
+	}
+}
+
+static void ecam_write(void *p, unsigned size, u32 value)
+{
+	switch (size) {
+	case 1:
+		mmio_write8(p, (u8)value);
+		break;
+	case 2:
+		mmio_write16(p, (u16)value);
+		break;
+	default:
+		mmio_write32(p, value);
+	}
+}
+
+u32 pci_config_read(const struct pci_host *pci, bdf_t bdf, unsigned offset,
+		    unsigned size)
+{
+	const void *p;
+	u16 port;
+
+	if (!valid(offset, size))
+		return ~0u;
+	p = ecam(pci, bdf, offset);
+	if (p)
+		return ecam_read(p, size);
+	if (offset >= CONFIG_SIZE)
+		return size == 4 ? ~0u : (1u << size * 8) - 1;
+	port = select_register(bdf, offset);
+	return size == 1 ? inb(port) : size == 2 ? inw(port) : inl(port);
+}
+
+void pci_config_write(const struct pci_host *pci, bdf_t bdf, unsigned offset,
+		      unsigned size, u32 value)
+{
+	void *p;
+	u16 port;
+
+	if (!valid(offset, size))
+		return;
+	p = ecam(pci, bdf, offset);
+	if (p) {
+		ecam_write(p, size, value);
+		return;
+	}
+	if (offset >= CONFIG_SIZE)
+		return;
+	port = select_register(bdf, offset);
+	if (size == 1)
+		outb(port, (u8)value);
+	else if (size == 2)
+		outw(port, (u16)value);
+	else
+		outl(port, value);
+}

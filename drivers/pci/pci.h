@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The host's PCI: configuration access by mechanism #1 (PCI 3.0, 3.2.2.3.2)
+ * or ECAM (PCIe 7.2.2), scan, capabilities, BARs.
+ */
+#ifndef DRIVERS_PCI_PCI_H
+#define DRIVERS_PCI_PCI_H
+
+#include "arch/x86/types.h"
+
+/* Bus, device, function of segment 0 as the requester ID: 8.5.3 bits. */
+typedef u16 bdf_t;
+
+#define BDF(bus, dev, fn) ((bdf_t)((bus) << 8 | (dev) << 3 | (fn)))
+#define BDF_BUS(b) ((unsigned)(b) >> 8)
+#define BDF_DEV(b) ((unsigned)(b) >> 3 & 31)
+#define BDF_FN(b) ((unsigned)(b)&7)
+/* For "%02x:%02x.%x" */
+#define BDF_ARGS(b) BDF_BUS(b), BDF_DEV(b), BDF_FN(b)
+
+#define PCI_FUNCTIONS_MAX 256
+
+enum pci_reg {
+	PCI_VENDOR = 0x00,
+	PCI_DEVICE = 0x02,
+	PCI_COMMAND = 0x04,
+	PCI_STATUS = 0x06,
+	PCI_REVISION = 0x08,
+	PCI_CLASS = 0x0a, /* 16 bits: class << 8 | subclass */
+	PCI_HEADER_TYPE = 0x0e,
+	PCI_BAR0 = 0x10,
+	PCI_SECONDARY_BUS = 0x19,
+	PCI_SUBSYSTEM_VENDOR = 0x2c,
+	PCI_ROM = 0x30,
+	PCI_CAPABILITIES = 0x34,
+	PCI_INTERRUPT_LINE = 0x3c,
+	PCI_INTERRUPT_PIN = 0x3d,
+};
+
+enum pci_command {
+	PCI_COMMAND_IO = 1,
+	PCI_COMMAND_MEMORY = 2,
+	PCI_COMMAND_MASTER = 4,
+	PCI_COMMAND_INTX_DISABLE = 0x400,
+};
+
+struct pci_bar {
+	u64 base; /* host address, or port */
+	u64 size; /* 0: not implemented (or upper half of the one before) */
+	bool io, is64, prefetchable;
+};
+
+struct pci_function {
+	bdf_t bdf;
+	u16 vendor, device;
+	u16 class; /* class << 8 | subclass */
+	u8 revision;
+	u8 header_type;		/* without the multi-function bit */
+	u8 secondary_bus;	/* of a bridge, else 0 */
+	struct pci_bar bars[6]; /* sized by pci_size_bars() only */
+};
+
+struct pci_host {
+	u64 ecam; /* host-physical base of bus 0, or 0: mechanism #1 alone */
+	u8 ecam_last_bus;
+	unsigned count;
+	struct pci_function functions[PCI_FUNCTIONS_MAX]; /* sorted by bdf */
+};
+
+/* size: 1, 2 or 4, offset aligned to it. Absent functions read all ones. */
+u32 pci_config_read(const struct pci_host *pci, bdf_t bdf, unsigned offset,
+		    unsigned size);
+void pci_config_write(const struct pci_host *pci, bdf_t bdf, unsigned offset,
+		      unsigned size, u32 value);
+/*
+ * Finds the functions, recursing through bridges with a bound (a secondary
+ * bus is visited once). What does not fit the table is counted and logged.
+ */
+void pci_scan(struct pci_host *pci);
+struct pci_function *pci_find(struct pci_host *pci, bdf_t bdf);
+/*
+ * Sizes the BARs of a function by the write-ones protocol with its decode
+ * off (PCI 3.0, 6.2.5.1) and restores every register.
+ */
+void pci_size_bars(const struct pci_host *pci, struct pci_function *f);
+/* Offset of the capability (PCI 3.0, 6.7), or 0; loops are bounded. */
+unsigned pci_find_capability(const struct pci_host *pci, bdf_t bdf, u8 id);
+
+#endif
