@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: MIT */
+#include "arch/x86/vmx/vmx.h"
+
+#include "arch/x86/cpu.h"
+#include "arch/x86/errno.h"
+#include "arch/x86/vmx/vmcs.h"
+#include "kernel/log.h"
+
+enum {
+	CPUID_VMX = 1u << 5,
+	EPT_WALK_4 = 1u << 6,
+	EPT_MEMTYPE_WB = 1u << 14,
+	EPT_2M = 1u << 16,
+	EPT_1G = 1u << 17,
+	INVEPT = 1u << 20,
+	INVEPT_SINGLE = 1u << 25,
+	INVEPT_ALL = 1u << 26,
+};
+
+/* A set of controls: what Monocle must have and what it takes if there. */
+struct control_set {
+	const char *name;
+	u32 msr, true_msr;
+	u32 required, optional;
+};
+
+static const struct control_set sets[] = {
+	{"pin-based", MSR_VMX_PINBASED, MSR_VMX_TRUE_PINBASED,
+	 PIN_EXTERNAL_INTERRUPT | PIN_NMI | PIN_VIRTUAL_NMI |
+		 PIN_PREEMPTION_TIMER,
+	 0},
+	{"processor-based", MSR_VMX_PROCBASED, MSR_VMX_TRUE_PROCBASED,
+	 CPU_TSC_OFFSET | CPU_HLT | CPU_RDPMC | CPU_CR8_LOAD | CPU_CR8_STORE |
+		 CPU_IO_BITMAPS | CPU_MSR_BITMAP | CPU_MONITOR | CPU_MWAIT |
+		 CPU_SECONDARY,
+	 0},
+	{"secondary", MSR_VMX_PROCBASED2, MSR_VMX_PROCBASED2,
+	 CPU2_EPT | CPU2_UNRESTRICTED | CPU2_VPID,
+	 CPU2_RDTSCP | CPU2_INVPCID | CPU2_XSAVES},
+	{"VM-exit", MSR_VMX_EXIT, MSR_VMX_TRUE_EXIT,
+	 EXIT_SAVE_DEBUG | EXIT_HOST_64 | EXIT_ACKNOWLEDGE | EXIT_SAVE_PAT |
+		 EXIT_LOAD_PAT | EXIT_SAVE_EFER | EXIT_LOAD_EFER,
+	 0},
+	{"VM-entry", MSR_VMX_ENTRY, MSR_VMX_TRUE_ENTRY,
+	 ENTRY_LOAD_DEBUG | ENTRY_LOAD_PAT | ENTRY_LOAD_EFER, 0},
+};
+
+/* What a missing control is called where the bit alone would not tell. */
+static const struct {
+	unsigned set;
+	u32 bit;
+	const char *text;
+} control_names[] = {
+	{0, PIN_PREEMPTION_TIMER, "the VMX-preemption timer"},
+	{0, PIN_VIRTUAL_NMI, "virtual NMIs"},
+	{1, CPU_MSR_BITMAP, "MSR bitmaps"},
+	{1, CPU_SECONDARY, "secondary controls (EPT, unrestricted guest)"},
+	{2, CPU2_EPT, "EPT"},
+	{2, CPU2_UNRESTRICTED, "unrestricted guest"},
+	{2, CPU2_VPID, "VPID"},
+};
+
+static int missing(unsigned set, u32 bits)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(control_names); i++) {
+		if (control_names[i].set != set ||
+		    !(control_names[i].bit & bits))
+			continue;
+		log_error("this CPU's VMX lacks %s; use a CPU of 2010 or later",
+			  control_names[i].text);
+		return -ENOTSUP;
+	}
+	log_error("this CPU's VMX lacks %s controls 0x%x; use a newer CPU",
+		  sets[set].name, bits);
+	return -ENOTSUP;
+}
+
+/* Bits 31:0 of the MSR must be 1, bits 63:32 may be 1 (SDM A.3.1). */
+static int settle(unsigned set, bool true_msrs, u32 *value)
+{
+	const struct control_set *s = &sets[set];
+	u64 msr = rdmsr(true_msrs ? s->true_msr : s->msr);
+	u32 must = (u32)msr, may = (u32)(msr >> 32);
+
+	if (s->required & ~may)
+		return missing(set, s->required & ~may);
+	*value = must | s->required | (s->optional & may);
+	return 0;
+}
+
+static int probe_firmware(void)
+{
+	u64 feature;
+
+	if (!(cpuid(1, 0).ecx & CPUID_VMX)) {
+		log_error("this CPU has no VMX (CPUID.1:ECX.5 is 0); use an "
+			  "Intel CPU with VT-x");
+		return -ENOTSUP;
+	}
+	feature = rdmsr(MSR_FEATURE_CONTROL);
+	if ((feature & FEATURE_LOCKED) && !(feature & FEATURE_VMX)) {
+		log_error("firmware has locked VMX off; switch on \"Intel "
+			  "Virtualization Technology\" (VT-x) in its setup");
+		return -ENOTSUP;
+	}
+	return 0;
+}
+
+static int probe_ept(struct vmx_capabilities *cap)
+{
+	u64 need = EPT_WALK_4 | EPT_MEMTYPE_WB | INVEPT;
+
+	cap->ept_vpid = rdmsr(MSR_VMX_EPT_VPID);
+	if ((cap->ept_vpid & need) != need) {
+		log_error("this CPU's EPT lacks 4-level walks, write-back or "
+			  "INVEPT (IA32_VMX_EPT_VPID_CAP 0x%lx); use a newer "
+			  "CPU",
+			  cap->ept_vpid);
+		return -ENOTSUP;
+	}
+	cap->ept_2m = cap->ept_vpid & EPT_2M;
+	cap->ept_1g = cap->ept_vpid & EPT_1G;
+	cap->invept_single = cap->ept_vpid & INVEPT_SINGLE;
+	return 0;
+}
+
+int vmx_probe(struct vmx_capabilities *cap)
+{
+	u32 *values[] = {&cap->pin, &cap->cpu, &cap->cpu2, &cap->exit,
+			 &cap->entry};
+	int err = probe_firmware();
+	u64 basic;
+
+	if (err)
+		return err;
+	basic = rdmsr(MSR_VMX_BASIC);
+	cap->vmcs_revision = (u32)basic & 0x7fffffff;
+	for (unsigned i = 0; i < ARRAY_SIZE(sets); i++) {
+		err = settle(i, basic & BIT(55), values[i]);
+		if (err)
+			return err;
+	}
+	/* A.3.2: the true MSRs let these be 0; the guest owns its CR3. */
+	if (cap->cpu & (CPU_CR3_LOAD | CPU_CR3_STORE | CPU_INVLPG)) {
+		log_error("this CPU's VMX cannot leave CR3 to the guest; use a "
+			  "newer CPU");
+		return -ENOTSUP;
+	}
+	cap->cr0_fixed0 = rdmsr(MSR_VMX_CR0_FIXED0);
+	cap->cr0_fixed1 = rdmsr(MSR_VMX_CR0_FIXED1);
+	cap->cr4_fixed0 = rdmsr(MSR_VMX_CR4_FIXED0);
+	cap->cr4_fixed1 = rdmsr(MSR_VMX_CR4_FIXED1);
+	cap->misc = rdmsr(MSR_VMX_MISC);
+	cap->preemption_shift = cap->misc & 31;
+	cap->activity_hlt = cap->misc & BIT(6);
+	cap->xsaves = cap->cpu2 & CPU2_XSAVES;
+	return probe_ept(cap);
+}
+
+void vmx_log(const struct vmx_capabilities *cap)
+{
+	log_info(
+		"vmx: revision 0x%x, controls pin 0x%x cpu 0x%x/0x%x exit 0x%x "
+		"entry 0x%x",
+		cap->vmcs_revision, cap->pin, cap->cpu, cap->cpu2, cap->exit,
+		cap->entry);
+	log_info("vmx: EPT with pages of 4K%s%s, preemption timer TSC/%u%s",
+		 cap->ept_2m ? " 2M" : "", cap->ept_1g ? " 1G" : "",
+		 1u << cap->preemption_shift,
+		 cap->activity_hlt ? "" : ", no HLT state");
+}

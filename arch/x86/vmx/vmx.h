@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * VMX: what the CPU can do, VMXON, and the way in and out of the guest. All
+ * functions act on the calling CPU.
+ */
+#ifndef ARCH_X86_VMX_VMX_H
+#define ARCH_X86_VMX_VMX_H
+
+#include "arch/x86/types.h"
+
+/* IA32_FEATURE_CONTROL, SDM 24.7 */
+enum feature_control {
+	FEATURE_LOCKED = 1u << 0,
+	FEATURE_VMX = 1u << 2, /* outside SMX */
+};
+
+/* One set of controls, settled by its capability MSR (SDM A.2-A.5). */
+struct vmx_capabilities {
+	u32 pin, cpu, cpu2, exit, entry; /* the values to use */
+	u32 vmcs_revision;
+	u64 cr0_fixed0, cr0_fixed1, cr4_fixed0, cr4_fixed1;
+	u64 misc;
+	u64 ept_vpid;
+	unsigned preemption_shift; /* the timer counts TSC >> this */
+	bool activity_hlt;	   /* the guest may be entered halted */
+	bool ept_2m, ept_1g;
+	bool invept_single;
+	bool xsaves;
+};
+
+/*
+ * Reads the capability MSRs and settles the controls. Changes nothing.
+ * -ENOTSUP after one log_error line that names what is missing and, where
+ * firmware switched it off, what to switch on.
+ */
+int vmx_probe(struct vmx_capabilities *cap);
+void vmx_log(const struct vmx_capabilities *cap);
+
+/*
+ * Enters VMX operation on this CPU: FEATURE_CONTROL locked if firmware left
+ * that to us, CR0 and CR4 as fixed, VMXON with a region of its own
+ * (hpa of one zeroed page). -EIO: VMXON failed.
+ */
+int vmx_enable(const struct vmx_capabilities *cap, hpa_t region);
+void vmx_disable(void);
+
+/* VMCLEAR and VMPTRLD of a zeroed page; writes the revision. -EIO. */
+int vmcs_load(const struct vmx_capabilities *cap, hpa_t vmcs);
+int vmcs_clear(hpa_t vmcs);
+
+/*
+ * Runs the guest until the next exit. gpr: rax, rcx, rdx, rbx, (rsp: in the
+ * VMCS), rbp, rsi, rdi, r8-r15. Returns 0 after an exit; 1 (VMfailInvalid)
+ * or 2 (VMfailValid) where there was no entry.
+ */
+int vmx_enter(u64 gpr[16], bool launched);
+/* Where exits arrive: HOST_RIP. */
+extern const char vmx_exit[];
+
+/* Drops translations cached for this EPTP (SDM 29.4.3.1). */
+void vmx_invept(const struct vmx_capabilities *cap, u64 eptp);
+
+/* Writes the host state of this CPU: SDM 25.5. */
+void vmx_write_host_state(u64 gs_base, u64 tr_base, u64 gdtr, u64 idtr,
+			  hpa_t cr3);
+
+/*
+ * After an exit for an NMI further ones stay blocked until an IRET (SDM
+ * 28.5.5): this is one.
+ */
+void cpu_unblock_nmi(void);
+
+#endif
