@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/devmodel/acpi_pm.h"
+
+#include "arch/x86/io.h"
+#include "kernel/string.h"
+#include "vmm/devmodel/isa.h"
+
+/* ACPI 6.4 tables 4.11 to 4.13 */
+#define TMR_STS BIT(0)
+#define PWRBTN_STS BIT(8)
+#define STS_BITS 0x8731 /* also bus master, global, sleep, RTC, wake */
+#define EN_BITS 0x0721
+#define SCI_EN BIT(0)
+#define SLP_EN BIT(13)
+#define SLP_TYP(control) ((control) >> 10 & 7)
+#define CNT_BITS 0x1C02 /* BM_RLD and SLP_TYP; SLP_EN reads 0 */
+
+#define OVERFLOW_TICKS BIT(31) /* TMR_STS: bit 31 of the timer changed */
+
+static u64 ticks_at(const struct acpi_pm *pm, u64 tsc)
+{
+	return scale_ticks(tsc - pm->epoch, ACPI_PM_TIMER_HZ,
+			   pm->clock->tsc_hz);
+}
+
+static void update_sci(struct acpi_pm *pm)
+{
+	virq_set_line(pm->virq, VIRQ_SCI, pm->status & pm->enable & EN_BITS);
+}
+
+/* Brings TMR_STS up to now. */
+static void check_timer(struct acpi_pm *pm, u64 tsc)
+{
+	u64 now = ticks_at(pm, tsc);
+
+	if (now / OVERFLOW_TICKS != pm->checked / OVERFLOW_TICKS)
+		pm->status |= TMR_STS;
+	pm->checked = now;
+}
+
+static void arm(struct acpi_pm *pm)
+{
+	u64 next = (pm->checked / OVERFLOW_TICKS + 1) * OVERFLOW_TICKS;
+	u64 tsc = VCLOCK_NEVER;
+
+	if (pm->enable & TMR_STS)
+		tsc = pm->epoch + 1 +
+		      scale_ticks(next, pm->clock->tsc_hz, ACPI_PM_TIMER_HZ);
+	vtimer_set(pm->clock, &pm->timer, tsc);
+}
+
+static void fire(void *dev, u64 now)
+{
+	check_timer(dev, now);
+	update_sci(dev);
+	arm(dev);
+}
+
+static void control_write(struct acpi_pm *pm, u16 value)
+{
+	pm->control = value & CNT_BITS;
+	if (value & SLP_EN && SLP_TYP(value) == ACPI_SLP_TYP_S5)
+		pm->power_off(pm->ctx);
+}
+
+static void pm_write(void *dev, u16 port, u8 value)
+{
+	struct acpi_pm *pm = dev;
+	unsigned shift = port & 1 ? 8 : 0;
+	u16 bits = (u16)(value << shift), kept = (u16)(0xFF00 >> shift);
+
+	check_timer(pm, rdtsc());
+	switch ((port & ~1u) - ACPI_PM1A_EVT_BLK) {
+	case 0:
+		pm->status &= (u16)~bits;
+		break;
+	case 2:
+		pm->enable = ((pm->enable & kept) | bits) & EN_BITS;
+		arm(pm);
+		break;
+	case 4:
+		control_write(pm, (pm->control & kept) | bits);
+		break;
+	}
+	update_sci(pm);
+}
+
+static u8 pm_read(void *dev, u16 port)
+{
+	struct acpi_pm *pm = dev;
+	u16 value = 0;
+
+	check_timer(pm, rdtsc());
+	switch ((port & ~1u) - ACPI_PM1A_EVT_BLK) {
+	case 0:
+		value = pm->status & STS_BITS;
+		break;
+	case 2:
+		value = pm->enable;
+		break;
+	case 4:
+		value = pm->control | SCI_EN;
+		break;
+	}
+	return (u8)(value >> (port & 1 ? 8 : 0));
+}
+
+static int pm1_access(void *dev, struct bus_access *a)
+{
+	return isa_access(a, ACPI_PM1A_CNT_BLK + 3, dev, pm_read, pm_write);
+}
+
+static int timer_access(void *dev, struct bus_access *a)
+{
+	const struct acpi_pm *pm = dev;
+	unsigned byte = (unsigned)a->addr - ACPI_PM_TMR_BLK;
+
+	if (!a->write)
+		a->value = (u32)ticks_at(pm, rdtsc()) >> (8 * byte) &
+			   bus_all_ones(a->size);
+	return 0;
+}
+
+void acpi_pm_power_button(struct acpi_pm *pm)
+{
+	pm->status |= PWRBTN_STS;
+	update_sci(pm);
+}
+
+void acpi_pm_reset(struct acpi_pm *pm)
+{
+	pm->status = pm->enable = pm->control = 0;
+	pm->epoch = rdtsc();
+	pm->checked = 0;
+	update_sci(pm);
+	arm(pm);
+}
+
+int acpi_pm_init(struct acpi_pm *pm, struct bus *bus, struct vclock *clock,
+		 const struct virq *virq, void (*power_off)(void *ctx),
+		 void *ctx)
+{
+	int err;
+
+	memset(pm, 0, sizeof(*pm));
+	pm->clock = clock;
+	pm->virq = virq;
+	pm->power_off = power_off;
+	pm->ctx = ctx;
+	err = vclock_add(clock, &pm->timer, fire, pm);
+	if (!err)
+		err = bus_register(bus, BUS_PORT, ACPI_PM1A_EVT_BLK,
+				   ACPI_PM1A_CNT_BLK + 3, pm1_access, pm,
+				   "acpi-pm1");
+	if (!err)
+		err = bus_register(bus, BUS_PORT, ACPI_PM_TMR_BLK,
+				   ACPI_PM_TMR_BLK + ACPI_PM_TMR_LEN - 1,
+				   timer_access, pm, "pm-timer");
+	if (!err)
+		acpi_pm_reset(pm);
+	return err;
+}

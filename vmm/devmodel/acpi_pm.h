@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ACPI fixed hardware (ACPI 6.4 section 4.8.3): the PM1a event and control
+ * blocks and the 32-bit PM timer, SCI on VIRQ_SCI. The guest is always in
+ * ACPI mode: its FADT has SMI_CMD 0 and SCI_EN reads 1 (section 4.8.2.5).
+ */
+#ifndef VMM_DEVMODEL_ACPI_PM_H
+#define VMM_DEVMODEL_ACPI_PM_H
+
+#include "vmm/bus.h"
+#include "vmm/vclock.h"
+#include "vmm/virq.h"
+
+/* For the guest's FADT and for the _S5 package of its DSDT. */
+#define ACPI_PM1A_EVT_BLK 0x600
+#define ACPI_PM1_EVT_LEN 4
+#define ACPI_PM1A_CNT_BLK 0x604
+#define ACPI_PM1_CNT_LEN 2
+#define ACPI_PM_TMR_BLK 0x608
+#define ACPI_PM_TMR_LEN 4
+#define ACPI_PM_TMR_32BIT 1 /* FADT flag TMR_VAL_EXT */
+#define ACPI_SMI_CMD 0
+#define ACPI_SLP_TYP_S5 5
+#define ACPI_PM_TIMER_HZ 3579545ull
+
+struct acpi_pm {
+	u16 status, enable, control;
+	u64 epoch;   /* TSC ticks at 0 of the timer */
+	u64 checked; /* up to here TMR_STS is right, timer ticks */
+	struct vtimer timer;
+	struct vclock *clock;
+	const struct virq *virq;
+	void (*power_off)(void *ctx);
+	void *ctx;
+};
+
+/*
+ * power_off is called when the guest enters S5. Keeps clock and virq.
+ * Returns 0, -ENOSPC or -EEXIST.
+ */
+int acpi_pm_init(struct acpi_pm *pm, struct bus *bus, struct vclock *clock,
+		 const struct virq *virq, void (*power_off)(void *ctx),
+		 void *ctx);
+void acpi_pm_reset(struct acpi_pm *pm);
+
+/* The user pressed the power button. */
+void acpi_pm_power_button(struct acpi_pm *pm);
+
+#endif

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/devmodel/apic_bus.h"
+
+#include "vmm/devmodel/lapic.h"
+
+/* SDM 10.6.2, and 10.12.10 for x2APIC. */
+static bool is_addressed(const struct lapic *l, const struct apic_message *m)
+{
+	u32 ldr = lapic_get(l, LAPIC_LDR), dest = m->dest, cluster = dest >> 4;
+
+	if (!(l->base & APIC_BASE_EN))
+		return false;
+	if (dest == APIC_BROADCAST)
+		return true;
+	if (!m->logical)
+		return dest == l->id;
+	if (lapic_is_x2apic(l))
+		return dest >> 16 == ldr >> 16 && (dest & ldr & 0xFFFF);
+	ldr >>= 24;
+	if (lapic_get(l, LAPIC_DFR) >> 28 == 0xF)
+		return dest & ldr;
+	return (cluster == 0xF || cluster == ldr >> 4) && (dest & ldr & 0xF);
+}
+
+static bool send_lowest(struct apic_bus *apics, const struct apic_message *m,
+			const struct lapic *except)
+{
+	struct lapic *best = NULL;
+
+	for (unsigned i = 0; i < apics->count; i++) {
+		struct lapic *l = apics->lapics[i];
+
+		if (l == except || !is_addressed(l, m) || !lapic_is_enabled(l))
+			continue;
+		if (!best || lapic_priority(l) < lapic_priority(best))
+			best = l;
+	}
+	return best && lapic_accept(best, m);
+}
+
+bool apic_bus_send(struct apic_bus *apics, const struct apic_message *m,
+		   const struct lapic *except)
+{
+	bool taken = false;
+
+	if (m->delivery == APIC_LOWEST_PRIORITY)
+		return send_lowest(apics, m, except);
+	for (unsigned i = 0; i < apics->count; i++) {
+		struct lapic *l = apics->lapics[i];
+
+		if (l != except && is_addressed(l, m))
+			taken |= lapic_accept(l, m);
+	}
+	return taken;
+}
+
+void apic_bus_msi(struct apic_bus *apics, u64 address, u32 data)
+{
+	struct apic_message m = {
+		.dest = apic_dest8(address >> 12 & 0xFF, address & BIT(2)),
+		.vector = (u8)data,
+		.delivery = data >> 8 & 7,
+		.logical = address & BIT(2),
+		.level = data & BIT(15),
+	};
+
+	if (address >> 20 != 0xFEE)
+		return;
+	if (address & BIT(3) && m.delivery == APIC_FIXED)
+		m.delivery = APIC_LOWEST_PRIORITY; /* redirection hint */
+	apic_bus_send(apics, &m, NULL);
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * I/O APIC (82093AA data sheet; version 0x20 with an EOI register, as in
+ * the ICH and PCH data sheets): 24 pins, which send their messages over the
+ * LAPICs' bus. A line's level is given as asserted or not, so the polarity
+ * bit is kept for the guest and means nothing here.
+ */
+#ifndef VMM_DEVMODEL_IOAPIC_H
+#define VMM_DEVMODEL_IOAPIC_H
+
+#include "vmm/bus.h"
+#include "vmm/devmodel/apic_bus.h"
+
+#define IOAPIC_BASE 0xFEC00000ull
+#define IOAPIC_PINS 24
+
+struct ioapic {
+	u64 redirection[IOAPIC_PINS];
+	u32 asserted; /* bit n: pin n is */
+	u32 pulsed;   /* bit n: level pin n owes a message for a pulse */
+	u8 id;
+	u8 select;
+	u8 reset_id;
+	struct apic_bus *apics;
+};
+
+/*
+ * Registers the MMIO page and becomes the one to which apics sends EOIs.
+ * Both pointers are kept. Returns 0, -ENOSPC or -EEXIST.
+ */
+int ioapic_init(struct ioapic *io, struct bus *bus, struct apic_bus *apics,
+		u8 id);
+void ioapic_reset(struct ioapic *io);
+
+/* Pins that do not exist are ignored. */
+void ioapic_set_line(struct ioapic *io, unsigned pin, bool asserted);
+
+/*
+ * A pulse that a level-triggered pin must not lose while it is masked or
+ * its last message awaits the EOI: a device's MSI in place of its INTx. On
+ * an edge-triggered pin it is an edge.
+ */
+void ioapic_pulse(struct ioapic *io, unsigned pin);
+
+/* A LAPIC's EOI of a level-triggered vector; io is a struct ioapic. */
+void ioapic_eoi(void *io, u8 vector);
+
+#endif

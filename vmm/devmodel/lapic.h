@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Local APIC (SDM vol 3 chapter 10): xAPIC and x2APIC mode, one for each
+ * vCPU. The APIC timer's input clock, which the divide configuration register
+ * divides, has the frequency of the TSC. Moving the page away from its default
+ * place works where the guest has no memory there.
+ */
+#ifndef VMM_DEVMODEL_LAPIC_H
+#define VMM_DEVMODEL_LAPIC_H
+
+#include "arch/x86/types.h"
+#include "vmm/bus.h"
+#include "vmm/devmodel/apic_bus.h"
+#include "vmm/vclock.h"
+
+#define LAPIC_DEFAULT_BASE 0xFEE00000ull
+
+/* Index of a register: its offset in the page / 16, its MSR - 0x800. */
+enum lapic_register {
+	LAPIC_ID = 0x02,
+	LAPIC_VERSION = 0x03,
+	LAPIC_TPR = 0x08,
+	LAPIC_APR = 0x09,
+	LAPIC_PPR = 0x0A,
+	LAPIC_EOI = 0x0B,
+	LAPIC_RRD = 0x0C,
+	LAPIC_LDR = 0x0D,
+	LAPIC_DFR = 0x0E,
+	LAPIC_SVR = 0x0F,
+	LAPIC_ISR = 0x10, /* to 0x17 */
+	LAPIC_TMR = 0x18, /* to 0x1F */
+	LAPIC_IRR = 0x20, /* to 0x27 */
+	LAPIC_ESR = 0x28,
+	LAPIC_ICR = 0x30,
+	LAPIC_ICR_HIGH = 0x31, /* xAPIC only */
+	LAPIC_LVT_TIMER = 0x32,
+	LAPIC_LVT_THERMAL = 0x33,
+	LAPIC_LVT_PERF = 0x34,
+	LAPIC_LVT_LINT0 = 0x35,
+	LAPIC_LVT_LINT1 = 0x36,
+	LAPIC_LVT_ERROR = 0x37,
+	LAPIC_TIMER_INITIAL = 0x38,
+	LAPIC_TIMER_CURRENT = 0x39,
+	LAPIC_TIMER_DIVIDE = 0x3E,
+	LAPIC_SELF_IPI = 0x3F, /* x2APIC only */
+	LAPIC_REGISTERS = 0x40,
+};
+
+#define LAPIC_LVT_MASKED BIT(16)
+#define LAPIC_SVR_ENABLE BIT(8)
+
+/* IA32_APIC_BASE: SDM 10.4.4 and 10.12.1. */
+#define APIC_BASE_BSP BIT(8)
+#define APIC_BASE_EXTD BIT(10)
+#define APIC_BASE_EN BIT(11)
+
+struct lapic {
+	/*
+	 * The registers, laid out as the page that VMX calls the virtual-APIC
+	 * page (SDM 29.1.1). Register r is page[4 * r].
+	 */
+	_Alignas(4096) u32 page[1024];
+	u32 id;
+	u8 irr_words, isr_words; /* bit n: word n of the register is not 0 */
+	u8 errors;		 /* what the next write of ESR shows */
+
+	/* For the vCPU loop, which clears what it has taken. */
+	bool nmi_pending;
+	bool init_pending; /* then call lapic_init_signal() */
+	bool sipi_pending;
+	bool extint_pending; /* by a message; taken with pic_ack() */
+	u8 sipi_vector;
+
+	u64 base;     /* IA32_APIC_BASE */
+	u64 deadline; /* of the timer, TSC ticks; 0: not armed */
+	u64 base_reserved;
+	struct vtimer timer;
+	struct vclock *clock;
+	struct apic_bus *apics;
+	struct bus *bus;
+};
+
+_Static_assert(sizeof(((struct lapic *)0)->page) == 4096, "SDM 29.1.1");
+_Static_assert(offsetof(struct lapic, page) == 0, "the page is aligned");
+
+/*
+ * Puts a LAPIC on apics (the first is the bootstrap processor's) and its
+ * registers on bus, which is the vCPU's own where there are several. All
+ * pointers are kept. phys_bits: guest-physical address width, bits.
+ * Returns 0, -ENOSPC or -EEXIST; the state is that after power-on.
+ */
+int lapic_init(struct lapic *l, struct apic_bus *apics, struct bus *bus,
+	       struct vclock *clock, u32 id, unsigned phys_bits);
+void lapic_reset(struct lapic *l);
+
+/* INIT (SDM 10.4.7.3): registers as after reset, ID and mode stay. */
+void lapic_init_signal(struct lapic *l);
+
+/*
+ * What firmware leaves on the bootstrap processor: virtual-wire mode
+ * (MP specification 3.6.2.2), for a guest that has no firmware.
+ */
+void lapic_virtual_wire(struct lapic *l);
+
+static inline u32 lapic_get(const struct lapic *l, unsigned reg)
+{
+	return l->page[4ul * reg];
+}
+
+static inline bool lapic_is_x2apic(const struct lapic *l)
+{
+	return l->base & APIC_BASE_EXTD;
+}
+
+/* Will the LAPIC take interrupts that messages bring? (SDM 10.4.7.2) */
+static inline bool lapic_is_enabled(const struct lapic *l)
+{
+	return lapic_get(l, LAPIC_SVR) & LAPIC_SVR_ENABLE;
+}
+
+/* The processor priority register: SDM 10.8.3.1. */
+u32 lapic_priority(const struct lapic *l);
+
+/* A message that addresses this LAPIC; true if it took it. */
+bool lapic_accept(struct lapic *l, const struct apic_message *m);
+
+/* Highest vector in the IRR above the PPR, or -1; irr_words is not 0. */
+int lapic_deliverable(const struct lapic *l);
+
+/* The vector to deliver next, or -1. */
+static inline int lapic_pending(const struct lapic *l)
+{
+	return l->irr_words ? lapic_deliverable(l) : -1;
+}
+
+/* The CPU took the vector that lapic_pending() gave: IRR to ISR. */
+void lapic_ack(struct lapic *l, unsigned vector);
+void lapic_eoi(struct lapic *l);
+
+/* CR8 is bits 7:4 of the TPR (SDM 10.8.6). */
+static inline u64 lapic_cr8(const struct lapic *l)
+{
+	return lapic_get(l, LAPIC_TPR) >> 4;
+}
+
+static inline void lapic_set_cr8(struct lapic *l, u64 cr8)
+{
+	l->page[4 * LAPIC_TPR] = (u32)(cr8 & 0xF) << 4;
+}
+
+/* Does the 8259's INTR reach this CPU? (SDM 10.1, 10.4.3) */
+bool lapic_accepts_pic(const struct lapic *l);
+
+/*
+ * A rising edge on LINT0 or LINT1 (pin 0 or 1). LINT0 in ExtINT mode is
+ * lapic_accepts_pic()'s instead.
+ */
+void lapic_lint(struct lapic *l, unsigned pin);
+
+#endif

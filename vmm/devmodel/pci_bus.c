@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/devmodel/pci_bus.h"
+#include "arch/x86/errno.h"
+
+#define ADDRESS_ENABLE BIT(31)
+/* Bits 30:24 and 1:0 are reserved and read 0. */
+#define ADDRESS_BITS 0x80fffffcu
+#define HEADER_MULTI_FUNCTION 0x80u
+
+static const struct vpci_function *find(const struct vpci *pci, bdf_t bdf)
+{
+	for (unsigned i = 0; i < pci->count; i++)
+		if (pci->functions[i].bdf == bdf)
+			return &pci->functions[i];
+	return NULL;
+}
+
+/* PCI 3.0, 6.2.1: said by function 0 if the device has another one. */
+static bool multi_function(const struct vpci *pci, bdf_t bdf)
+{
+	for (unsigned i = 0; i < pci->count; i++)
+		if (pci->functions[i].bdf != bdf &&
+		    (pci->functions[i].bdf & ~7u) == (bdf & ~7u))
+			return true;
+	return false;
+}
+
+static u32 size_mask(unsigned size)
+{
+	return (u32)bus_all_ones(size);
+}
+
+u32 vpci_read(const struct vpci *pci, bdf_t bdf, unsigned offset, unsigned size)
+{
+	const struct vpci_function *f = find(pci, bdf);
+	unsigned header_byte = PCI_HEADER_TYPE - offset;
+	u32 value;
+
+	if (!f)
+		return size_mask(size);
+	value = f->ops->read(f->dev, offset, size);
+	if (offset <= PCI_HEADER_TYPE && header_byte < size &&
+	    BDF_FN(bdf) == 0 && multi_function(pci, bdf))
+		value |= HEADER_MULTI_FUNCTION << (8 * header_byte);
+	return value & size_mask(size);
+}
+
+void vpci_write(struct vpci *pci, bdf_t bdf, unsigned offset, unsigned size,
+		u32 value)
+{
+	const struct vpci_function *f = find(pci, bdf);
+
+	if (f)
+		f->ops->write(f->dev, offset, size, value & size_mask(size));
+}
+
+/* Only a dword at 0xCF8 is CONFIG_ADDRESS; others are ports of nobody. */
+static int address_port(void *dev, struct bus_access *access)
+{
+	struct vpci *pci = dev;
+
+	if (access->size != 4) {
+		if (!access->write)
+			access->value = bus_all_ones(access->size);
+		return 0;
+	}
+	if (access->write)
+		pci->address = (u32)access->value & ADDRESS_BITS;
+	else
+		access->value = pci->address;
+	return 0;
+}
+
+/*
+ * One piece of an access to CONFIG_DATA, at byte lane of the dword that the
+ * address names.
+ */
+static void data_piece(struct vpci *pci, struct bus_access *access,
+		       unsigned lane, unsigned size, unsigned shift)
+{
+	bdf_t bdf = (bdf_t)(pci->address >> 8);
+	unsigned offset = (pci->address & 0xfc) + lane;
+	u64 mask = bus_all_ones(size) << shift;
+
+	if (!(pci->address & ADDRESS_ENABLE))
+		return;
+	if (access->write)
+		vpci_write(pci, bdf, offset, size,
+			   (u32)(access->value >> shift));
+	else
+		access->value = (access->value & ~mask) |
+				(u64)vpci_read(pci, bdf, offset, size) << shift;
+}
+
+/*
+ * Hardware passes any byte enables within the dword, and the bytes beyond
+ * 0xCFF are ports of nobody. What is not naturally aligned is done in pieces
+ * that are.
+ */
+static int data_port(void *dev, struct bus_access *access)
+{
+	unsigned lane = (unsigned)access->addr & 3, shift = 0;
+	unsigned end = MIN(lane + access->size, 4);
+
+	if (!access->write)
+		access->value = bus_all_ones(access->size);
+	while (lane < end) {
+		unsigned size = lane & 1 || end - lane < 2   ? 1
+				: lane & 2 || end - lane < 4 ? 2
+							     : 4;
+
+		data_piece(dev, access, lane, size, shift);
+		lane += size;
+		shift += 8 * size;
+	}
+	return 0;
+}
+
+int vpci_init(struct vpci *pci, struct bus *bus)
+{
+	int error;
+
+	*pci = (struct vpci){0};
+	error = bus_register(bus, BUS_PORT, VPCI_ADDRESS_PORT,
+			     VPCI_ADDRESS_PORT, address_port, pci,
+			     "PCI address");
+	if (error)
+		return error;
+	return bus_register(bus, BUS_PORT, VPCI_DATA_PORT, VPCI_DATA_PORT + 3,
+			    data_port, pci, "PCI data");
+}
+
+int vpci_add(struct vpci *pci, bdf_t bdf, const struct vpci_ops *ops, void *dev)
+{
+	if (find(pci, bdf))
+		return -EEXIST;
+	if (pci->count == VPCI_FUNCTIONS)
+		return -ENOSPC;
+	pci->functions[pci->count++] = (struct vpci_function){bdf, ops, dev};
+	return 0;
+}
+
+void vpci_reset(struct vpci *pci)
+{
+	pci->address = 0;
+	for (unsigned i = 0; i < pci->count; i++)
+		if (pci->functions[i].ops->reset)
+			pci->functions[i].ops->reset(pci->functions[i].dev);
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The guest's PCI: configuration mechanism #1 (PCI 3.0, 3.2.2.3.2) in front
+ * of the functions that the guest is shown. An absent function reads all
+ * ones and drops writes.
+ */
+#ifndef VMM_DEVMODEL_PCI_BUS_H
+#define VMM_DEVMODEL_PCI_BUS_H
+
+#include "arch/x86/types.h"
+#include "drivers/pci/pci.h"
+#include "vmm/bus.h"
+#include "vmm/virq.h"
+
+#define VPCI_FUNCTIONS 32
+/* Ports 0xCF9-0xCFB are nobody's here: the reset register lives there. */
+#define VPCI_ADDRESS_PORT 0xcf8
+#define VPCI_DATA_PORT 0xcfc
+
+/*
+ * One function's configuration space: offset below 256, aligned to size,
+ * which is 1, 2 or 4. Bit 7 of the header type is the bus's to set.
+ */
+struct vpci_ops {
+	u32 (*read)(void *dev, unsigned offset, unsigned size);
+	void (*write)(void *dev, unsigned offset, unsigned size, u32 value);
+	void (*reset)(void *dev); /* or NULL: nothing changes */
+};
+
+struct vpci_function {
+	bdf_t bdf;
+	const struct vpci_ops *ops;
+	void *dev;
+};
+
+struct vpci {
+	u32 address; /* CONFIG_ADDRESS */
+	unsigned count;
+	struct vpci_function functions[VPCI_FUNCTIONS];
+};
+
+/* Empties *pci and puts its ports on the bus: bus_register()'s errors. */
+int vpci_init(struct vpci *pci, struct bus *bus);
+/* dev stays the caller's. -EEXIST: there is such a function; -ENOSPC. */
+int vpci_add(struct vpci *pci, bdf_t bdf, const struct vpci_ops *ops,
+	     void *dev);
+/* CONFIG_ADDRESS and every function, as after the machine's reset. */
+void vpci_reset(struct vpci *pci);
+
+/*
+ * One naturally aligned access, size 1, 2 or 4, as any configuration
+ * mechanism makes it.
+ */
+u32 vpci_read(const struct vpci *pci, bdf_t bdf, unsigned offset,
+	      unsigned size);
+void vpci_write(struct vpci *pci, bdf_t bdf, unsigned offset, unsigned size,
+		u32 value);
+
+/*
+ * The interrupt line (vmm/virq.h) of pin 1-4 (INTA-INTD) of a function on
+ * bus 0: rotated by device, as ACPI's routing table says to the guest.
+ */
+static inline unsigned vpci_line(bdf_t bdf, unsigned pin)
+{
+	return VIRQ_PCI + ((BDF_DEV(bdf) + pin - 1) & 3);
+}
+
+#endif
