@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the guest sees of CPUID: an allow-list, one row a leaf. A feature bit
+ * is shown only if the host has it and it works in the guest; a leaf without
+ * a row is all zero.
+ */
+#ifndef VMM_GUEST_CPUID_H
+#define VMM_GUEST_CPUID_H
+
+#include "arch/x86/cpu.h"
+#include "vmm/vm.h"
+
+/* Monocle's own leaves: docs/hypercalls.md. */
+#define CPUID_HYPERVISOR 0x40000000u
+#define CPUID_KVM 0x40000100u
+#define HYPERCALL_ABI 1u
+#define HYPERCALL_BASE 0x4d4f0000u
+
+/* What only the running vCPU can tell. */
+struct cpuid_context {
+	u64 cr4;
+	u32 apic_id;
+	const struct guest_features *features;
+};
+
+struct cpuid guest_cpuid(const struct cpuid_context *ctx, u32 leaf,
+			 u32 subleaf);
+/* Which CR4, EFER, XCR0 and XSS bits follow from the leaves. */
+void guest_features_init(struct guest_features *f, bool xsaves);
+
+#endif

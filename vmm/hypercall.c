@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/hypercall.h"
+
+#include "arch/x86/errno.h"
+#include "arch/x86/io.h"
+#include "kernel/log_sink.h"
+#include "kernel/string.h"
+#include "vmm/exits.h"
+#include "vmm/guest_cpuid.h"
+
+static s64 call_stats(struct vcpu *v, gva_t buf, u64 size)
+{
+	v->stats.now = rdtsc();
+	size = MIN(size, sizeof(v->stats));
+	return vcpu_write_linear(v, buf, &v->stats, size) ? -EFAULT : (s64)size;
+}
+
+static s64 call_log(struct vcpu *v, gva_t buf, u64 size, u64 *position)
+{
+	char part[512];
+	u64 from = *position;
+	u64 n = log_read(&from, part, MIN(size, sizeof(part)));
+
+	if (n && vcpu_write_linear(v, buf, part, n))
+		return -EFAULT;
+	*position = from;
+	return (s64)n;
+}
+
+static s64 call_reason_name(struct vcpu *v, u64 reason, gva_t buf, u64 size)
+{
+	const char *name;
+	u64 n;
+
+	if (reason >= STATS_REASONS)
+		return -EINVAL;
+	name = exit_reason_name((u32)reason);
+	n = MIN(size, strlen(name));
+	return vcpu_write_linear(v, buf, name, n) ? -EFAULT : (s64)n;
+}
+
+enum exit_action exit_hypercall(struct vcpu *v)
+{
+	u64 *g = v->gpr;
+	s64 result;
+
+	switch (g[GPR_RAX] - HYPERCALL_BASE) {
+	case HYPERCALL_VERSION:
+		result = HYPERCALL_ABI;
+		break;
+	case HYPERCALL_STATS:
+		result = call_stats(v, g[GPR_RBX],
+				    MIN(g[GPR_RCX], HYPERCALL_BUFFER));
+		break;
+	case HYPERCALL_LOG:
+		result = call_log(v, g[GPR_RBX],
+				  MIN(g[GPR_RCX], HYPERCALL_BUFFER),
+				  &g[GPR_RDX]);
+		break;
+	case HYPERCALL_REASON_NAME:
+		result = call_reason_name(v, g[GPR_RBX], g[GPR_RCX],
+					  MIN(g[GPR_RDX], HYPERCALL_BUFFER));
+		break;
+	default:
+		result = -ENOSYS;
+	}
+	/* A page fault is queued: the call is made again after it. */
+	if (v->injection.info)
+		return EXIT_RESUME;
+	g[GPR_RAX] = (u64)result;
+	return EXIT_SKIP;
+}

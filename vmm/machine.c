@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/machine.h"
+
+#include "arch/x86/cpu.h"
+#include "arch/x86/errno.h"
+#include "arch/x86/io.h"
+#include "kernel/host_irq.h"
+#include "kernel/log.h"
+#include "kernel/log_sink.h"
+#include "kernel/serial.h"
+#include "kernel/string.h"
+#include "kernel/traps.h"
+#include "vmm/guest_acpi.h"
+#include "vmm/guest_cpuid.h"
+#include "vmm/machine_map.h"
+#include "vmm/msr.h"
+#include "vmm/physmap.h"
+
+#define IOAPIC_ID 1
+
+/* "role rest": returns the rest, or NULL where the role is another. */
+static const char *module_role(const char *string, const char *role)
+{
+	size_t n = strlen(role);
+
+	if (strncmp(string, role, n) || (string[n] && string[n] != ' '))
+		return NULL;
+	return string[n] ? string + n + 1 : string + n;
+}
+
+static int find_modules(struct machine *m)
+{
+	const struct boot_info *b = &m->host->boot;
+	struct loader_input *in = &m->loader;
+
+	for (unsigned i = 0; i < b->module_count; i++) {
+		const struct boot_module *module = &b->modules[i];
+		const char *rest;
+
+		if ((rest = module_role(module->string, "kernel"))) {
+			in->kernel = phys_to_virt(module->start);
+			in->kernel_size = module->size;
+			in->cmdline = rest;
+		} else if (module_role(module->string, "initrd")) {
+			in->initrd = phys_to_virt(module->start);
+			in->initrd_size = module->size;
+		} else {
+			log_warn("module '%s': its first word is neither "
+				 "'kernel' nor 'initrd'",
+				 module->string);
+		}
+	}
+	if (in->kernel)
+		return 0;
+	log_error("no guest: name one in GRUB's menu entry: module2 FILE "
+		  "kernel COMMAND LINE");
+	return -ENOENT;
+}
+
+static bool is_display(const struct pci_function *f)
+{
+	return f->class >> 8 == 3;
+}
+
+static void find_display(struct machine *m)
+{
+	struct pci_host *pci = &m->host->pci;
+
+	for (unsigned i = 0; i < pci->count; i++) {
+		struct pci_function *f = &pci->functions[i];
+
+		if (!is_display(f) || m->host->options.no_vga)
+			continue;
+		pci_size_bars(pci, f);
+		m->display_function = f;
+		log_info("display: %02x:%02x.%x %04x:%04x goes to the guest",
+			 BDF_ARGS(f->bdf), f->vendor, f->device);
+		return;
+	}
+	log_info("display: none is assigned");
+}
+
+int machine_plan(struct machine *m, struct host *host)
+{
+	int err;
+
+	m->host = host;
+	err = find_modules(m);
+	if (err)
+		return err;
+	find_display(m);
+	err = machine_map(m);
+	if (err)
+		return err;
+	m->loader.map = &m->vm.map;
+	m->loader.rsdp = BIOS_RSDP;
+	m->loader.uefi = host->boot.uefi;
+	if (m->display_function)
+		m->loader.screen = &host->boot.fb;
+	return loader_check(&m->loader);
+}
+
+static void set_line(void *ctx, unsigned line, bool asserted)
+{
+	struct machine *m = ctx;
+
+	if (line < PIC_LINES)
+		pic_set_line(&m->pic, line, asserted);
+	/* The override that the guest's MADT states. */
+	ioapic_set_line(&m->ioapic, line == VIRQ_PIT ? 2 : line, asserted);
+}
+
+static void send_msi(void *ctx, u64 address, u32 data)
+{
+	struct machine *m = ctx;
+
+	apic_bus_msi(&m->vm.apics, address, data);
+}
+
+static void request(struct machine *m, enum vm_request what)
+{
+	/* The first word counts: a power-off is not undone by a reset. */
+	if (m->vm.request == VM_RUN)
+		m->vm.request = what;
+}
+
+static void request_reset(void *ctx)
+{
+	request(ctx, VM_RESET);
+}
+
+static void request_power_off(void *ctx)
+{
+	request(ctx, VM_POWER_OFF);
+}
+
+static void debug_exit(void *ctx, u32 value)
+{
+	struct machine *m = ctx;
+
+	m->vm.exit_code = (u8)value;
+	request(m, VM_EXIT_CODE);
+}
+
+static void host_keyboard(void *ctx, unsigned vector)
+{
+	struct machine *m = ctx;
+
+	(void)vector;
+	i8042_host_irq(&m->i8042, VIRQ_KEYBOARD);
+}
+
+static void host_mouse(void *ctx, unsigned vector)
+{
+	struct machine *m = ctx;
+
+	(void)vector;
+	i8042_host_irq(&m->i8042, VIRQ_MOUSE);
+}
+
+static void route(struct machine *m, u8 irq, host_irq_handler *handler,
+		  void *ctx)
+{
+	int vector = host_irq_alloc(handler, ctx);
+
+	if (vector < 0 || host_irq_route(&m->host->madt, irq, (u8)vector))
+		log_warn("ISA interrupt %u cannot be routed", irq);
+}
+
+static void connect_host(struct machine *m)
+{
+	route(m, VIRQ_KEYBOARD, host_keyboard, m);
+	route(m, VIRQ_MOUSE, host_mouse, m);
+	m->console.uart = &m->uart;
+	m->console.present = serial_init(COM1);
+	if (!m->console.present)
+		return;
+	route(m, VIRQ_COM1, console_interrupt, &m->console);
+	serial_interrupts(COM1, false);
+}
+
+static u64 guest_memory(const struct machine *m, gpa_t from, gpa_t to)
+{
+	u64 sum = 0;
+
+	for (unsigned i = 0; i < m->vm.map.count; i++) {
+		const struct region *r = &m->vm.map.regions[i];
+
+		if (r->e820 == E820_RAM && r->gpa >= from && r->gpa < to)
+			sum += r->size;
+	}
+	return sum;
+}
+
+static int init_interrupts(struct machine *m)
+{
+	struct bus *bus = &m->vm.bus;
+	int err = lapic_init(&m->lapic, &m->vm.apics, bus, &m->vm.clock, 0,
+			     m->vm.features.physical_bits);
+
+	if (!err)
+		err = ioapic_init(&m->ioapic, bus, &m->vm.apics, IOAPIC_ID);
+	if (!err)
+		err = pic_init(&m->pic, bus);
+	m->vm.pic = &m->pic;
+	return err;
+}
+
+static int init_legacy(struct machine *m)
+{
+	struct bus *bus = &m->vm.bus;
+	struct vclock *clock = &m->vm.clock;
+	u8 cmos[RTC_CMOS_SIZE] = {0};
+	int err;
+
+	rtc_cmos_memory(cmos, guest_memory(m, 0, 4 * GIB),
+			guest_memory(m, 4 * GIB, ~0ull));
+	err = pit_init(&m->pit, bus, clock, &m->virq);
+	if (!err)
+		err = rtc_init(&m->rtc, bus, clock, &m->virq, cmos);
+	if (!err)
+		err = uart_init(&m->uart, bus, &m->virq, console_put,
+				&m->console);
+	if (!err)
+		err = i8042_init(&m->i8042, bus, &m->virq, request_reset, m);
+	if (!err)
+		err = acpi_pm_init(&m->acpi_pm, bus, clock, &m->virq,
+				   request_power_off, m);
+	if (!err)
+		err = reset_ports_init(&m->reset_ports, bus, request_reset,
+				       debug_exit, m);
+	return err;
+}
+
+/* The hole for devices below 4 GiB, uncached as firmware would say it. */
+static int init_mtrr(struct machine *m)
+{
+	struct guest_acpi_window below[GUEST_ACPI_WINDOWS], above;
+	struct mtrr_hole hole;
+
+	machine_windows(m, below, ARRAY_SIZE(below), &above);
+	/* From a boundary that few ranges describe. */
+	hole.base = ALIGN_UP(below[0].base, 256 * MIB);
+	hole.size = 4 * GIB - hole.base;
+	return mtrr_init(&m->mtrr, &m->vm.bus, m->vm.features.physical_bits,
+			 &hole, hole.base < 4 * GIB ? 1 : 0);
+}
+
+static int init_pci(struct machine *m)
+{
+	const struct pci_host *host = &m->host->pci;
+	struct pci_assigned_config config = {
+		.host = host,
+		.function = m->display_function,
+		.bar_changed = machine_bar_changed,
+		.ctx = m,
+	};
+	struct pci_identity bridge, isa;
+	int err = vpci_init(&m->vpci, &m->vm.bus);
+
+	pci_identity_read(host, BDF(0, 0, 0), &bridge);
+	pci_identity_isa(host, &isa);
+	if (!err)
+		err = host_bridge_init(&m->host_bridge, &m->vpci, &bridge);
+	if (!err)
+		err = isa_bridge_init(&m->isa_bridge, &m->vpci, &isa);
+	if (!err && m->display_function)
+		err = pci_assigned_init(&m->display, &m->vpci, &config);
+	return err;
+}
+
+static int init_vm(struct machine *m)
+{
+	struct vm *vm = &m->vm;
+	hpa_t bitmaps = phys_alloc(&host_memory, 3 * PAGE_SIZE, PAGE_SIZE,
+				   PHYS_ANYWHERE);
+	int err;
+
+	if (bitmaps == PHYS_NONE)
+		return -ENOMEM;
+	vm->vmx = &m->host->vmx;
+	vm->io_bitmap = phys_to_virt(bitmaps);
+	vm->msr_bitmap = phys_to_virt(bitmaps + 2 * PAGE_SIZE);
+	memset(vm->io_bitmap, 0xff, 2 * PAGE_SIZE);
+	msr_bitmap_fill(vm->msr_bitmap);
+	guest_features_init(&vm->features, vm->vmx->xsaves);
+	vclock_init(&vm->clock, m->host->tsc_hz);
+	err = ept_init(&vm->ept, vm->vmx);
+	return err ? err : ept_map_list(&vm->ept, &vm->map);
+}
+
+int machine_build(struct machine *m)
+{
+	int err = init_vm(m);
+
+	m->virq = (struct virq){set_line, send_msi, m};
+	if (!err)
+		err = msr_init(&m->vm.bus);
+	if (!err)
+		err = init_interrupts(m);
+	if (!err)
+		err = init_legacy(m);
+	if (!err)
+		err = init_mtrr(m);
+	if (!err)
+		err = init_pci(m);
+	if (!err)
+		err = vcpu_init(&m->vcpu, &m->vm, &m->lapic);
+	if (err) {
+		log_error("the guest's machine cannot be built (error %d)",
+			  -err);
+		return err;
+	}
+	machine_open_ports(m);
+	connect_host(m);
+	physmap_clear(&m->vm.map);
+	return 0;
+}
+
+static void reset_devices(struct machine *m)
+{
+	vpci_reset(&m->vpci);
+	lapic_reset(&m->lapic);
+	lapic_virtual_wire(&m->lapic);
+	ioapic_reset(&m->ioapic);
+	pic_reset(&m->pic);
+	pit_reset(&m->pit);
+	rtc_reset(&m->rtc);
+	uart_reset(&m->uart);
+	i8042_reset(&m->i8042);
+	acpi_pm_reset(&m->acpi_pm);
+	reset_ports_reset(&m->reset_ports);
+	mtrr_reset(&m->mtrr);
+}
+
+static int write_acpi(struct machine *m)
+{
+	struct guest_acpi_config cfg = {
+		.tables = m->acpi_base,
+		.tables_size = GUEST_ACPI_SIZE,
+		.rsdp = BIOS_RSDP,
+		.rsdp_host = m->rsdp,
+		.vcpus = 1,
+		.ioapic_id = IOAPIC_ID,
+	};
+	gpa_t rsdp;
+
+	machine_windows(m, cfg.below_4g, ARRAY_SIZE(cfg.below_4g),
+			&cfg.above_4g);
+	return guest_acpi_build(&cfg, &m->vm.map, &rsdp);
+}
+
+/* Devices as after power-on, the kernel anew from its pristine module. */
+static int start_guest(struct machine *m)
+{
+	struct guest_entry entry;
+	int err;
+
+	reset_devices(m);
+	m->loader.cursor_row = (u8)MIN(m->host->screen_row, 24u);
+	err = write_acpi(m);
+	if (!err)
+		err = loader_load(&m->loader, &entry);
+	if (err)
+		return err;
+	vcpu_reset(&m->vcpu, &entry);
+	m->vm.request = VM_RUN;
+	return 0;
+}
+
+enum vm_request machine_run(struct machine *m)
+{
+	struct stats *stats = &m->vcpu.stats;
+
+	for (;; m->resets++) {
+		if (start_guest(m))
+			return VM_STOP;
+		*stats = (struct stats){.tsc_hz = m->host->tsc_hz,
+					.start = rdtsc()};
+		vcpu_run(&m->vcpu);
+		console_flush(&m->console);
+		if (m->vm.request != VM_RESET)
+			break;
+		log_info("guest: reset (%u)", m->resets + 1);
+		stats_log(stats, rdtsc());
+	}
+	stats_log(stats, rdtsc());
+	return m->vm.request;
+}

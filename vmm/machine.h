@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The guest's machine: its memory map, its devices and their wiring, and the
+ * kernel that runs on it. Built once; reset as often as the guest asks.
+ */
+#ifndef VMM_MACHINE_H
+#define VMM_MACHINE_H
+
+#include "drivers/pci/pci.h"
+#include "kernel/acpi.h"
+#include "kernel/boot_info.h"
+#include "kernel/options.h"
+#include "vmm/console.h"
+#include "vmm/devmodel/acpi_pm.h"
+#include "vmm/devmodel/i8042.h"
+#include "vmm/devmodel/ioapic.h"
+#include "vmm/devmodel/mtrr.h"
+#include "vmm/devmodel/pci_assigned.h"
+#include "vmm/devmodel/pci_bridges.h"
+#include "vmm/devmodel/pci_bus.h"
+#include "vmm/devmodel/pit.h"
+#include "vmm/devmodel/reset.h"
+#include "vmm/devmodel/rtc.h"
+#include "vmm/vcpu.h"
+#include "vmm/virq.h"
+
+/* The host as Monocle found it; outlives the machine. */
+struct host {
+	struct boot_info boot;
+	struct options options;
+	struct acpi_tables acpi;
+	struct acpi_madt madt;
+	struct acpi_power power;
+	struct pci_host pci;
+	struct vmx_capabilities vmx;
+	u64 tsc_hz;
+	unsigned screen_row; /* where the log ended on a text screen */
+};
+
+struct machine {
+	struct host *host;
+	struct vm vm;
+	struct vcpu vcpu;
+	struct lapic lapic;
+	struct ioapic ioapic;
+	struct pic pic;
+	struct pit pit;
+	struct rtc rtc;
+	struct uart uart;
+	struct console console;
+	struct i8042 i8042;
+	struct acpi_pm acpi_pm;
+	struct reset_ports reset_ports;
+	struct mtrr mtrr;
+	struct vpci vpci;
+	struct pci_bridge host_bridge, isa_bridge;
+	struct pci_assigned display;
+	const struct pci_function *display_function; /* NULL: none */
+	struct virq virq;
+	struct loader_input loader;
+	void *rsdp;	 /* where the guest's BIOS area holds it */
+	gpa_t acpi_base; /* the guest's ACPI tables */
+	unsigned resets;
+};
+
+/*
+ * Lays out the guest's memory and checks that the kernel can be loaded;
+ * touches no device but to size the display's BARs. Errors are logged in one
+ * line each.
+ */
+int machine_plan(struct machine *m, struct host *host);
+/* Builds EPT, bitmaps, devices and the vCPU. After VMXON. */
+int machine_build(struct machine *m);
+/* Runs the guest, through its resets, until it ends; says how. */
+enum vm_request machine_run(struct machine *m);
+
+#endif

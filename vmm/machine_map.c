@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: MIT */
+/* What of the guest's address spaces is memory, device, or nothing. */
+#include "vmm/machine_map.h"
+
+#include "arch/x86/errno.h"
+#include "kernel/log.h"
+#include "kernel/string.h"
+#include "vmm/guest_acpi.h"
+#include "vmm/physmap.h"
+
+#define VGA_MEMORY 0xa0000u
+#define VGA_SIZE 0x20000u
+#define BIOS_AREA 0xc0000u
+#define BIOS_SIZE 0x40000u
+#define MEMORY_RESERVE (8 * MIB) /* for EPT, tables and what comes */
+
+static int pin(struct machine *m, const struct region *r)
+{
+	const struct region *clash;
+	int err = region_add(&m->vm.map, r, &clash);
+
+	if (err == -EEXIST)
+		log_error("guest memory: %s at 0x%lx lies over %s at 0x%lx; "
+			  "this machine's map cannot be used",
+			  r->name, r->gpa, clash->name, clash->gpa);
+	else if (err)
+		log_error("guest memory: %s at 0x%lx does not fit the list",
+			  r->name, r->gpa);
+	return err;
+}
+
+static int pin_hole(struct machine *m, gpa_t gpa, u64 size, const char *name)
+{
+	struct region r = {.gpa = gpa,
+			   .size = size,
+			   .kind = REGION_HOLE,
+			   .e820 = E820_RESERVED,
+			   .name = name};
+
+	return pin(m, &r);
+}
+
+/* Device memory, 1:1: uncached, but without "ignore PAT" in the EPT. */
+static struct region device(gpa_t gpa, hpa_t hpa, u64 size, const char *name)
+{
+	return (struct region){.gpa = gpa,
+			       .hpa = hpa,
+			       .size = size,
+			       .kind = REGION_DEVICE,
+			       .memtype = MEMTYPE_UC,
+			       .cpu = REGION_RW,
+			       .name = name};
+}
+
+/* A BAR can be given away in whole pages only. */
+static bool bar_mappable(const struct pci_bar *bar)
+{
+	return bar->size && !bar->io && bar->base &&
+	       !((bar->base | bar->size) & PAGE_MASK);
+}
+
+static int pin_display(struct machine *m)
+{
+	const struct pci_function *f = m->display_function;
+	struct region vga =
+		device(VGA_MEMORY, VGA_MEMORY, VGA_SIZE, "legacy VGA");
+	int err;
+
+	if (!f)
+		return pin_hole(m, VGA_MEMORY, VGA_SIZE, "legacy VGA (closed)");
+	err = pin(m, &vga);
+	for (unsigned i = 0; !err && i < ARRAY_SIZE(f->bars); i++) {
+		struct region r = device(f->bars[i].base, f->bars[i].base,
+					 f->bars[i].size, "display BAR");
+
+		if (bar_mappable(&f->bars[i]))
+			err = pin(m, &r);
+	}
+	return err;
+}
+
+/*
+ * The guest's BIOS area is memory of ours: the RSDP, and all ones as where no
+ * chip answers. Kernels search it byte by byte, which must not trap.
+ */
+static int pin_bios(struct machine *m)
+{
+	hpa_t hpa =
+		phys_alloc(&host_memory, BIOS_SIZE, PAGE_SIZE, PHYS_ANYWHERE);
+	struct region r = {.gpa = BIOS_AREA,
+			   .hpa = hpa,
+			   .size = BIOS_SIZE,
+			   .kind = REGION_ROM,
+			   .memtype = MEMTYPE_WB,
+			   .e820 = E820_RESERVED,
+			   .cpu = REGION_RX,
+			   .name = "BIOS"};
+
+	if (hpa == PHYS_NONE) {
+		log_error("too little memory for the guest's BIOS area");
+		return -ENOMEM;
+	}
+	memset(phys_to_virt(hpa), 0xff, BIOS_SIZE);
+	m->rsdp = (u8 *)phys_to_virt(hpa) + BIOS_RSDP - BIOS_AREA;
+	return pin(m, &r);
+}
+
+/* Where the host's RAM below 4 GiB ends: there begins its PCI hole. */
+static hpa_t low_limit(const struct machine *m)
+{
+	const struct boot_info *b = &m->host->boot;
+	hpa_t end = MIB;
+
+	for (unsigned i = 0; i < b->memory_count; i++) {
+		hpa_t top = b->memory[i].base + b->memory[i].size;
+
+		if (b->memory[i].kind == MEMORY_AVAILABLE && top <= 4 * GIB)
+			end = MAX(end, top);
+	}
+	return ALIGN_DOWN(end, PAGE_SIZE);
+}
+
+static int pin_acpi(struct machine *m, gpa_t limit)
+{
+	hpa_t hpa = phys_alloc(&host_memory, GUEST_ACPI_SIZE, PAGE_SIZE, limit);
+	struct region r = {.hpa = hpa,
+			   .size = GUEST_ACPI_SIZE,
+			   .kind = REGION_RAM,
+			   .memtype = MEMTYPE_WB,
+			   .e820 = E820_ACPI,
+			   .cpu = REGION_RWX,
+			   .name = "ACPI tables"};
+
+	if (hpa == PHYS_NONE) {
+		log_error("too little memory below 4 GiB; at least %llu MiB "
+			  "must be free for the guest",
+			  PHYSMAP_LEAST / MIB);
+		return -ENOMEM;
+	}
+	r.gpa = m->host->options.ram == RAM_IDENTITY ? hpa
+						     : limit - GUEST_ACPI_SIZE;
+	m->acpi_base = r.gpa;
+	return pin(m, &r);
+}
+
+int machine_map(struct machine *m)
+{
+	struct physmap map = {
+		.mode = m->host->options.ram,
+		.host = &host_memory,
+		.limit = m->host->options.memory,
+		.reserve = MEMORY_RESERVE + phys_total(&host_memory) / 256,
+		.low_limit = low_limit(m),
+	};
+	int err;
+
+	err = pin_display(m);
+	if (!err)
+		err = pin_bios(m);
+	if (!err)
+		err = pin_hole(m, GUEST_IOAPIC, PAGE_SIZE, "IOAPIC");
+	if (!err)
+		err = pin_hole(m, GUEST_LAPIC, PAGE_SIZE, "local APIC");
+	if (!err)
+		err = pin_acpi(m, map.low_limit);
+	if (!err)
+		err = physmap_fill(&m->vm.map, &map);
+	return err;
+}
+
+void machine_windows(const struct machine *m, struct guest_acpi_window below[],
+		     unsigned count, struct guest_acpi_window *above)
+{
+	const struct pci_function *f = m->display_function;
+	gpa_t start = low_limit(m);
+
+	memset(below, 0, count * sizeof(*below));
+	below[0].base = start;
+	below[0].size = GUEST_IOAPIC - start;
+	*above = (struct guest_acpi_window){0};
+	for (unsigned i = 0; f && i < ARRAY_SIZE(f->bars); i++) {
+		const struct pci_bar *bar = &f->bars[i];
+
+		if (bar_mappable(bar) && bar->base >= 4 * GIB) {
+			above->base = bar->base;
+			above->size = bar->size;
+		}
+	}
+}
+
+static void open_port(void *bitmap, u32 port, bool open)
+{
+	u8 *byte = (u8 *)bitmap + port / 8;
+
+	if (open)
+		*byte = (u8)(*byte & ~(1u << port % 8));
+	else
+		*byte = (u8)(*byte | 1u << port % 8);
+}
+
+static void open_ports(struct machine *m, u64 first, u64 size, bool open)
+{
+	for (u64 port = first; port < first + size && port < 0x10000; port++)
+		open_port(m->vm.io_bitmap, (u32)port, open);
+}
+
+struct port_row {
+	u16 first, last;
+	u16 vendor, device; /* 0: any VGA-class function */
+	const char *reason;
+};
+
+static const struct port_row display_ports[] = {
+	{0x3b0, 0x3bb, 0, 0, "VGA: the monochrome CRTC"},
+	{0x3c0, 0x3df, 0, 0, "VGA: sequencer, DAC, graphics, colour CRTC"},
+	{0x1ce, 0x1cf, 0x1234, 0x1111,
+	 "the Bochs and QEMU card's VBE registers, which its drivers use"},
+};
+
+void machine_open_ports(struct machine *m)
+{
+	const struct pci_function *f = m->display_function;
+
+	for (unsigned i = 0; f && i < ARRAY_SIZE(display_ports); i++) {
+		const struct port_row *row = &display_ports[i];
+
+		if (row->vendor &&
+		    (row->vendor != f->vendor || row->device != f->device))
+			continue;
+		open_ports(m, row->first, row->last - row->first + 1u, true);
+	}
+	for (unsigned i = 0; f && i < ARRAY_SIZE(f->bars); i++)
+		if (f->bars[i].io)
+			open_ports(m, f->bars[i].base, f->bars[i].size, true);
+}
+
+/* A port BAR works at the host's ports only: the CPU does not translate. */
+static void port_bar_changed(struct machine *m, const struct pci_bar *bar,
+			     u64 old, u64 new, bool enabled)
+{
+	if (old == bar->base)
+		open_ports(m, bar->base, bar->size, false);
+	if (enabled && new == bar->base)
+		open_ports(m, bar->base, bar->size, true);
+	else if (enabled)
+		log_warn("guest: port BAR moved to 0x%lx; it works at 0x%lx "
+			 "only",
+			 new, bar->base);
+}
+
+void machine_bar_changed(void *machine, unsigned index, u64 old_gpa,
+			 u64 new_gpa, bool enabled)
+{
+	struct machine *m = machine;
+	const struct pci_bar *bar = &m->display_function->bars[index];
+	struct region r = device(new_gpa, bar->base, bar->size, "display BAR");
+	const struct region *old = region_find(&m->vm.map, old_gpa);
+
+	if (bar->io) {
+		port_bar_changed(m, bar, old_gpa, new_gpa, enabled);
+		return;
+	}
+	if (old && old->kind == REGION_DEVICE && old->hpa == bar->base) {
+		region_remove(&m->vm.map, old_gpa, bar->size);
+		ept_unmap(&m->vm.ept, old_gpa, bar->size);
+	}
+	if (!enabled || !bar_mappable(bar))
+		return;
+	/* Over RAM or another device: it stays unreachable, as deny says. */
+	if (region_add(&m->vm.map, &r, NULL) || ept_map(&m->vm.ept, &r))
+		log_warn("guest: BAR %u moved to 0x%lx, which is taken", index,
+			 new_gpa);
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One guest: its memory, its devices' bus and clock, its vCPU. Nothing here
+ * is global; whoever has the pointer has the guest.
+ */
+#ifndef VMM_VM_H
+#define VMM_VM_H
+
+#include "arch/x86/vmx/ept.h"
+#include "kernel/region.h"
+#include "vmm/bus.h"
+#include "vmm/devmodel/lapic.h"
+#include "vmm/devmodel/pic.h"
+#include "vmm/guest_mem.h"
+#include "vmm/loader.h"
+#include "vmm/stats.h"
+#include "vmm/vclock.h"
+
+/* What the guest, or Monocle on its behalf, asks of the vCPU loop. */
+enum vm_request {
+	VM_RUN,
+	VM_RESET,
+	VM_POWER_OFF,
+	VM_EXIT_CODE, /* a byte written to the debug exit port */
+	VM_STOP,      /* what cannot be emulated; the dump is in the log */
+};
+
+/* What a guest's CPUID may show: decided once, from the host's. */
+struct guest_features {
+	u64 cr4_allowed; /* bits that the guest may set */
+	u64 efer_allowed;
+	u64 xcr0_allowed;
+	u64 xss_allowed;
+	u8 physical_bits;
+	bool xsaves;
+};
+
+struct vm {
+	struct region_list map;
+	struct ept ept;
+	struct bus bus;
+	struct vclock clock;
+	struct guest_features features;
+	const struct vmx_capabilities *vmx;
+	struct apic_bus apics;
+	struct pic *pic;
+	enum vm_request request;
+	u8 exit_code;
+	void *io_bitmap; /* two pages: A, B */
+	void *msr_bitmap;
+};
+
+/* An event that the next entry injects (SDM 25.8.3). */
+struct injection {
+	u32 info; /* 0: none */
+	u32 error;
+	u32 length; /* of the instruction, for software events */
+};
+
+struct vcpu {
+	u64 gpr[16]; /* enum gpr; RSP lives in the VMCS */
+	struct vm *vm;
+	struct lapic *lapic;
+	u32 cpu_controls; /* as last written */
+	bool launched;
+	bool halted; /* entered in the HLT activity state */
+	bool nmi_pending;
+	struct injection injection;
+	u32 reason; /* of the exit in hand */
+	u64 qualification;
+	hpa_t vmcs;
+	struct stats stats;
+};
+
+#endif
