@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT */
+/* The whole start on one page, from GRUB's hand-over to the guest's end. */
+#include "arch/x86/apic.h"
+#include "arch/x86/cpu.h"
+#include "arch/x86/io.h"
+#include "boot/multiboot2.h"
+#include "boot/smp.h"
+#include "kernel/host_irq.h"
+#include "kernel/host_paging.h"
+#include "kernel/log.h"
+#include "kernel/log_sink.h"
+#include "kernel/panic.h"
+#include "kernel/percpu.h"
+#include "kernel/phys.h"
+#include "kernel/screen.h"
+#include "kernel/time.h"
+#include "kernel/traps.h"
+#include "vmm/machine.h"
+
+void boot_main(u32 magic, u32 info, u32 image);
+
+extern const char image_start[], image_end[];
+
+static struct host host;
+static struct machine machine;
+
+static NORETURN void refuse(void)
+{
+	end(END_REFUSED, "refused");
+}
+
+/* ACPI 6.4, 16.1.5: the word that switches the machine off. */
+static void power_off(void)
+{
+	const struct acpi_power *p = &host.power;
+
+	if (!p->has_s5 || !p->pm1a_cnt)
+		return;
+	outw(p->pm1a_cnt, (u16)((p->slp_typ_a & 7) << 10 | BIT(13)));
+	if (p->pm1b_cnt)
+		outw(p->pm1b_cnt, (u16)((p->slp_typ_b & 7) << 10 | BIT(13)));
+}
+
+static void read_boot_information(u32 magic, u32 info, u32 image)
+{
+	struct boot_info *b = &host.boot;
+	int err;
+
+	b->image = image;
+	b->image_size = (u64)(image_end - image_start);
+	err = multiboot2_parse(b, info);
+	if (magic != MULTIBOOT2_MAGIC || err) {
+		log_start(LOG_COM1 | LOG_E9, LOG_INFO, &b->fb);
+		refuse();
+	}
+	err = options_parse(&host.options, b->cmdline);
+	log_start(host.options.sinks,
+		  host.options.quiet   ? LOG_ERROR
+		  : host.options.debug ? LOG_DEBUG
+				       : LOG_INFO,
+		  &b->fb);
+	if (err)
+		refuse();
+	if (host.options.help) {
+		options_help();
+		end(END_POWER_OFF, "help");
+	}
+	log_info("Monocle, at 0x%lx-0x%lx, started by %s", b->image,
+		 b->image + b->image_size, b->loader);
+}
+
+/* Own memory, page tables, descriptor tables, stack. */
+static void take_memory(void)
+{
+	struct percpu *cpu = NULL;
+
+	page_limit = 4 * GIB;
+	phys_init(&host.boot);
+	if (!host_paging_init(&host.boot))
+		cpu = percpu_create(0, cpuid(1, 0).ebx >> 24);
+	if (!cpu) {
+		log_error("too little memory for Monocle itself; it needs "
+			  "4 MiB");
+		refuse();
+	}
+	page_limit = PHYS_ANYWHERE;
+	percpu_load(cpu);
+}
+
+static void read_tables(void)
+{
+	struct acpi_mcfg mcfg = {0};
+
+	if (acpi_init(&host.acpi, host.boot.rsdp))
+		log_warn("acpi: no tables; one CPU, no power-off");
+	acpi_madt_init(&host.madt, &host.acpi);
+	acpi_power_init(&host.power, &host.acpi);
+	if (!acpi_mcfg_init(&mcfg, &host.acpi)) {
+		host.pci.ecam = mcfg.base;
+		host.pci.ecam_last_bus = mcfg.last_bus;
+	}
+	machine_power_off = power_off;
+	pci_scan(&host.pci);
+}
+
+/* Everything that may refuse, before anything on the machine changes. */
+static void check(void)
+{
+	if (vmx_probe(&host.vmx) || machine_plan(&machine, &host))
+		refuse();
+	vmx_log(&host.vmx);
+	region_log(&machine.vm.map);
+	host.tsc_hz = tsc_frequency();
+	if (!host.tsc_hz) {
+		log_error("the TSC's frequency is unknown: neither CPUID 0x15 "
+			  "nor the PIT tells it");
+		refuse();
+	}
+}
+
+static void take_cpus(void)
+{
+	struct percpu *cpu = percpu();
+	void *region = page_alloc();
+
+	local_apic_init(mmio_map(rdmsr(MSR_APIC_BASE) & ~PAGE_MASK, PAGE_SIZE),
+			false, HOST_VECTOR_SPURIOUS);
+	cpu->apic_id = local_apic_id();
+	host_irq_init(&host.madt);
+	smp_park_others(&host.madt, host.tsc_hz);
+	if (!region || vmx_enable(&host.vmx, virt_to_phys(region)))
+		panic("VMXON failed");
+}
+
+static NORETURN void finish(enum vm_request how)
+{
+	if (how == VM_POWER_OFF)
+		end(END_POWER_OFF, "guest power-off");
+	if (how == VM_EXIT_CODE && machine.vm.exit_code == 0)
+		end(END_POWER_OFF, "guest exit 0");
+	if (how == VM_EXIT_CODE)
+		end(END_GUEST_EXIT, "guest exit %u", machine.vm.exit_code);
+	end(END_GUEST_STOPPED, "guest stopped");
+}
+
+static NORETURN void run(void)
+{
+	read_tables();
+	check();
+	take_cpus();
+	if (machine_build(&machine))
+		refuse();
+	log_info("the guest starts");
+	host.screen_row = screen_row();
+	log_leave_screen();
+	finish(machine_run(&machine));
+}
+
+/* On a stack with a guard page from here on; there is no way back. */
+static NORETURN void continue_on(void *stack)
+{
+	__asm__ volatile("mov %0, %%rsp; xor %%ebp, %%ebp; call *%1; ud2"
+			 :
+			 : "r"(stack), "r"(run)
+			 : "memory");
+	__builtin_unreachable();
+}
+
+void boot_main(u32 magic, u32 info, u32 image)
+{
+	read_boot_information(magic, info, image);
+	take_memory();
+	continue_on(percpu()->stack);
+}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT */
+#include "boot/smp.h"
+
+#include "arch/x86/apic.h"
+#include "arch/x86/cpu.h"
+#include "arch/x86/io.h"
+#include "kernel/host_paging.h"
+#include "kernel/log.h"
+#include "kernel/percpu.h"
+#include "kernel/phys.h"
+#include "kernel/string.h"
+#include "kernel/time.h"
+
+/* SDM figure 10-12 */
+enum icr {
+	ICR_INIT_ASSERT = 0x4500,
+	ICR_SIPI = 0x4600,
+};
+
+struct ap_parameters {
+	u64 cr3, stack, percpu, entry;
+};
+
+extern const u8 ap_trampoline[], ap_trampoline_end[], ap_parameters[];
+
+void ap_main(struct percpu *cpu);
+
+void ap_main(struct percpu *cpu)
+{
+	host_paging_load();
+	percpu_load(cpu);
+	*(volatile bool *)&cpu->parked = true;
+	cpu_stop();
+}
+
+/* SDM 9.4.4.1: INIT, 10 ms, SIPI, 200 µs, SIPI. */
+static bool start(u32 apic_id, hpa_t page, const struct percpu *cpu, u64 hz)
+{
+	volatile const bool *parked = &cpu->parked;
+
+	if (local_apic_send(apic_id, ICR_INIT_ASSERT))
+		return false;
+	delay_us(hz, 10000);
+	for (int tries = 0; tries < 2 && !*parked; tries++) {
+		local_apic_send(apic_id, ICR_SIPI | (u32)(page >> PAGE_SHIFT));
+		for (int i = 0; i < 500 && !*parked; i++)
+			delay_us(hz, 200);
+	}
+	return *parked;
+}
+
+static bool park(u32 index, u32 apic_id, hpa_t page, u64 hz)
+{
+	struct percpu *cpu = percpu_create(index, apic_id);
+	struct ap_parameters *p;
+
+	if (!cpu)
+		return false;
+	p = phys_to_virt(page + (hpa_t)(ap_parameters - ap_trampoline));
+	*p = (struct ap_parameters){host_cr3(), (u64)cpu->stack, (u64)cpu,
+				    (u64)ap_main};
+	return start(apic_id, page, cpu, hz);
+}
+
+void smp_park_others(const struct acpi_madt *madt, u64 tsc_hz)
+{
+	hpa_t page = phys_alloc(&host_memory, PAGE_SIZE, PAGE_SIZE, MIB);
+	unsigned parked = 0, others = 0;
+
+	if (page == PHYS_NONE || trampoline_map(page, true)) {
+		log_warn("no page below 1 MiB to start further CPUs from");
+		return;
+	}
+	memcpy(phys_to_virt(page), ap_trampoline,
+	       (size_t)(ap_trampoline_end - ap_trampoline));
+	for (unsigned i = 0; i < madt->cpu_count; i++) {
+		u32 id = madt->cpus[i];
+
+		if (id == local_apic_id())
+			continue;
+		others++;
+		if (others < CPUS_MAX && park(others, id, page, tsc_hz))
+			parked++;
+		else
+			log_warn("CPU with APIC ID 0x%x does not start", id);
+	}
+	trampoline_map(page, false);
+	phys_free(&host_memory, page, PAGE_SIZE);
+	log_info("cpus: %u, of which %u are parked", 1 + others, parked);
+}

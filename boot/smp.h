@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BOOT_SMP_H
+#define BOOT_SMP_H
+
+#include "kernel/acpi.h"
+
+/*
+ * Starts every further CPU of the MADT, one after the other, and parks it in
+ * Monocle's own loop: interrupts off, halted, with tables and stack of its
+ * own. A CPU that does not come up in time is logged and left.
+ */
+void smp_park_others(const struct acpi_madt *madt, u64 tsc_hz);
+
+#endif
