@@ -18,32 +18,42 @@ static u64 segment_base(void *ctx, enum insn_segment segment)
 }
 
 /*
- * The bus works on guest-physical addresses: one of the two operands is the
- * address that trapped, MOVS's other may be memory or another device.
+ * The address that trapped comes with its translation (SDM 28.2.1); MOVS's
+ * other operand, memory or another device, has to be walked.
  */
+static int translate(struct vcpu *v, gva_t gva, bool write, gpa_t *gpa)
+{
+	struct guest_paging pg;
+	struct guest_translation t;
+	int err;
+
+	*gpa = vmcs_read64(VMCS_GUEST_PHYSICAL);
+	if (gva == vmcs_readn(VMCS_GUEST_LINEAR))
+		return 0;
+	pg = vcpu_paging(v);
+	err = guest_walk(&pg, gva, write ? GUEST_WRITE : GUEST_READ, &t);
+	if (err == -EFAULT)
+		vcpu_inject_page_fault(v, t.gva, t.error_code);
+	*gpa = t.gpa;
+	return err;
+}
+
 static int access(struct vcpu *v, gva_t gva, unsigned size, bool write,
 		  u64 *value)
 {
-	struct guest_paging pg = vcpu_paging(v);
-	struct guest_translation t;
 	struct bus_access a = {.size = size, .write = write, .value = *value};
 	const struct region *r;
-	int err = guest_walk(&pg, gva, write ? GUEST_WRITE : GUEST_READ, &t);
+	int err = translate(v, gva, write, &a.addr);
 
-	if (err == -EFAULT)
-		vcpu_inject_page_fault(v, t.gva, t.error_code);
 	if (err)
 		return err;
-	r = region_find(&v->vm->map, t.gpa);
-	if (r && r->kind == REGION_RAM)
+	r = region_find(&v->vm->map, a.addr);
+	if (r && r->kind == REGION_ROM && write)
+		return 0; /* dropped, as a ROM does */
+	if (r && (r->kind == REGION_RAM || r->kind == REGION_ROM))
 		return write ? vcpu_write_linear(v, gva, value, size)
 			     : vcpu_read_linear(v, gva, value, size,
 						GUEST_READ);
-	if (r && r->kind == REGION_ROM) /* writes are dropped */
-		return write ? 0
-			     : vcpu_read_linear(v, gva, value, size,
-						GUEST_READ);
-	a.addr = t.gpa;
 	bus_dispatch(&v->vm->bus, BUS_MMIO, &a);
 	*value = a.value & bus_all_ones(size);
 	return 0;
