@@ -5,7 +5,11 @@
 #include "kernel/log.h"
 #include "kernel/string.h"
 #include "vmm/aml.h"
+#include "vmm/devmodel/acpi_pm.h"
+#include "vmm/devmodel/ioapic.h"
+#include "vmm/devmodel/lapic.h"
 #include "vmm/devmodel/pci_bus.h"
+#include "vmm/devmodel/reset.h"
 #include "vmm/guest_mem.h"
 #include "vmm/virq.h"
 
@@ -62,7 +66,7 @@ struct fadt {
 	u8 reserved1;
 	u8 preferred_profile;
 	u16 sci;
-	u32 smi_command; /* 0: ACPI mode always */
+	u32 smi_command; /* 0: ACPI mode always, see acpi_pm.h */
 	u8 acpi_enable, acpi_disable, s4bios, pstate_control;
 	u32 pm1a_event, pm1b_event, pm1a_control, pm1b_control;
 	u32 pm2_control, pm_timer, gpe0, gpe1;
@@ -96,7 +100,7 @@ _Static_assert(sizeof(struct fadt) == 276, "ACPI 5.2.9");
 enum fadt_flags {
 	FADT_WBINVD = BIT(0),
 	FADT_PROC_C1 = BIT(2),
-	FADT_NO_POWER_BUTTON = BIT(4), /* none in the fixed registers */
+	/* Bit 4 clear: the power button is in the fixed registers. */
 	FADT_NO_SLEEP_BUTTON = BIT(5),
 	FADT_NO_FIXED_RTC = BIT(6),
 	FADT_TMR_VAL_EXT = BIT(8), /* 32 bits */
@@ -143,6 +147,9 @@ _Static_assert(sizeof(struct madt_lapic) == 8, "ACPI 5.2.12.2");
 _Static_assert(sizeof(struct madt_ioapic) == 12, "ACPI 5.2.12.3");
 _Static_assert(sizeof(struct madt_override) == 10, "ACPI 5.2.12.5");
 _Static_assert(sizeof(struct madt_nmi) == 6, "ACPI 5.2.12.7");
+
+_Static_assert(GUEST_IOAPIC == IOAPIC_BASE, "what the device model says");
+_Static_assert(GUEST_LAPIC == LAPIC_DEFAULT_BASE, "likewise");
 
 #define MPS_LEVEL_HIGH 0x0d /* table 5.26: level-triggered, active high */
 
@@ -292,7 +299,7 @@ static void put_s5(struct aml *a)
 	/* 7.4.2.6: SLP_TYP for PM1a and PM1b control. */
 	aml_name(a, "\\_S5_");
 	package = aml_package(a, 4);
-	aml_integer(a, GUEST_S5_TYPE);
+	aml_integer(a, ACPI_SLP_TYP_S5);
 	for (unsigned i = 0; i < 3; i++)
 		aml_integer(a, 0);
 	aml_end(a, package);
@@ -340,17 +347,17 @@ static struct gas port_register(u16 port, u8 bits, u8 access)
 
 static void fill_pm(struct fadt *f)
 {
-	f->pm1a_event = GUEST_PM1_EVENT;
-	f->pm1a_control = GUEST_PM1_CONTROL;
-	f->pm_timer = GUEST_PM_TIMER;
-	f->pm1_event_length = 4;
-	f->pm1_control_length = 2;
-	f->pm_timer_length = 4;
-	f->x_pm1a_event = port_register(GUEST_PM1_EVENT, 32, 2);
-	f->x_pm1a_control = port_register(GUEST_PM1_CONTROL, 16, 2);
-	f->x_pm_timer = port_register(GUEST_PM_TIMER, 32, 3);
-	f->reset = port_register(GUEST_RESET_PORT, 8, 1);
-	f->reset_value = GUEST_RESET_VALUE;
+	f->pm1a_event = ACPI_PM1A_EVT_BLK;
+	f->pm1a_control = ACPI_PM1A_CNT_BLK;
+	f->pm_timer = ACPI_PM_TMR_BLK;
+	f->pm1_event_length = ACPI_PM1_EVT_LEN;
+	f->pm1_control_length = ACPI_PM1_CNT_LEN;
+	f->pm_timer_length = ACPI_PM_TMR_LEN;
+	f->x_pm1a_event = port_register(ACPI_PM1A_EVT_BLK, 32, 2);
+	f->x_pm1a_control = port_register(ACPI_PM1A_CNT_BLK, 16, 2);
+	f->x_pm_timer = port_register(ACPI_PM_TMR_BLK, 32, 3);
+	f->reset = port_register(RESET_PORT, 8, 1);
+	f->reset_value = RESET_VALUE;
 }
 
 static struct fadt *build_fadt(struct builder *b, const struct facs *facs,
@@ -369,9 +376,8 @@ static struct fadt *build_fadt(struct builder *b, const struct facs *facs,
 	f->c2_latency = 0xffff; /* no C2, no C3 */
 	f->c3_latency = 0xffff;
 	f->boot_arch = BOOT_ARCH_LEGACY_DEVICES | BOOT_ARCH_8042;
-	f->flags = FADT_WBINVD | FADT_PROC_C1 | FADT_NO_POWER_BUTTON |
-		   FADT_NO_SLEEP_BUTTON | FADT_NO_FIXED_RTC | FADT_TMR_VAL_EXT |
-		   FADT_RESET_REG_SUP;
+	f->flags = FADT_WBINVD | FADT_PROC_C1 | FADT_NO_SLEEP_BUTTON |
+		   FADT_NO_FIXED_RTC | FADT_TMR_VAL_EXT | FADT_RESET_REG_SUP;
 	fill_pm(f);
 	memcpy(f->hypervisor, "Monocle", sizeof(f->hypervisor));
 	finish(&f->header, "FACP", 6, sizeof(*f));

@@ -10,13 +10,7 @@
 #include "arch/x86/types.h"
 #include "kernel/region.h"
 
-/* What the tables promise, for the device models that keep it. */
-#define GUEST_PM1_EVENT 0x600
-#define GUEST_PM1_CONTROL 0x604
-#define GUEST_PM_TIMER 0x608
-#define GUEST_RESET_PORT 0xcf9
-#define GUEST_RESET_VALUE 6
-#define GUEST_S5_TYPE 5 /* SLP_TYP of S5 in PM1 control, bits 12:10 */
+/* Holes of the guest's memory map. */
 #define GUEST_IOAPIC 0xfec00000ull
 #define GUEST_LAPIC 0xfee00000ull
 

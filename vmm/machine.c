@@ -289,11 +289,31 @@ static int init_vm(struct machine *m)
 	return err ? err : ept_map_list(&vm->ept, &vm->map);
 }
 
+/*
+ * The domain is the same reading of the region list for all that the guest
+ * is given; without a unit it gets no function that does DMA.
+ */
+static int init_dma(struct machine *m)
+{
+	const struct pci_function *f = m->display_function;
+	struct vtd *vtd = &m->host->vtd;
+	int err;
+
+	if (!m->host->has_vtd)
+		return 0;
+	err = vtd_domain_create(vtd, &m->vm.map, &m->domain);
+	if (err || !f)
+		return err;
+	return vtd_assign(vtd, m->domain, f->bdf);
+}
+
 int machine_build(struct machine *m)
 {
 	int err = init_vm(m);
 
 	m->virq = (struct virq){set_line, send_msi, m};
+	if (!err)
+		err = init_dma(m);
 	if (!err)
 		err = msr_init(&m->vm.bus);
 	if (!err)

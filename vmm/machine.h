@@ -7,6 +7,7 @@
 #define VMM_MACHINE_H
 
 #include "drivers/pci/pci.h"
+#include "drivers/vtd/vtd.h"
 #include "kernel/acpi.h"
 #include "kernel/boot_info.h"
 #include "kernel/options.h"
@@ -33,6 +34,8 @@ struct host {
 	struct acpi_power power;
 	struct pci_host pci;
 	struct vmx_capabilities vmx;
+	struct vtd vtd;
+	bool has_vtd; /* DMA is remapped, or will be */
 	u64 tsc_hz;
 	unsigned screen_row; /* where the log ended on a text screen */
 };
@@ -57,6 +60,7 @@ struct machine {
 	struct pci_assigned display;
 	const struct pci_function *display_function; /* NULL: none */
 	struct virq virq;
+	struct vtd_domain *domain; /* NULL: the guest does no DMA */
 	struct loader_input loader;
 	void *rsdp;	 /* where the guest's BIOS area holds it */
 	gpa_t acpi_base; /* the guest's ACPI tables */
