@@ -2,9 +2,12 @@
 /* The whole start on one page, from GRUB's hand-over to the guest's end. */
 #include "arch/x86/apic.h"
 #include "arch/x86/cpu.h"
+#include "arch/x86/errno.h"
 #include "arch/x86/io.h"
 #include "boot/multiboot2.h"
 #include "boot/smp.h"
+#include "drivers/vtd/selftest.h"
+#include "drivers/vtd/vtd.h"
 #include "kernel/host_irq.h"
 #include "kernel/host_paging.h"
 #include "kernel/log.h"
@@ -118,18 +121,105 @@ static void check(void)
 	}
 }
 
-static void take_cpus(void)
+static void dma_fault_event(void *ctx, unsigned vector)
 {
-	struct percpu *cpu = percpu();
-	void *region = page_alloc();
+	(void)vector;
+	vtd_handle_faults(ctx);
+}
 
+static bdf_t display(void)
+{
+	for (unsigned i = 0; i < host.pci.count; i++)
+		if (host.pci.functions[i].class >> 8 == 3)
+			return host.pci.functions[i].bdf;
+	return VTD_NO_DISPLAY;
+}
+
+/* Finds the IOMMUs; nothing on the machine changes yet. */
+static void find_iommu(void)
+{
+	int vector = host_irq_alloc(dma_fault_event, &host.vtd);
+	struct vtd_config config = {
+		.display = display(),
+		.fault_vector = (u8)MAX(vector, 0),
+		.apic_id = cpuid(1, 0).ebx >> 24,
+		.dma_faults = host.options.dma_faults,
+	};
+	int err;
+
+	if (host.options.iommu == IOMMU_OFF) {
+		log_warn("iommu=off: nothing is assigned that does DMA");
+		return;
+	}
+	err = vtd_init(&host.vtd, &host.acpi, &host.pci, &config);
+	if (err && err != -ENODEV)
+		refuse();
+	host.has_vtd = !err;
+	if (err)
+		log_warn("no IOMMU: nothing is assigned that does DMA");
+	else
+		vtd_log(&host.vtd);
+}
+
+/* A redirection entry through the remapping table. */
+static u64 remap_pin(void *ctx, const struct host_irq_pin *p)
+{
+	struct vtd *vtd = ctx;
+	int index = vtd_irq_alloc_ioapic(vtd, p->ioapic_id);
+	struct vtd_pin pin = {
+		.vector = p->vector,
+		.level = p->level,
+		.active_low = p->active_low,
+	};
+
+	if (index < 0 ||
+	    vtd_irq_set(vtd, (unsigned)index, p->vector, p->apic_id, p->level))
+		return 0;
+	return vtd_irq_rte((unsigned)index, pin);
+}
+
+static void take_interrupts(void)
+{
 	local_apic_init(mmio_map(rdmsr(MSR_APIC_BASE) & ~PAGE_MASK, PAGE_SIZE),
 			false, HOST_VECTOR_SPURIOUS);
-	cpu->apic_id = local_apic_id();
+	percpu()->apic_id = local_apic_id();
 	host_irq_init(&host.madt);
+}
+
+static void take_iommu(void)
+{
+	if (!host.has_vtd)
+		return;
+	if (vtd_start(&host.vtd))
+		panic("an IOMMU does not do as it is told; the lines above "
+		      "say which");
+	if (host.vtd.remapping)
+		host_irq_remap(remap_pin, &host.vtd);
+}
+
+static void take_cpus(void)
+{
+	void *region = page_alloc();
+
 	smp_park_others(&host.madt, host.tsc_hz);
 	if (!region || vmx_enable(&host.vmx, virt_to_phys(region)))
 		panic("VMXON failed");
+}
+
+static NORETURN void selftest(void)
+{
+	int failures;
+
+	if (!host.has_vtd) {
+		log_error("selftest=vtd: there is no IOMMU to test");
+		refuse();
+	}
+	take_interrupts();
+	take_iommu();
+	failures = vtd_selftest(&host.vtd, &host.pci);
+	if (failures)
+		end(END_GUEST_EXIT, "selftest: %d failed", failures);
+	end(END_POWER_OFF, "selftest passed");
 }
 
 static NORETURN void finish(enum vm_request how)
@@ -146,7 +236,12 @@ static NORETURN void finish(enum vm_request how)
 static NORETURN void run(void)
 {
 	read_tables();
+	find_iommu();
+	if (host.options.selftest == SELFTEST_VTD)
+		selftest();
 	check();
+	take_interrupts();
+	take_iommu();
 	take_cpus();
 	if (machine_build(&machine))
 		refuse();

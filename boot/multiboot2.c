@@ -62,8 +62,10 @@ struct efi_descriptor {
 };
 
 _Static_assert(sizeof(struct mmap_entry) == 24, "Multiboot2 3.6.8");
-_Static_assert(offsetof(struct tag_framebuffer, red_pos) == 32,
-	       "Multiboot2 3.6.12");
+/* Ends here, without the structure's padding. */
+#define FRAMEBUFFER_RGB_SIZE (offsetof(struct tag_framebuffer, blue_size) + 1)
+
+_Static_assert(FRAMEBUFFER_RGB_SIZE == 38, "Multiboot2 3.6.12");
 _Static_assert(sizeof(struct efi_descriptor) == 40, "UEFI 2.9, 7.2");
 
 /* A string that ends inside its tag, or "". */
@@ -97,7 +99,8 @@ static void parse_mmap(struct boot_info *boot, const struct tag_mmap *tag)
 	const u8 *p = (const u8 *)(tag + 1);
 	u32 left = tag->tag.size - (u32)sizeof(*tag);
 
-	if (tag->entry_size < sizeof(struct mmap_entry)) {
+	if (tag->entry_size < sizeof(struct mmap_entry) ||
+	    tag->entry_size % 8) {
 		log_warn("multiboot2: memory map rows of %u bytes",
 			 tag->entry_size);
 		return;
@@ -144,7 +147,8 @@ static void parse_efi_mmap(struct boot_info *boot,
 	const u8 *p = (const u8 *)(tag + 1);
 	u32 left = tag->tag.size - (u32)sizeof(*tag);
 
-	if (tag->descriptor_size < sizeof(struct efi_descriptor))
+	if (tag->descriptor_size < sizeof(struct efi_descriptor) ||
+	    tag->descriptor_size % 8)
 		return;
 	for (; left >= tag->descriptor_size;
 	     left -= tag->descriptor_size, p += tag->descriptor_size) {
@@ -188,7 +192,7 @@ static void parse_framebuffer(struct boot_info *boot,
 	};
 	if (t->type == 2) {
 		fb->kind = DISPLAY_TEXT;
-	} else if (t->type == 1 && t->tag.size >= sizeof(*t)) {
+	} else if (t->type == 1 && t->tag.size >= FRAMEBUFFER_RGB_SIZE) {
 		fb->kind = DISPLAY_RGB;
 		fb->red_pos = t->red_pos;
 		fb->red_size = t->red_size;

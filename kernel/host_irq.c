@@ -49,13 +49,14 @@ static struct acpi_override find_override(const struct acpi_madt *madt, u8 irq)
 }
 
 static volatile void *find_pin(const struct acpi_madt *madt, u32 gsi,
-			       unsigned *pin)
+			       unsigned *pin, u8 *id)
 {
 	for (unsigned i = 0; i < madt->ioapic_count; i++) {
 		volatile void *base =
 			mmio_map(madt->ioapics[i].address, WINDOW);
 
 		*pin = gsi - madt->ioapics[i].gsi_base;
+		*id = madt->ioapics[i].id;
 		if (base && gsi >= madt->ioapics[i].gsi_base &&
 		    *pin < ioapic_pins(base))
 			return base;
@@ -63,19 +64,41 @@ static volatile void *find_pin(const struct acpi_madt *madt, u32 gsi,
 	return NULL;
 }
 
+static u64 (*remap)(void *ctx, const struct host_irq_pin *pin);
+static void *remap_ctx;
+
+void host_irq_remap(u64 (*compose)(void *ctx, const struct host_irq_pin *pin),
+		    void *ctx)
+{
+	remap = compose;
+	remap_ctx = ctx;
+}
+
+/* 82093AA 3.2.4: physical destination, fixed delivery. */
+static u64 compatible_entry(const struct host_irq_pin *pin)
+{
+	return pin->vector | (pin->active_low ? IOAPIC_ACTIVE_LOW : 0) |
+	       (pin->level ? IOAPIC_LEVEL : 0) | (u64)pin->apic_id << 56;
+}
+
 int host_irq_route(const struct acpi_madt *madt, u8 irq, u8 vector)
 {
 	struct acpi_override o = find_override(madt, irq);
-	u64 entry = vector | (u64)(local_apic_id() & 0xff) << 56;
+	struct host_irq_pin p = {
+		.vector = vector,
+		.apic_id = local_apic_id(),
+		.level = (o.flags & INTI_LEVEL) == INTI_LEVEL,
+		.active_low = (o.flags & INTI_ACTIVE_LOW) == INTI_ACTIVE_LOW,
+	};
 	unsigned pin;
-	volatile void *base = find_pin(madt, o.gsi, &pin);
+	volatile void *base = find_pin(madt, o.gsi, &pin, &p.ioapic_id);
+	u64 entry;
 
 	if (!base)
 		return -ENODEV;
-	if ((o.flags & INTI_ACTIVE_LOW) == INTI_ACTIVE_LOW)
-		entry |= IOAPIC_ACTIVE_LOW;
-	if ((o.flags & INTI_LEVEL) == INTI_LEVEL)
-		entry |= IOAPIC_LEVEL;
+	entry = remap ? remap(remap_ctx, &p) : compatible_entry(&p);
+	if (!entry)
+		return -ENODEV;
 	ioapic_set_entry(base, pin, entry);
 	return 0;
 }
@@ -83,8 +106,9 @@ int host_irq_route(const struct acpi_madt *madt, u8 irq, u8 vector)
 void host_irq_mask(const struct acpi_madt *madt, u8 irq)
 {
 	unsigned pin;
+	u8 id;
 	volatile void *base =
-		find_pin(madt, find_override(madt, irq).gsi, &pin);
+		find_pin(madt, find_override(madt, irq).gsi, &pin, &id);
 
 	if (base)
 		ioapic_set_entry(base, pin, IOAPIC_MASKED);

@@ -10,6 +10,20 @@
 
 /* Masks all. IOAPICs beyond reach are logged and left as they are. */
 void host_irq_init(const struct acpi_madt *madt);
+struct host_irq_pin {
+	u8 ioapic_id;
+	u8 vector;
+	u32 apic_id;
+	bool level, active_low;
+};
+
+/*
+ * Where interrupts are remapped, a redirection entry names an entry of the
+ * remapping table: this composes it. 0: it cannot, the pin stays masked.
+ * Without a call of it entries are in compatibility format.
+ */
+void host_irq_remap(u64 (*compose)(void *ctx, const struct host_irq_pin *pin),
+		    void *ctx);
 /*
  * Routes ISA line irq, where the MADT says it goes, as a fixed interrupt to
  * this CPU. -ENODEV: no IOAPIC has that pin.

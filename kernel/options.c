@@ -51,7 +51,7 @@ static const struct option table[] = {
 	 SIZE,
 	 AT(dma_faults),
 	 {0},
-	 "DMA faults after which a device is stopped (default 100, 0: never)"},
+	 "DMA faults after which a device is stopped (default 1000, 0: never)"},
 	{"selftest",
 	 CHOICE,
 	 AT(selftest),
@@ -212,7 +212,7 @@ int options_parse(struct options *options, const char *cmdline)
 
 	*options = (struct options){
 		.sinks = LOG_COM1 | LOG_SCREEN,
-		.dma_faults = 100,
+		.dma_faults = 1000,
 	};
 	while (*p) {
 		size_t length = 0;

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT */
+#include "drivers/vtd/unit.h"
+
+#include "arch/x86/errno.h"
+#include "kernel/host_paging.h"
+#include "kernel/log.h"
+#include "kernel/phys.h"
+
+/* Registers reach to FRO + 16 * NFR at most: under 20 KiB */
+#define REGISTERS_SIZE (32 * KIB)
+#define CONTEXT_DOMAIN_SHIFT 8
+
+static int refuse(hpa_t base, const char *why, int err)
+{
+	log_error("VT-d: unit at 0x%lx: %s", base, why);
+	return err;
+}
+
+int unit_wait(const struct vtd_unit *u, enum vtd_reg32 reg, u32 mask, u32 value)
+{
+	u64 start = rdtsc();
+
+	while ((unit_read32(u, reg) & mask) != value) {
+		if (rdtsc() - start > VTD_TIMEOUT)
+			return -ETIMEDOUT;
+		cpu_relax();
+	}
+	return 0;
+}
+
+int unit_command(struct vtd_unit *u, u32 bit, bool on)
+{
+	u32 state = unit_read32(u, VTD_GSTS) & ~VTD_GCMD_ONE_SHOT;
+	/* WBF alone is done when its status is clear (11.4.4.2). */
+	u32 done = on && bit != VTD_GCMD_WBF ? bit : 0;
+	int err;
+
+	unit_write32(u, VTD_GCMD, on ? state | bit : state & ~bit);
+	err = unit_wait(u, VTD_GSTS, bit, done);
+	return err ? refuse(u->base, "no answer to a command", err) : 0;
+}
+
+void vtd_flush(const void *p, size_t size, bool needed)
+{
+	const u8 *line = (const u8 *)((uintptr_t)p & ~(uintptr_t)63);
+
+	for (; needed && line < (const u8 *)p + size; line += 64)
+		clflush(line);
+	sfence();
+}
+
+/* As few levels as reach all addresses that the unit lets through (3.6). */
+static u8 pick_levels(u64 cap)
+{
+	u8 levels = 0;
+
+	for (u8 n = 3; n <= 5; n++)
+		if (VTD_CAP_SAGAW(cap) & BIT(n - 2) &&
+		    (!levels || PAGE_SHIFT + 9u * levels < VTD_CAP_MGAW(cap)))
+			levels = n;
+	return levels;
+}
+
+int unit_init(struct vtd_unit *u, hpa_t base, bool write_buffer)
+{
+	*u = (struct vtd_unit){.base = base};
+	u->regs = mmio_map(base, REGISTERS_SIZE);
+	if (!u->regs)
+		return -ENOMEM;
+	u->cap = unit_read64(u, VTD_CAP);
+	u->ecap = unit_read64(u, VTD_ECAP);
+	if (!u->cap || u->cap == ~0ull)
+		return refuse(base, "does not answer", -ENODEV);
+	u->levels = pick_levels(u->cap);
+	if (!u->levels)
+		return refuse(base, "has no second-level tables", -ENOTSUP);
+	u->width = (u8)MIN(VTD_CAP_MGAW(u->cap), PAGE_SHIFT + 9u * u->levels);
+	u->flush = !(u->ecap & VTD_ECAP_C);
+	u->write_buffer = write_buffer || u->cap & VTD_CAP_RWBF;
+	u->root = page_alloc();
+	u->queue = u->ecap & VTD_ECAP_QI ? page_alloc() : NULL;
+	if (!u->root || (u->ecap & VTD_ECAP_QI && !u->queue))
+		return -ENOMEM;
+	vtd_flush(u->root, PAGE_SIZE, u->flush);
+	return 0;
+}
+
+int unit_take_over(struct vtd_unit *u)
+{
+	int err = 0;
+
+	unit_write32(u, VTD_FECTL, VTD_FECTL_IM);
+	/* A changed translation table mode needs remapping off (11.4.5). */
+	if (unit_read32(u, VTD_GSTS) & VTD_GCMD_TE &&
+	    unit_read64(u, VTD_RTADDR) & VTD_RTADDR_TTM)
+		return refuse(u->base, "firmware left its scalable mode on",
+			      -ENOTSUP);
+	/*
+	 * The queue before the root: what the old tables translated must be
+	 * dropped at once when the new ones are in force.
+	 */
+	if (u->queue)
+		err = inv_start_queue(u);
+	err = err ?: inv_write_buffer(u);
+	unit_write64(u, VTD_RTADDR, virt_to_phys(u->root));
+	err = err ?: unit_command(u, VTD_GCMD_SRTP, true);
+	return err ?: inv_all(u);
+}
+
+int unit_enable(struct vtd_unit *u)
+{
+	int err = 0;
+
+	if (!(unit_read32(u, VTD_GSTS) & VTD_GCMD_TE))
+		err = unit_command(u, VTD_GCMD_TE, true);
+	if (err || !(u->cap & VTD_CAP_PMR) ||
+	    !(unit_read32(u, VTD_PMEN) & (VTD_PMEN_EPM | VTD_PMEN_PRS)))
+		return err;
+	log_info("VT-d: unit at 0x%lx: the firmware's protected memory is "
+		 "given up",
+		 u->base);
+	unit_write32(u, VTD_PMEN, 0);
+	return unit_wait(u, VTD_PMEN, VTD_PMEN_PRS, 0);
+}
+
+static struct vtd_entry *context_entry(const struct vtd_unit *u, u16 requester)
+{
+	u64 lo = u->root[requester >> 8].lo;
+	struct vtd_entry *table;
+
+	if (!(lo & VTD_PRESENT))
+		return NULL;
+	table = phys_to_virt(lo & ~PAGE_MASK);
+	return &table[requester & 0xff];
+}
+
+u16 unit_domain(const struct vtd_unit *u, u16 requester)
+{
+	const struct vtd_entry *e = context_entry(u, requester);
+
+	return e && e->lo & VTD_PRESENT ? (u16)(e->hi >> CONTEXT_DOMAIN_SHIFT)
+					: 0;
+}
+
+int unit_set_context(struct vtd_unit *u, u16 requester, u64 lo, u64 hi)
+{
+	volatile struct vtd_entry *e = context_entry(u, requester);
+	volatile struct vtd_entry *root = &u->root[requester >> 8];
+
+	if (!e) {
+		void *table = page_alloc();
+
+		if (!table)
+			return -ENOMEM;
+		vtd_flush(table, PAGE_SIZE, u->flush);
+		root->lo = virt_to_phys(table) | VTD_PRESENT;
+		vtd_flush((const void *)root, sizeof(*root), u->flush);
+		e = context_entry(u, requester);
+	}
+	/* P is stored last when it is set, first when it is cleared. */
+	if (lo & VTD_PRESENT)
+		e->hi = hi;
+	e->lo = lo;
+	vtd_flush((const void *)e, sizeof(*e), u->flush);
+	return 0;
+}
+
+void unit_log(const struct vtd_unit *u, unsigned number)
+{
+	static const struct {
+		u64 cap, ecap;
+		const char *word;
+	} words[] = {
+		{VTD_CAP_SLLPS_2M, 0, "2 MiB pages"},
+		{VTD_CAP_SLLPS_1G, 0, "1 GiB pages"},
+		{VTD_CAP_CM, 0, "caching mode"},
+		{VTD_CAP_RWBF, 0, "write-buffer flush"},
+		{VTD_CAP_PMR, 0, "protected memory"},
+		{VTD_CAP_PSI, 0, "page-selective invalidation"},
+		{0, VTD_ECAP_C, "coherent walks"},
+		{0, VTD_ECAP_QI, "invalidation queue"},
+		{0, VTD_ECAP_IR, "interrupt remapping"},
+		{0, VTD_ECAP_EIM, "x2APIC"},
+	};
+	char line[200] = "";
+	size_t at = 0;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(words) && at < sizeof(line); i++)
+		if (u->cap & words[i].cap || u->ecap & words[i].ecap)
+			at += (size_t)format(line + at, sizeof(line) - at,
+					     " %s;", words[i].word);
+	log_info("VT-d: unit %u at 0x%lx, version 0x%x: %u-level tables, "
+		 "%u bits, %u domains, %u fault records, root table 0x%lx",
+		 number, u->base, unit_read32(u, VTD_VER), u->levels, u->width,
+		 1u << (4 + 2 * VTD_CAP_ND(u->cap)), VTD_CAP_NFR(u->cap),
+		 virt_to_phys(u->root));
+	log_info("VT-d: unit %u has%s", number, line);
+}

@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: MIT */
+#include "drivers/vtd/vtd.h"
+
+#include "arch/x86/errno.h"
+#include "kernel/log.h"
+#include "kernel/phys.h"
+#include "kernel/string.h"
+
+#define PCI_CAP_EXPRESS 0x10
+#define PCI_EXPRESS_TYPE(flags) ((flags) >> 4 & 15)
+#define PCI_EXPRESS_TO_PCI 7 /* PCIe 7.8.2 */
+#define PCI_HEADER_BRIDGE 1
+
+static int init_units(struct vtd *v)
+{
+	const struct dmar_entry *e = NULL;
+
+	while ((e = dmar_next(v->dmar, DMAR_UNIT, e))) {
+		struct vtd_unit *u = &v->units[v->unit_count];
+		int err = -E2BIG;
+
+		if (v->unit_count < VTD_UNITS_MAX)
+			err = unit_init(u, e->base, v->config.write_buffer);
+		v->unit_count += !err;
+		/* Firmware lists units that it has switched off. */
+		if (err && err != -ENODEV)
+			return err;
+	}
+	return v->unit_count ? 0 : -ENODEV;
+}
+
+/* All units or none: compatibility format is blocked or it is not. */
+static int init_remapping(struct vtd *v)
+{
+	v->remapping = v->dmar->flags & DMAR_INTR_REMAP;
+	v->eim = v->config.x2apic;
+	for (unsigned i = 0; i < v->unit_count; i++) {
+		v->remapping &=
+			v->units[i].ecap & VTD_ECAP_IR && v->units[i].queue;
+		v->eim &= (v->units[i].ecap & VTD_ECAP_EIM) != 0;
+	}
+	if (!v->remapping) {
+		log_warn("VT-d: no interrupt remapping: an assigned device "
+			 "can raise any interrupt by DMA");
+		return 0;
+	}
+	v->irt = page_alloc();
+	if (!v->irt)
+		return -ENOMEM;
+	vtd_flush(v->irt, PAGE_SIZE, true);
+	return 0;
+}
+
+/* The display's RMRRs, 1:1, and nothing else */
+static int init_firmware_domain(struct vtd *v)
+{
+	static const struct region_list none;
+	const struct dmar_entry *r = NULL;
+	int err = 0;
+
+	while (!err &&
+	       (r = dmar_rmrr_of(v->dmar, v->pci, v->config.display, r))) {
+		hpa_t base = ALIGN_DOWN(r->base, PAGE_SIZE);
+
+		if (!v->firmware)
+			err = vtd_domain_create(v, &none, &v->firmware);
+		err = err
+			      ?: vtd_map(v, v->firmware, base, base,
+					 ALIGN_UP(r->limit + 1, PAGE_SIZE) -
+						 base,
+					 SL_R | SL_W);
+	}
+	return err;
+}
+
+int vtd_init(struct vtd *v, const struct acpi_tables *acpi,
+	     struct pci_host *pci, const struct vtd_config *config)
+{
+	const struct acpi_header *table = acpi_find(acpi, "DMAR", 0);
+	int err = -ENODEV;
+
+	memset(v, 0, sizeof(*v));
+	v->config = *config;
+	v->pci = pci;
+	v->dmar = (const void *)table;
+	if (table)
+		err = dmar_check(table);
+	else
+		log_error("VT-d: no DMAR table: switch VT-d on in the "
+			  "firmware's setup");
+	err = err ?: init_units(v);
+	err = err ?: init_remapping(v);
+	return err ?: init_firmware_domain(v);
+}
+
+static struct vtd_unit *unit_of(struct vtd *v, bdf_t bdf)
+{
+	const struct dmar_entry *e = dmar_unit_of(v->dmar, v->pci, bdf);
+
+	for (unsigned i = 0; e && i < v->unit_count; i++)
+		if (v->units[i].base == e->base)
+			return &v->units[i];
+	return NULL;
+}
+
+/* 3.4.1: a bridge to conventional PCI puts its own ID in place. */
+unsigned vtd_requesters(const struct pci_host *pci, bdf_t bdf,
+			bdf_t out[VTD_REQUESTERS_MAX])
+{
+	const struct pci_function *bridge = dmar_bridge_above(pci, bdf);
+	unsigned count = 1;
+
+	out[0] = bdf;
+	/* The one next to the root has the last word. */
+	for (; bridge; bridge = dmar_bridge_above(pci, bridge->bdf)) {
+		unsigned bus = bridge->secondary_bus;
+		unsigned cap =
+			pci_find_capability(pci, bridge->bdf, PCI_CAP_EXPRESS);
+		u32 flags = pci_config_read(pci, bridge->bdf, cap + 2, 2);
+
+		if (cap && PCI_EXPRESS_TYPE(flags) != PCI_EXPRESS_TO_PCI)
+			continue;
+		out[1] = cap ? BDF(bus, 0u, 0u) : bridge->bdf;
+		count = 2;
+	}
+	return count;
+}
+
+/* 9.3: legacy mode, translation type 00 (device TLBs blocked) */
+static int set_context(struct vtd *v, struct vtd_unit *u, struct vtd_domain *d,
+		       bdf_t bdf)
+{
+	bdf_t ids[VTD_REQUESTERS_MAX];
+	unsigned count = vtd_requesters(v->pci, bdf, ids);
+	hpa_t root = sl_root(&d->sl, u->levels);
+	int err = root ? 0 : -ENOMEM;
+
+	for (unsigned i = 0; !err && i < count; i++)
+		err = unit_set_context(u, ids[i], root | VTD_PRESENT,
+				       (u64)d->id << 8 | (u64)(u->levels - 2));
+	d->devices += !err;
+	return err;
+}
+
+static int start_unit(struct vtd *v, struct vtd_unit *u)
+{
+	int err = unit_enable(u);
+
+	if (!err && v->remapping)
+		err = vtd_irq_start(v, u);
+	if (!err)
+		vtd_faults_start(v, u);
+	return err;
+}
+
+int vtd_start(struct vtd *v)
+{
+	struct vtd_unit *display = unit_of(v, v->config.display);
+	const struct pci_function *f = v->pci->functions;
+	int err = 0;
+
+	/* Not bridges: they pass their functions' requests on. */
+	for (; f < v->pci->functions + v->pci->count; f++)
+		if (f->header_type != PCI_HEADER_BRIDGE &&
+		    f->bdf != v->config.display)
+			vtd_stop_mastering(v, f);
+	/* In the table before that is in force: the picture never stops. */
+	if (v->firmware && display)
+		err = set_context(v, display, v->firmware, v->config.display);
+	for (unsigned i = 0; !err && i < v->unit_count; i++)
+		err = unit_take_over(&v->units[i]);
+	for (unsigned i = 0; !err && i < v->unit_count; i++)
+		err = start_unit(v, &v->units[i]);
+	return err;
+}
+
+void vtd_log(const struct vtd *v)
+{
+	dmar_log(v->dmar, v->pci);
+	for (unsigned i = 0; i < v->unit_count; i++)
+		unit_log(&v->units[i], i);
+	if (v->remapping)
+		log_info("VT-d: interrupt table 0x%lx, %u entries, %s",
+			 virt_to_phys(v->irt), VTD_IRTES,
+			 v->eim ? "x2APIC" : "xAPIC");
+}
+
+/* What every unit can walk, since a function of any may come to a domain */
+static void set_format(const struct vtd *v, struct second_level *sl)
+{
+	u64 cap = ~0ull;
+
+	sl->width = 63;
+	sl->host_width = (u8)(v->dmar->host_width + 1);
+	for (unsigned i = 0; i < v->unit_count; i++) {
+		const struct vtd_unit *u = &v->units[i];
+
+		sl->levels = MAX(sl->levels, u->levels);
+		sl->width = MIN(sl->width, u->width);
+		sl->flush |= u->flush;
+		cap &= u->cap;
+	}
+	sl->leaf_levels = !(cap & VTD_CAP_SLLPS_2M)   ? 1
+			  : !(cap & VTD_CAP_SLLPS_1G) ? 2
+						      : 3;
+}
+
+int vtd_domain_create(struct vtd *v, const struct region_list *list,
+		      struct vtd_domain **domain)
+{
+	struct vtd_domain *d = v->domains;
+	int err;
+
+	while (d < v->domains + VTD_DOMAINS_MAX && d->id)
+		d++;
+	if (d == v->domains + VTD_DOMAINS_MAX)
+		return -ENOSPC;
+	*d = (struct vtd_domain){.list = list};
+	set_format(v, &d->sl);
+	err = sl_init(&d->sl);
+	for (unsigned i = 0; !err && i < list->count; i++) {
+		const struct region *r = &list->regions[i];
+
+		if (r->kind != REGION_HOLE && r->dma & REGION_RW)
+			err = sl_map(&d->sl, r->gpa, r->hpa, r->size,
+				     r->dma & REGION_RW);
+	}
+	if (err) {
+		sl_free(&d->sl);
+		return err;
+	}
+	/* Not 0: it tags what caching mode remembers as absent (6.1). */
+	d->id = (u16)(d - v->domains + 1);
+	*domain = d;
+	return 0;
+}
+
+int vtd_domain_destroy(struct vtd_domain *d)
+{
+	if (d->devices)
+		return -EBUSY;
+	sl_free(&d->sl);
+	d->id = 0;
+	return 0;
+}
+
+int vtd_map(struct vtd *v, struct vtd_domain *d, gpa_t gpa, hpa_t hpa, u64 size,
+	    u64 rights)
+{
+	int err = sl_map(&d->sl, gpa, hpa, size, rights);
+	int synced = err == -EINVAL || err == -ERANGE ? err : 0;
+
+	/* Even after an error: an unmap may have done a part. */
+	for (unsigned i = 0; d->devices && !synced && i < v->unit_count; i++)
+		synced = inv_range(&v->units[i], d->id, gpa, size, !rights);
+	return err ?: synced;
+}
+
+/* The firmware's domain gives way, another one does not. */
+static bool is_assigned(const struct vtd *v, const struct vtd_unit *u,
+			bdf_t bdf)
+{
+	bdf_t ids[VTD_REQUESTERS_MAX];
+	unsigned last = vtd_requesters(v->pci, bdf, ids) - 1;
+	u16 id = unit_domain(u, bdf) ?: unit_domain(u, ids[last]);
+
+	return id && (!v->firmware || id != v->firmware->id);
+}
+
+static bool maps_rmrr(const struct vtd_domain *d, const struct dmar_entry *e)
+{
+	gpa_t at = ALIGN_DOWN(e->base, PAGE_SIZE);
+
+	while (at <= e->limit) {
+		const struct region *r = region_find(d->list, at);
+
+		if (!r || r->hpa != r->gpa || (r->dma & REGION_RW) != REGION_RW)
+			return false;
+		at = r->gpa + r->size;
+	}
+	return true;
+}
+
+int vtd_assign(struct vtd *v, struct vtd_domain *d, bdf_t bdf)
+{
+	struct vtd_unit *u = unit_of(v, bdf);
+	const struct dmar_entry *r = NULL;
+	int err;
+
+	if (!u || !pci_find(v->pci, bdf))
+		return -ENODEV;
+	if (is_assigned(v, u, bdf))
+		return -EBUSY;
+	while ((r = dmar_rmrr_of(v->dmar, v->pci, bdf, r)))
+		if (!maps_rmrr(d, r)) {
+			log_error("VT-d: %02x:%02x.%x needs 0x%lx-0x%lx 1:1",
+				  BDF_ARGS(bdf), r->base, r->limit);
+			return -EINVAL;
+		}
+	/*
+	 * The firmware's entry is replaced without a moment of absence. Mixed
+	 * halves would only tag a translation with the wrong domain, and all
+	 * of them are dropped below before anyone relies on a tag.
+	 */
+	err = set_context(v, u, d, bdf) ?: inv_all(u);
+	if (!err && v->firmware && bdf == v->config.display) {
+		v->firmware->devices = 0;
+		err = vtd_domain_destroy(v->firmware);
+		v->firmware = NULL;
+	}
+	return err;
+}
+
+int vtd_release(struct vtd *v, bdf_t bdf)
+{
+	struct vtd_unit *u = unit_of(v, bdf);
+	u16 id = u ? unit_domain(u, bdf) : 0;
+	const struct pci_function *f = pci_find(v->pci, bdf);
+	bdf_t ids[VTD_REQUESTERS_MAX];
+	int err = 0;
+
+	if (!id || id > VTD_DOMAINS_MAX || !f)
+		return -ENODEV;
+	vtd_stop_mastering(v, f);
+	for (unsigned i = 0; !err && i < VTD_IRTES; i++)
+		if (v->irtes[i].used && v->irtes[i].owner == bdf)
+			err = vtd_irq_free(v, i);
+	for (unsigned i = vtd_requesters(v->pci, bdf, ids); !err && i > 0; i--)
+		err = unit_set_context(u, ids[i - 1], 0, 0);
+	err = err ?: inv_all(u);
+	v->domains[id - 1].devices -= !err;
+	return err;
+}

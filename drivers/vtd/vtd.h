@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The machine's IOMMUs, as the rest of Monocle sees them: nothing reaches
+ * memory by DMA but an assigned function, and that one only what the region
+ * list of its domain grants. VT-d specification.
+ *
+ * Order of use: vtd_init() (changes nothing on the machine), vtd_start(),
+ * then domains, functions and interrupts. All of it runs on one CPU and
+ * sleeps nowhere; no wait is longer than VTD_TIMEOUT ticks. -EIO and
+ * -ETIMEDOUT from any call mean that a unit failed: the caller must stop,
+ * and reuse no memory that a domain named.
+ */
+#ifndef DRIVERS_VTD_VTD_H
+#define DRIVERS_VTD_VTD_H
+
+#include "drivers/vtd/dmar.h"
+#include "drivers/vtd/tables.h"
+#include "drivers/vtd/unit.h"
+#include "kernel/region.h"
+
+#define VTD_UNITS_MAX 64
+#define VTD_DOMAINS_MAX 8
+#define VTD_REQUESTERS_MAX 2
+#define VTD_FAULT_SOURCES 64
+#define VTD_IRTES 256 /* a page of entries; as many as there are vectors */
+#define VTD_NO_DISPLAY 0xffff
+#define VTD_DMA_FAULTS 1000 /* default of dma-faults=N */
+
+struct vtd_config {
+	/*
+	 * The function that scans out the firmware's picture, or
+	 * VTD_NO_DISPLAY: it keeps its RMRRs and its bus mastering.
+	 */
+	bdf_t display;
+	bool write_buffer; /* a chipset that needs RWBF and does not say so */
+	bool x2apic;	   /* the CPU that takes interrupts is in that mode */
+	u8 fault_vector;   /* for fault events; 0: vtd_handle_faults() polls */
+	u32 apic_id;	   /* of the CPU that takes them */
+	u64 dma_faults;	   /* a requester's count to stop it at; 0: never */
+	/* Not NULL: told of each function whose bus mastering was cleared. */
+	void (*stopped)(void *ctx, bdf_t bdf);
+	void *ctx;
+};
+
+struct vtd_domain {
+	struct second_level sl;
+	const struct region_list *list;
+	u16 id;		  /* 0: the slot is free */
+	unsigned devices; /* assigned */
+};
+
+struct vtd_fault {
+	bdf_t source; /* the requester ID */
+	u8 reason;    /* 7.1.3, 7.1.4 */
+	bool read;    /* else a write */
+	bool interrupt;
+	u64 address; /* of the page; of an interrupt: the entry's index */
+};
+
+struct vtd {
+	struct vtd_config config;
+	struct pci_host *pci;
+	bool remapping; /* interrupts too */
+	bool eim;	/* with 32-bit x2APIC IDs */
+	unsigned unit_count;
+	struct vtd_unit units[VTD_UNITS_MAX]; /* those that answer */
+	struct vtd_domain domains[VTD_DOMAINS_MAX];
+	struct vtd_domain *firmware; /* the display's, until it is assigned */
+
+	struct vtd_entry *irt; /* one for all units */
+	struct {
+		bool used;
+		bdf_t owner;
+	} irtes[VTD_IRTES];
+
+	u64 faults, faults_lost; /* lost: at least */
+	struct vtd_fault last_fault;
+	unsigned source_count;
+	struct {
+		bdf_t source;
+		u64 count;
+	} sources[VTD_FAULT_SOURCES]; /* the last one counts all others too */
+
+	const struct dmar_table *dmar;
+};
+
+/*
+ * Finds and checks everything and builds the first tables; the machine is
+ * as before. One line in the log for each refusal: -ENODEV: no DMAR table
+ * or no unit; -ENOTSUP: a unit without second-level tables; -EINVAL, -EEXIST:
+ * see dmar_check(); -E2BIG, -ENOMEM. What acpi and pci point at must stay.
+ */
+int vtd_init(struct vtd *v, const struct acpi_tables *acpi,
+	     struct pci_host *pci, const struct vtd_config *config);
+/*
+ * Bus mastering off, units taken over, remapping on, the firmware's
+ * protected memory given up, interrupts remapped where all units can.
+ * -ETIMEDOUT, -EIO, -ENOTSUP.
+ */
+int vtd_start(struct vtd *v);
+/* Table, units and what is in force, in words. */
+void vtd_log(const struct vtd *v);
+
+/*
+ * A domain that maps what of the list has DMA rights; the list must stay.
+ * Errors: sl_map(); -ENOSPC.
+ */
+int vtd_domain_create(struct vtd *v, const struct region_list *list,
+		      struct vtd_domain **domain);
+/* Its last function must be released: -EBUSY. */
+int vtd_domain_destroy(struct vtd_domain *d);
+/*
+ * As sl_map(), with SL_R and SL_W as enum region_rights has them, and in
+ * force on return: after an unmap (rights 0) no device reaches it any more.
+ */
+int vtd_map(struct vtd *v, struct vtd_domain *d, gpa_t gpa, hpa_t hpa, u64 size,
+	    u64 rights);
+
+/*
+ * Puts the function into the domain; its bus mastering stays as it is.
+ * -ENODEV: no such function, or no unit for it; -EINVAL: an RMRR of it is
+ * not 1:1 for reading and writing in the domain's list; -EBUSY: it, or one
+ * that shares its requester ID behind a bridge, is assigned.
+ */
+int vtd_assign(struct vtd *v, struct vtd_domain *d, bdf_t bdf);
+/*
+ * Bus mastering off, its interrupt entries absent, its context absent, all
+ * caches empty. The function's reset is the caller's. -ENODEV: not assigned.
+ */
+int vtd_release(struct vtd *v, bdf_t bdf);
+/*
+ * The requester IDs that bdf's requests may carry (3.4.1); itself first. The
+ * last one is that of its interrupts.
+ */
+unsigned vtd_requesters(const struct pci_host *pci, bdf_t bdf,
+			bdf_t out[VTD_REQUESTERS_MAX]);
+
+/* remap.c: interrupt remapping, 5.1 */
+
+/* What a function writes to raise an interrupt (SDM 3A 10.11) */
+struct vtd_msi {
+	u64 address;
+	u32 data;
+};
+
+/* An IOAPIC pin. The vector is that of the entry: the IOAPIC's EOI needs it */
+struct vtd_pin {
+	u8 vector;
+	bool level, active_low, masked;
+};
+
+/* The table in force, compatibility format blocked. Part of vtd_start(). */
+int vtd_irq_start(struct vtd *v, struct vtd_unit *u);
+/*
+ * An entry for one message of a function (MSI, or one of MSI-X), or for one
+ * IOAPIC pin: its index; absent until set. -ENOTSUP: interrupts are not
+ * remapped here (use vtd_msi_plain()); -ENOSPC; -ENODEV: the IOAPIC is not in
+ * the DMAR table.
+ */
+int vtd_irq_alloc(struct vtd *v, bdf_t bdf);
+int vtd_irq_alloc_ioapic(struct vtd *v, u8 ioapic_id);
+/* Fixed delivery to one APIC, in force on return. -EINVAL. */
+int vtd_irq_set(struct vtd *v, unsigned index, u8 vector, u32 apic_id,
+		bool level);
+/* Absent on return. -EINVAL. */
+int vtd_irq_free(struct vtd *v, unsigned index);
+/* Names the entry (5.1.2.2) */
+struct vtd_msi vtd_irq_msi(unsigned index);
+/* A redirection entry of 64 bits (5.1.5.1) that names the entry */
+u64 vtd_irq_rte(unsigned index, struct vtd_pin pin);
+/* Without remapping: compatibility format. */
+struct vtd_msi vtd_msi_plain(u8 vector, u32 apic_id);
+
+/* faults.c: chapter 7 */
+
+/* Fault events by MSI. Part of vtd_start(). */
+void vtd_faults_start(struct vtd *v, struct vtd_unit *u);
+/*
+ * On the fault event, or by polling: takes out, counts and logs what the
+ * units recorded, and stops who has too many. Returns how many there were.
+ * A requester's first 8 faults are logged, then those whose number is a
+ * power of two: n faults make about 8 + log2(n) lines.
+ */
+unsigned vtd_handle_faults(struct vtd *v);
+/* Clears the function's bus mastering. */
+void vtd_stop_mastering(const struct vtd *v, const struct pci_function *f);
+
+#endif
