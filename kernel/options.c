@@ -6,7 +6,7 @@
 #include "kernel/log_sink.h"
 #include "kernel/string.h"
 
-enum kind { FLAG, CHOICE, SET, SIZE };
+enum kind { FLAG, CHOICE, SET, SIZE, WORD };
 
 struct option {
 	const char *name;
@@ -37,6 +37,12 @@ static const struct option table[] = {
 	{"quiet", FLAG, AT(quiet), {0}, "only errors and the last line"},
 	{"debug", FLAG, AT(debug), {0}, "more lines"},
 	{"no-vga", FLAG, AT(no_vga), {0}, "keep the VGA card from the guest"},
+	{"assign",
+	 WORD,
+	 0,
+	 {0},
+	 "a PCI function for the guest: BB:DD.F, VENDOR:DEVICE or class=CCSS; "
+	 "repeatable, at most 8"},
 	{"iommu",
 	 CHOICE,
 	 AT(iommu),
@@ -177,6 +183,12 @@ static int set_option(struct options *options, const struct option *o,
 		return value ? parse_set(o, value, length, field) : -EINVAL;
 	case SIZE:
 		return value ? parse_size(value, length, field) : -EINVAL;
+	case WORD:
+		if (!value || options->assign_count == ASSIGN_WORDS)
+			return -EINVAL;
+		options->assign[options->assign_count++] =
+			(struct option_word){value, length};
+		return 0;
 	}
 	return -EINVAL;
 }
@@ -243,7 +255,10 @@ void options_help(void)
 					values + n, sizeof(values) - n, "%s%s",
 					j ? (o->kind == SET ? "," : "|") : "=",
 					o->choices[j]);
-		log_info("  %s%s%s: %s", o->name, o->kind == SIZE ? "=N" : "",
+		log_info("  %s%s%s: %s", o->name,
+			 o->kind == SIZE   ? "=N"
+			 : o->kind == WORD ? "=..."
+					   : "",
 			 values, o->help);
 	}
 }

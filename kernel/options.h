@@ -13,6 +13,14 @@ enum ram_mode { RAM_RELOCATED, RAM_IDENTITY };
 enum iommu_mode { IOMMU_STRICT, IOMMU_OFF };
 enum selftest { SELFTEST_NONE, SELFTEST_VTD };
 
+#define ASSIGN_WORDS 8
+
+/* Of the command line, which stays. */
+struct option_word {
+	const char *text;
+	size_t length;
+};
+
 struct options {
 	unsigned ram;	   /* enum ram_mode */
 	unsigned iommu;	   /* enum iommu_mode */
@@ -20,6 +28,8 @@ struct options {
 	unsigned sinks;	   /* enum log_sink */
 	u64 memory;	   /* bytes of guest RAM at most, 0: all there is */
 	u64 dma_faults;	   /* after so many a device is stopped, 0: never */
+	unsigned assign_count;
+	struct option_word assign[ASSIGN_WORDS];
 	bool quiet, debug, help, unsafe_dma, no_vga;
 };
 

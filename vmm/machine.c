@@ -57,29 +57,6 @@ static int find_modules(struct machine *m)
 	return -ENOENT;
 }
 
-static bool is_display(const struct pci_function *f)
-{
-	return f->class >> 8 == 3;
-}
-
-static void find_display(struct machine *m)
-{
-	struct pci_host *pci = &m->host->pci;
-
-	for (unsigned i = 0; i < pci->count; i++) {
-		struct pci_function *f = &pci->functions[i];
-
-		if (!is_display(f) || m->host->options.no_vga)
-			continue;
-		pci_size_bars(pci, f);
-		m->display_function = f;
-		log_info("display: %02x:%02x.%x %04x:%04x goes to the guest",
-			 BDF_ARGS(f->bdf), f->vendor, f->device);
-		return;
-	}
-	log_info("display: none is assigned");
-}
-
 int machine_plan(struct machine *m, struct host *host)
 {
 	int err;
@@ -88,8 +65,9 @@ int machine_plan(struct machine *m, struct host *host)
 	err = find_modules(m);
 	if (err)
 		return err;
-	find_display(m);
-	err = machine_map(m);
+	err = assigned_choose(m);
+	if (!err)
+		err = machine_map(m);
 	if (err)
 		return err;
 	m->loader.map = &m->vm.map;
@@ -249,12 +227,6 @@ static int init_mtrr(struct machine *m)
 static int init_pci(struct machine *m)
 {
 	const struct pci_host *host = &m->host->pci;
-	struct pci_assigned_config config = {
-		.host = host,
-		.function = m->display_function,
-		.bar_changed = machine_bar_changed,
-		.ctx = m,
-	};
 	struct pci_identity bridge, isa;
 	int err = vpci_init(&m->vpci, &m->vm.bus);
 
@@ -264,8 +236,8 @@ static int init_pci(struct machine *m)
 		err = host_bridge_init(&m->host_bridge, &m->vpci, &bridge);
 	if (!err)
 		err = isa_bridge_init(&m->isa_bridge, &m->vpci, &isa);
-	if (!err && m->display_function)
-		err = pci_assigned_init(&m->display, &m->vpci, &config);
+	if (!err)
+		err = assigned_init(m);
 	return err;
 }
 
@@ -289,22 +261,12 @@ static int init_vm(struct machine *m)
 	return err ? err : ept_map_list(&vm->ept, &vm->map);
 }
 
-/*
- * The domain is the same reading of the region list for all that the guest
- * is given; without a unit it gets no function that does DMA.
- */
+/* All that the guest is given does DMA by one reading of its map. */
 static int init_dma(struct machine *m)
 {
-	const struct pci_function *f = m->display_function;
-	struct vtd *vtd = &m->host->vtd;
-	int err;
-
 	if (!m->host->has_vtd)
 		return 0;
-	err = vtd_domain_create(vtd, &m->vm.map, &m->domain);
-	if (err || !f)
-		return err;
-	return vtd_assign(vtd, m->domain, f->bdf);
+	return vtd_domain_create(&m->host->vtd, &m->vm.map, &m->domain);
 }
 
 int machine_build(struct machine *m)
@@ -332,6 +294,7 @@ int machine_build(struct machine *m)
 		return err;
 	}
 	machine_open_ports(m);
+	assigned_open_ports(m);
 	connect_host(m);
 	physmap_clear(&m->vm.map);
 	return 0;
@@ -339,6 +302,7 @@ int machine_build(struct machine *m)
 
 static void reset_devices(struct machine *m)
 {
+	assigned_reset_all(m);
 	vpci_reset(&m->vpci);
 	lapic_reset(&m->lapic);
 	lapic_virtual_wire(&m->lapic);

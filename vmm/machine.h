@@ -11,6 +11,7 @@
 #include "kernel/acpi.h"
 #include "kernel/boot_info.h"
 #include "kernel/options.h"
+#include "vmm/assigned.h"
 #include "vmm/console.h"
 #include "vmm/devmodel/acpi_pm.h"
 #include "vmm/devmodel/i8042.h"
@@ -57,7 +58,8 @@ struct machine {
 	struct mtrr mtrr;
 	struct vpci vpci;
 	struct pci_bridge host_bridge, isa_bridge;
-	struct pci_assigned display;
+	unsigned assigned_count;
+	struct assigned assigned[ASSIGNED_MAX];
 	const struct pci_function *display_function; /* NULL: none */
 	struct virq virq;
 	struct vtd_domain *domain; /* NULL: the guest does no DMA */

@@ -14,7 +14,7 @@
 #define BIOS_SIZE 0x40000u
 #define MEMORY_RESERVE (8 * MIB) /* for EPT, tables and what comes */
 
-static int pin(struct machine *m, const struct region *r)
+int machine_pin(struct machine *m, const struct region *r)
 {
 	const struct region *clash;
 	int err = region_add(&m->vm.map, r, &clash);
@@ -29,7 +29,7 @@ static int pin(struct machine *m, const struct region *r)
 	return err;
 }
 
-static int pin_hole(struct machine *m, gpa_t gpa, u64 size, const char *name)
+int machine_pin_hole(struct machine *m, gpa_t gpa, u64 size, const char *name)
 {
 	struct region r = {.gpa = gpa,
 			   .size = size,
@@ -37,11 +37,11 @@ static int pin_hole(struct machine *m, gpa_t gpa, u64 size, const char *name)
 			   .e820 = E820_RESERVED,
 			   .name = name};
 
-	return pin(m, &r);
+	return machine_pin(m, &r);
 }
 
 /* Device memory, 1:1: uncached, but without "ignore PAT" in the EPT. */
-static struct region device(gpa_t gpa, hpa_t hpa, u64 size, const char *name)
+struct region machine_device(gpa_t gpa, hpa_t hpa, u64 size, const char *name)
 {
 	return (struct region){.gpa = gpa,
 			       .hpa = hpa,
@@ -52,31 +52,14 @@ static struct region device(gpa_t gpa, hpa_t hpa, u64 size, const char *name)
 			       .name = name};
 }
 
-/* A BAR can be given away in whole pages only. */
-static bool bar_mappable(const struct pci_bar *bar)
+static int pin_vga(struct machine *m)
 {
-	return bar->size && !bar->io && bar->base &&
-	       !((bar->base | bar->size) & PAGE_MASK);
-}
-
-static int pin_display(struct machine *m)
-{
-	const struct pci_function *f = m->display_function;
 	struct region vga =
-		device(VGA_MEMORY, VGA_MEMORY, VGA_SIZE, "legacy VGA");
-	int err;
+		machine_device(VGA_MEMORY, VGA_MEMORY, VGA_SIZE, "legacy VGA");
 
-	if (!f)
-		return pin_hole(m, VGA_MEMORY, VGA_SIZE, "legacy VGA (closed)");
-	err = pin(m, &vga);
-	for (unsigned i = 0; !err && i < ARRAY_SIZE(f->bars); i++) {
-		struct region r = device(f->bars[i].base, f->bars[i].base,
-					 f->bars[i].size, "display BAR");
-
-		if (bar_mappable(&f->bars[i]))
-			err = pin(m, &r);
-	}
-	return err;
+	if (m->display_function)
+		return machine_pin(m, &vga);
+	return machine_pin_hole(m, VGA_MEMORY, VGA_SIZE, "legacy VGA (closed)");
 }
 
 /*
@@ -102,7 +85,7 @@ static int pin_bios(struct machine *m)
 	}
 	memset(phys_to_virt(hpa), 0xff, BIOS_SIZE);
 	m->rsdp = (u8 *)phys_to_virt(hpa) + BIOS_RSDP - BIOS_AREA;
-	return pin(m, &r);
+	return machine_pin(m, &r);
 }
 
 /* Where the host's RAM below 4 GiB ends: there begins its PCI hole. */
@@ -140,7 +123,7 @@ static int pin_acpi(struct machine *m, gpa_t limit)
 	r.gpa = m->host->options.ram == RAM_IDENTITY ? hpa
 						     : limit - GUEST_ACPI_SIZE;
 	m->acpi_base = r.gpa;
-	return pin(m, &r);
+	return machine_pin(m, &r);
 }
 
 int machine_map(struct machine *m)
@@ -154,13 +137,15 @@ int machine_map(struct machine *m)
 	};
 	int err;
 
-	err = pin_display(m);
+	err = pin_vga(m);
+	if (!err)
+		err = assigned_pin(m);
 	if (!err)
 		err = pin_bios(m);
 	if (!err)
-		err = pin_hole(m, GUEST_IOAPIC, PAGE_SIZE, "IOAPIC");
+		err = machine_pin_hole(m, GUEST_IOAPIC, PAGE_SIZE, "IOAPIC");
 	if (!err)
-		err = pin_hole(m, GUEST_LAPIC, PAGE_SIZE, "local APIC");
+		err = machine_pin_hole(m, GUEST_LAPIC, PAGE_SIZE, "local APIC");
 	if (!err)
 		err = pin_acpi(m, map.low_limit);
 	if (!err)
@@ -171,21 +156,21 @@ int machine_map(struct machine *m)
 void machine_windows(const struct machine *m, struct guest_acpi_window below[],
 		     unsigned count, struct guest_acpi_window *above)
 {
-	const struct pci_function *f = m->display_function;
-	gpa_t start = low_limit(m);
+	gpa_t start = low_limit(m), first = ~0ull, last = 0;
 
 	memset(below, 0, count * sizeof(*below));
 	below[0].base = start;
 	below[0].size = GUEST_IOAPIC - start;
-	*above = (struct guest_acpi_window){0};
-	for (unsigned i = 0; f && i < ARRAY_SIZE(f->bars); i++) {
-		const struct pci_bar *bar = &f->bars[i];
+	for (unsigned i = 0; i < m->vm.map.count; i++) {
+		const struct region *r = &m->vm.map.regions[i];
 
-		if (bar_mappable(bar) && bar->base >= 4 * GIB) {
-			above->base = bar->base;
-			above->size = bar->size;
-		}
+		if (r->kind != REGION_DEVICE || r->gpa < 4 * GIB)
+			continue;
+		first = MIN(first, r->gpa);
+		last = MAX(last, r->gpa + r->size);
 	}
+	*above = (struct guest_acpi_window){.base = last ? first : 0,
+					    .size = last ? last - first : 0};
 }
 
 static void open_port(void *bitmap, u32 port, bool open)
@@ -198,7 +183,7 @@ static void open_port(void *bitmap, u32 port, bool open)
 		*byte = (u8)(*byte | 1u << port % 8);
 }
 
-static void open_ports(struct machine *m, u64 first, u64 size, bool open)
+void machine_open_range(struct machine *m, u64 first, u64 size, bool open)
 {
 	for (u64 port = first; port < first + size && port < 0x10000; port++)
 		open_port(m->vm.io_bitmap, (u32)port, open);
@@ -227,47 +212,20 @@ void machine_open_ports(struct machine *m)
 		if (row->vendor &&
 		    (row->vendor != f->vendor || row->device != f->device))
 			continue;
-		open_ports(m, row->first, row->last - row->first + 1u, true);
+		machine_open_range(m, row->first, row->last - row->first + 1u,
+				   true);
 	}
-	for (unsigned i = 0; f && i < ARRAY_SIZE(f->bars); i++)
-		if (f->bars[i].io)
-			open_ports(m, f->bars[i].base, f->bars[i].size, true);
 }
 
-/* A port BAR works at the host's ports only: the CPU does not translate. */
-static void port_bar_changed(struct machine *m, const struct pci_bar *bar,
-			     u64 old, u64 new, bool enabled)
+void machine_move_ports(struct machine *m, const struct pci_bar *bar, u64 old,
+			u64 new, bool enabled)
 {
 	if (old == bar->base)
-		open_ports(m, bar->base, bar->size, false);
+		machine_open_range(m, bar->base, bar->size, false);
 	if (enabled && new == bar->base)
-		open_ports(m, bar->base, bar->size, true);
+		machine_open_range(m, bar->base, bar->size, true);
 	else if (enabled)
 		log_warn("guest: port BAR moved to 0x%lx; it works at 0x%lx "
 			 "only",
 			 new, bar->base);
-}
-
-void machine_bar_changed(void *machine, unsigned index, u64 old_gpa,
-			 u64 new_gpa, bool enabled)
-{
-	struct machine *m = machine;
-	const struct pci_bar *bar = &m->display_function->bars[index];
-	struct region r = device(new_gpa, bar->base, bar->size, "display BAR");
-	const struct region *old = region_find(&m->vm.map, old_gpa);
-
-	if (bar->io) {
-		port_bar_changed(m, bar, old_gpa, new_gpa, enabled);
-		return;
-	}
-	if (old && old->kind == REGION_DEVICE && old->hpa == bar->base) {
-		region_remove(&m->vm.map, old_gpa, bar->size);
-		ept_unmap(&m->vm.ept, old_gpa, bar->size);
-	}
-	if (!enabled || !bar_mappable(bar))
-		return;
-	/* Over RAM or another device: it stays unreachable, as deny says. */
-	if (region_add(&m->vm.map, &r, NULL) || ept_map(&m->vm.ept, &r))
-		log_warn("guest: BAR %u moved to 0x%lx, which is taken", index,
-			 new_gpa);
 }

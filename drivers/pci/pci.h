@@ -37,6 +37,16 @@ enum pci_reg {
 	PCI_INTERRUPT_PIN = 0x3d,
 };
 
+/* PCI 3.0 appendix H, and PCIe. */
+enum pci_capability {
+	PCI_CAP_POWER = 0x01,
+	PCI_CAP_MSI = 0x05,
+	PCI_CAP_VENDOR = 0x09,
+	PCI_CAP_EXPRESS = 0x10,
+	PCI_CAP_MSIX = 0x11,
+	PCI_CAP_AF = 0x13,
+};
+
 enum pci_command {
 	PCI_COMMAND_IO = 1,
 	PCI_COMMAND_MEMORY = 2,
@@ -85,5 +95,21 @@ struct pci_function *pci_find(struct pci_host *pci, bdf_t bdf);
 void pci_size_bars(const struct pci_host *pci, struct pci_function *f);
 /* Offset of the capability (PCI 3.0, 6.7), or 0; loops are bounded. */
 unsigned pci_find_capability(const struct pci_host *pci, bdf_t bdf, u8 id);
+
+/* In the order of preference. */
+enum pci_reset {
+	PCI_RESET_NONE,
+	PCI_RESET_FLR,	 /* PCIe 6.6.2 */
+	PCI_RESET_AF,	 /* conventional PCI Advanced Features ECN */
+	PCI_RESET_POWER, /* D3hot to D0 without No_Soft_Reset */
+};
+
+enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf);
+/*
+ * Resets the function by the best method it has and restores its
+ * configuration. Its bus mastering must be off. -ENOTSUP: it has none;
+ * -ETIMEDOUT: it does not come back within PCIe's 1.1 s.
+ */
+int pci_reset_function(const struct pci_host *pci, bdf_t bdf, u64 tsc_hz);
 
 #endif

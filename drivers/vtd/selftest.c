@@ -15,7 +15,6 @@
 #define EDU_SIZE MIB
 #define EDU_BUFFER 0x40000 /* DMA address of its own 4096 bytes */
 #define EDU_MOST 4095	   /* bytes a transfer */
-#define PCI_CAP_MSI 0x05
 
 enum edu_register {
 	EDU_RAISE = 0x60,

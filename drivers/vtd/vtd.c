@@ -6,7 +6,6 @@
 #include "kernel/phys.h"
 #include "kernel/string.h"
 
-#define PCI_CAP_EXPRESS 0x10
 #define PCI_EXPRESS_TYPE(flags) ((flags) >> 4 & 15)
 #define PCI_EXPRESS_TO_PCI 7 /* PCIe 7.8.2 */
 #define PCI_HEADER_BRIDGE 1
@@ -101,6 +100,11 @@ static struct vtd_unit *unit_of(struct vtd *v, bdf_t bdf)
 		if (v->units[i].base == e->base)
 			return &v->units[i];
 	return NULL;
+}
+
+bool vtd_has_unit(struct vtd *v, bdf_t bdf)
+{
+	return unit_of(v, bdf);
 }
 
 /* 3.4.1: a bridge to conventional PCI puts its own ID in place. */

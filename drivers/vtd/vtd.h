@@ -116,6 +116,8 @@ int vtd_domain_destroy(struct vtd_domain *d);
 int vtd_map(struct vtd *v, struct vtd_domain *d, gpa_t gpa, hpa_t hpa, u64 size,
 	    u64 rights);
 
+/* Does a unit translate for the function? */
+bool vtd_has_unit(struct vtd *v, bdf_t bdf);
 /*
  * Puts the function into the domain; its bus mastering stays as it is.
  * -ENODEV: no such function, or no unit for it; -EINVAL: an RMRR of it is

@@ -13,7 +13,7 @@ static const struct pci_policy_row policy[] = {
 	 "vendor and device: drivers bind to the real ones"},
 	{0x04, 0x04, PCI_EMULATED, 0x06a00000, 0x0547,
 	 "COMMAND is the guest's copy, forwarded by policy; of STATUS the "
-	 "fixed bits, without the capability list"},
+	 "fixed bits"},
 	{0x08, 0x08, PCI_READ_THROUGH, 0, 0,
 	 "class and revision: drivers decide by them"},
 	{0x0c, 0x0c, PCI_EMULATED, 0x007f0000, 0xffff,
@@ -24,12 +24,57 @@ static const struct pci_policy_row policy[] = {
 	{0x28, 0x28, PCI_HIDDEN, 0, 0, "CardBus CIS: no such device"},
 	{0x2c, 0x2c, PCI_READ_THROUGH, 0, 0, "subsystem: drivers decide by it"},
 	{0x30, 0x30, PCI_HIDDEN, 0, 0, "no option ROM is offered yet"},
-	{0x34, 0x38, PCI_HIDDEN, 0, 0, "no capability is offered yet"},
+	{0x34, 0x38, PCI_EMULATED, 0, 0,
+	 "the list holds what is offered; offset 0x38 is reserved"},
 	{0x3c, 0x3c, PCI_EMULATED, 0xffff0000, 0xff,
-	 "the line is the guest's note, no pin is wired yet; grant and "
-	 "latency are the device's"},
-	{0x40, 0xfc, PCI_HIDDEN, 0, 0,
-	 "capabilities and device-specific registers: none offered yet"},
+	 "the line is the guest's note, the pin is virtual; grant and latency "
+	 "are the device's"},
+	{0x40, 0xfc, PCI_READ_THROUGH, 0, 0,
+	 "device-specific registers; capabilities have rules of their own"},
+};
+
+/* How a dword above the header is treated. */
+enum pci_capability_rule {
+	RULE_NONE, /* no capability's: the policy above */
+	RULE_HIDE, /* of a capability that is not offered */
+	RULE_READ,
+	RULE_POWER_STATE, /* PCI PM 1.2, 3.2.4: PMCSR */
+	RULE_MSI_CONTROL, /* PCI 3.0, 6.8.1 */
+	RULE_MSI_ADDRESS,
+	RULE_MSI_ANY, /* upper address, mask */
+	RULE_MSI_DATA,
+	RULE_MSIX_CONTROL, /* PCI 3.0, 6.8.2 */
+};
+
+/* Bits from the host and bits that the guest writes, of an emulated rule. */
+static const struct {
+	u32 host_bits, guest_bits;
+} rules[] = {
+	[RULE_POWER_STATE] = {0x0000ff08, 0x3},
+	/* 64-bit addresses and masks as the host's; one message: entries of
+	 * the remapping table are given one by one. */
+	[RULE_MSI_CONTROL] = {0x01800000, 0x00710000},
+	[RULE_MSI_ADDRESS] = {0, 0xfffffffc},
+	[RULE_MSI_ANY] = {0, 0xffffffff},
+	[RULE_MSI_DATA] = {0, 0xffff},
+	[RULE_MSIX_CONTROL] = {0x07ff0000, 0xc0000000},
+};
+
+struct capability_row {
+	u8 id, dwords; /* 0 dwords: its own length byte says */
+	const char *reason;
+};
+
+/* What is offered; everything else is taken off the list. Not offered are:
+ * VPD, whose address register acts on the device's EEPROM; hot plug and
+ * bridge capabilities; AF, whose reset is Monocle's; EA; all of the extended
+ * space (SR-IOV, ATS, PASID, resizable BARs, ...). */
+static const struct capability_row offered[] = {
+	{PCI_CAP_POWER, 2, "drivers write D0; other states are a copy"},
+	{PCI_CAP_MSI, 6, "emulated: the host's message is remapped"},
+	{PCI_CAP_MSIX, 3, "emulated: the host's table is Monocle's"},
+	{PCI_CAP_EXPRESS, 15, "drivers read link and payload; writes drop"},
+	{PCI_CAP_VENDOR, 0, "virtio and others describe themselves"},
 };
 
 const struct pci_policy_row *pci_policy_find(unsigned offset)
@@ -119,26 +164,67 @@ static void forward_command(struct pci_assigned *d)
 				 PCI_COMMAND, 2, wanted);
 }
 
+static u32 emulated_read(const struct pci_assigned *d, unsigned offset,
+			 unsigned size, u32 host_bits)
+{
+	unsigned shift = 8 * (offset & 3);
+	u32 mask = (u32)bus_all_ones(size);
+	u32 value = d->copy[offset / 4] >> shift & mask;
+
+	mask &= host_bits >> shift;
+	return mask ? value | (host_read(d, offset, size) & mask) : value;
+}
+
+/* The header of a capability: its own ID, and the next that is offered. */
+static u32 with_chain(const struct pci_assigned *d, unsigned offset,
+		      unsigned size, u32 value)
+{
+	unsigned dword = offset & 0xfc, shift = 8 * (offset & 3);
+	u32 head, mask = 0xffffu >> shift & (u32)bus_all_ones(size);
+
+	if (!d->next[dword / 4])
+		return value;
+	head = host_read(d, dword, 1) | (d->next[dword / 4] & 0xfcu) << 8;
+	return shift > 8 ? value : (value & ~mask) | (head >> shift & mask);
+}
+
+static u32 capability_read(struct pci_assigned *d, unsigned offset,
+			   unsigned size)
+{
+	u8 rule = d->rule[offset / 4];
+	u32 value;
+
+	if (rule == RULE_HIDE)
+		return 0;
+	if (rule == RULE_READ)
+		value = host_read(d, offset, size) & (u32)bus_all_ones(size);
+	else
+		value = emulated_read(d, offset, size, rules[rule].host_bits);
+	return with_chain(d, offset, size, value);
+}
+
 static u32 assigned_read(void *dev, unsigned offset, unsigned size)
 {
 	struct pci_assigned *d = dev;
 	const struct pci_policy_row *row = pci_policy_find(offset);
-	unsigned shift = 8 * (offset & 3);
-	u32 mask = (u32)bus_all_ones(size);
-	u32 value;
 
+	if (d->rule[offset / 4] != RULE_NONE)
+		return capability_read(d, offset, size);
 	switch (row->policy) {
 	case PCI_READ_THROUGH:
 	case PCI_WRITE_THROUGH:
-		return host_read(d, offset, size) & mask;
+		return host_read(d, offset, size) & (u32)bus_all_ones(size);
 	case PCI_EMULATED:
-		value = d->copy[offset / 4] >> shift & mask;
-		mask &= row->host_bits >> shift;
-		return mask ? value | (host_read(d, offset, size) & mask)
-			    : value;
+		return emulated_read(d, offset, size, row->host_bits);
 	default:
 		return 0;
 	}
+}
+
+static void interrupts_changed(struct pci_assigned *d)
+{
+	if (d->config.interrupts_changed)
+		d->config.interrupts_changed(d->config.ctx);
 }
 
 static void emulated_write(struct pci_assigned *d, unsigned offset, u32 mask,
@@ -149,6 +235,8 @@ static void emulated_write(struct pci_assigned *d, unsigned offset, u32 mask,
 
 	if (is_bar(dword))
 		mask &= bar_bits(d, (dword - PCI_BAR0) / 4);
+	else if (d->rule[dword / 4] != RULE_NONE)
+		mask &= rules[d->rule[dword / 4]].guest_bits;
 	else
 		mask &= pci_policy_find(dword)->guest_bits;
 	*copy = (*copy & ~mask) | (value & mask);
@@ -156,6 +244,17 @@ static void emulated_write(struct pci_assigned *d, unsigned offset, u32 mask,
 		forward_command(d);
 	if (dword == PCI_COMMAND || is_bar(dword))
 		follow_bars(d);
+	if (dword == PCI_COMMAND || d->rule[dword / 4] >= RULE_MSI_CONTROL)
+		interrupts_changed(d);
+}
+
+static enum pci_policy policy_of(const struct pci_assigned *d, unsigned offset)
+{
+	u8 rule = d->rule[offset / 4];
+
+	if (rule == RULE_NONE)
+		return pci_policy_find(offset)->policy;
+	return rule > RULE_READ ? PCI_EMULATED : PCI_HIDDEN;
 }
 
 static void assigned_write(void *dev, unsigned offset, unsigned size, u32 value)
@@ -163,7 +262,7 @@ static void assigned_write(void *dev, unsigned offset, unsigned size, u32 value)
 	struct pci_assigned *d = dev;
 	unsigned shift = 8 * (offset & 3);
 
-	switch (pci_policy_find(offset)->policy) {
+	switch (policy_of(d, offset)) {
 	case PCI_WRITE_THROUGH:
 		pci_config_write(d->config.host, d->config.function->bdf,
 				 offset, size, value);
@@ -175,6 +274,39 @@ static void assigned_write(void *dev, unsigned offset, unsigned size, u32 value)
 	default:
 		d->dropped++;
 	}
+}
+
+struct pci_message pci_assigned_msi(const struct pci_assigned *d)
+{
+	const u32 *c = &d->copy[d->msi / 4];
+	bool wide = d->msi && host_read(d, d->msi + 2u, 2) & 0x80;
+	bool maskable = d->msi && host_read(d, d->msi + 2u, 2) & 0x100;
+
+	if (!d->msi)
+		return (struct pci_message){0};
+	return (struct pci_message){
+		.enabled = c[0] & BIT(16),
+		.masked = maskable && c[wide ? 4 : 3] & 1,
+		.address = c[1] | (wide ? (u64)c[2] << 32 : 0),
+		.data = c[wide ? 3 : 2] & 0xffff,
+	};
+}
+
+bool pci_assigned_msix(const struct pci_assigned *d, bool *masked)
+{
+	u32 control = d->msix ? d->copy[d->msix / 4] : 0;
+
+	*masked = control & BIT(30);
+	return control & BIT(31);
+}
+
+bool pci_assigned_intx(const struct pci_assigned *d)
+{
+	bool masked;
+
+	return d->config.pin && !pci_assigned_msi(d).enabled &&
+	       !pci_assigned_msix(d, &masked) &&
+	       !(d->copy[PCI_COMMAND / 4] & PCI_COMMAND_INTX_DISABLE);
 }
 
 /* Every copy as firmware left the host's register. */
@@ -198,13 +330,98 @@ static void initial_copies(struct pci_assigned *d)
 	}
 }
 
+static void set_msi_rules(struct pci_assigned *d, unsigned at)
+{
+	bool wide = host_read(d, at + 2, 2) & 0x80;
+	u8 *rule = &d->rule[at / 4];
+
+	d->msi = (u8)at;
+	*rule++ = RULE_MSI_CONTROL;
+	*rule++ = RULE_MSI_ADDRESS;
+	if (wide)
+		*rule++ = RULE_MSI_ANY;
+	*rule++ = RULE_MSI_DATA;
+	if (host_read(d, at + 2, 2) & 0x100) {
+		*rule++ = RULE_MSI_ANY; /* mask */
+		*rule = RULE_READ;	/* pending */
+	}
+}
+
+static void set_rules(struct pci_assigned *d, unsigned at,
+		      const struct capability_row *row)
+{
+	u8 id = row ? row->id : 0;
+	unsigned dwords = row ? row->dwords : 1;
+
+	if (row && !dwords)
+		dwords = (host_read(d, at + 2, 1) + 3) / 4;
+	if (id == PCI_CAP_MSI && at <= 0x100 - 4 * 6) {
+		set_msi_rules(d, at);
+		return;
+	}
+	for (unsigned i = at / 4; i < at / 4 + dwords && i < 64; i++)
+		if (d->rule[i] == RULE_NONE)
+			d->rule[i] = row ? RULE_READ : RULE_HIDE;
+	if (id == PCI_CAP_POWER && at < 0xfc)
+		d->rule[at / 4 + 1] = RULE_POWER_STATE;
+	if (id == PCI_CAP_MSIX) {
+		d->msix = (u8)at;
+		d->rule[at / 4] = RULE_MSIX_CONTROL;
+	}
+}
+
+static const struct capability_row *find_offered(u32 id)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(offered); i++)
+		if (offered[i].id == id)
+			return &offered[i];
+	return NULL;
+}
+
+/* Builds the guest's chain; a host's loop ends at a dword seen before. */
+static void build_chain(struct pci_assigned *d)
+{
+	u8 *link = &d->first;
+	unsigned at = 0;
+
+	if (host_read(d, PCI_STATUS, 2) & 0x10)
+		at = host_read(d, PCI_CAPABILITIES, 1) & 0xfc;
+	while (at >= 0x40 && d->rule[at / 4] == RULE_NONE) {
+		const struct capability_row *row =
+			find_offered(host_read(d, at, 1));
+
+		set_rules(d, at, row);
+		if (row) {
+			*link = (u8)at;
+			link = &d->next[at / 4];
+			*link = 1; /* offered, and the last so far */
+		}
+		at = host_read(d, at + 1, 1) & 0xfc;
+	}
+	if (d->first) {
+		d->copy[PCI_STATUS / 4] |= 0x10u << 16;
+		d->copy[PCI_CAPABILITIES / 4] = d->first;
+	}
+	d->copy[PCI_INTERRUPT_LINE / 4] |= (u32)d->config.pin << 8;
+}
+
+static void initial_state(struct pci_assigned *d)
+{
+	memset(d->rule, 0, sizeof(d->rule));
+	memset(d->next, 0, sizeof(d->next));
+	d->first = d->msi = d->msix = 0;
+	initial_copies(d);
+	build_chain(d);
+}
+
 static void assigned_reset(void *dev)
 {
 	struct pci_assigned *d = dev;
 
-	initial_copies(d);
+	initial_state(d);
 	forward_command(d);
 	follow_bars(d);
+	interrupts_changed(d);
 }
 
 static const struct vpci_ops assigned_ops = {
@@ -219,7 +436,7 @@ int pci_assigned_init(struct pci_assigned *d, struct vpci *pci,
 	*d = (struct pci_assigned){.config = *config};
 	d->initial_command = (u16)(host_read(d, PCI_COMMAND, 2) &
 				   (PCI_COMMAND_IO | PCI_COMMAND_MEMORY));
-	initial_copies(d);
+	initial_state(d);
 	for (unsigned i = 0; i < 6; i++)
 		d->decoded[i] = bar_decoded(d, i);
 	return vpci_add(pci, config->function->bdf, &assigned_ops, d);

@@ -32,6 +32,13 @@ struct pci_policy_row {
 /* The row that decides over the dword at offset (below 256). */
 const struct pci_policy_row *pci_policy_find(unsigned offset);
 
+/* What a function raises with one of its messages (PCI 3.0, 6.8). */
+struct pci_message {
+	bool enabled, masked;
+	u64 address;
+	u32 data;
+};
+
 struct pci_assigned_config {
 	const struct pci_host *host;
 	const struct pci_function *function; /* its BARs are sized */
@@ -49,6 +56,9 @@ struct pci_assigned_config {
 	 */
 	void (*bar_changed)(void *ctx, unsigned index, u64 old_gpa, u64 new_gpa,
 			    bool enabled);
+	/* The guest wrote to its MSI or MSI-X capability, or to COMMAND. */
+	void (*interrupts_changed)(void *ctx);
+	u8 pin; /* 1-4: INTA-INTD as the guest sees it, 0: none */
 	void *ctx;
 };
 
@@ -58,7 +68,18 @@ struct pci_assigned {
 	u32 copy[64];	     /* of PCI_EMULATED dwords */
 	u64 decoded[6];	     /* where each BAR is, or PCI_BAR_NOWHERE */
 	u64 dropped;	     /* writes */
+	u8 msi, msix;	     /* offsets of the capabilities, 0: none */
+	u8 first;	     /* what CAPABILITIES points at, 0: nothing */
+	u8 next[64];	     /* of a dword that heads an offered capability */
+	u8 rule[64];	     /* enum pci_capability_rule, from 0x40 on */
 };
+
+/* The guest's MSI capability; not enabled where there is none. */
+struct pci_message pci_assigned_msi(const struct pci_assigned *d);
+/* MSI-X enabled, and not masked as a whole. */
+bool pci_assigned_msix(const struct pci_assigned *d, bool *masked);
+/* The guest wants INTx: no messages, and COMMAND does not forbid it. */
+bool pci_assigned_intx(const struct pci_assigned *d);
 
 /*
  * Registers the function in *pci, which keeps d. The BARs are then decoded

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The host's functions in the guest's hands: which (assign=, and the
+ * display), their BARs in the memory map, their interrupts on the way from
+ * a remapped host vector to the guest's local APIC.
+ */
+#ifndef VMM_ASSIGNED_H
+#define VMM_ASSIGNED_H
+
+#include "drivers/vtd/vtd.h"
+#include "vmm/devmodel/pci_assigned.h"
+#include "vmm/vm.h"
+
+#define ASSIGNED_MAX 8
+#define MESSAGES_MAX 32 /* of a function's MSI-X table that are served */
+
+enum interrupt_mode { IRQ_OFF, IRQ_INTX, IRQ_MSI, IRQ_MSIX };
+
+struct machine;
+struct assigned;
+
+struct assigned_message {
+	struct assigned *owner;
+	int vector, entry; /* host vector, remapping entry; -1: none */
+	struct pci_message guest;
+	u64 count;
+};
+
+/* Where an MSI-X table lies (PCI 3.0, 6.8.2), and the guest's own. */
+struct msix {
+	unsigned bar;
+	unsigned total, count; /* entries: the host's; those that are served */
+	u64 offset;	       /* in the BAR */
+	u64 page, pages_size;  /* the pages that trap, in the BAR */
+	volatile u8 *host;     /* those pages */
+	gpa_t trapped;	       /* where they are, or PCI_BAR_NOWHERE */
+	u32 table[MESSAGES_MAX][4];
+};
+
+/* Of a BAR: bytes from its start. */
+struct bar_part {
+	u64 offset, size;
+};
+
+struct assigned {
+	struct machine *machine;
+	struct pci_function *function;
+	struct pci_assigned config;
+	enum interrupt_mode mode;
+	unsigned line; /* of its INTx, vmm/virq.h */
+	struct msix msix;
+	struct assigned_message messages[MESSAGES_MAX];
+};
+
+/*
+ * Reads the assign= words and adds the display. Errors, each in one line:
+ * -ENODEV, -EEXIST, -EINVAL, -EPERM. BARs are sized; nothing else changes.
+ */
+int assigned_choose(struct machine *m);
+/* Pins the BARs into the guest's memory map. */
+int assigned_pin(struct machine *m);
+/* Configuration space, domain and interrupts. After vtd_start(). */
+int assigned_init(struct machine *m);
+/* Bus mastering and interrupts off, then the function's reset. */
+void assigned_reset_all(struct machine *m);
+/* Ports of I/O BARs and of the display's legacy ranges, as tables say. */
+void assigned_open_ports(struct machine *m);
+
+/* assigned_irq.c */
+void assigned_interrupts_changed(void *assigned);
+/* The pages of the MSI-X table: the bus's handler. */
+int assigned_msix_access(void *assigned, struct bus_access *access);
+void assigned_msix_find(struct assigned *a, const struct pci_host *pci);
+void assigned_irq_off(struct assigned *a);
+
+#endif
