@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: MIT
+# The nested rig: Bochs runs a Linux with KVM, which runs QEMU.
+NESTED := $(B)/nested/initrd.img
+
+.PHONY: nested
+nested: $(NESTED)
+test test-long: $(NESTED)
+
+$(NESTED): $(KERNEL_TREE).fetched $(BUSYBOX_TREE).fetched \
+		tools/nested/initrd.py tools/nested/init tools/demo/initrd.py
+	$(say) INITRD $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(PYTHON) tools/nested/initrd.py --root $(KERNEL_TREE) \
+		--busybox $(BUSYBOX_TREE)/bin/busybox \
+		--init tools/nested/init --output $@

@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Drives QEMU's "edu" (docs/specs/edu.txt there), as a driver would: found
+ * by configuration mechanism #1, its BAR, DMA, MSI and INTx.
+ */
+#include "guests/guest.h"
+
+enum config {
+	CONFIG_ID = 0x00, CONFIG_COMMAND = 0x04, CONFIG_CLASS = 0x08,
+	CONFIG_HEADER = 0x0C, CONFIG_BAR0 = 0x10, CONFIG_SUBSYSTEM = 0x2C,
+	CONFIG_CAPABILITIES = 0x34, CONFIG_INTERRUPT = 0x3C,
+};
+
+enum command { MEMORY = 2, MASTER = 4, INTX_DISABLE = 0x400 };
+
+enum edu {
+	EDU_ID = 0x00, EDU_LIVENESS = 0x04, EDU_FACTORIAL = 0x08,
+	EDU_STATUS = 0x20, EDU_IRQ_STATUS = 0x24, EDU_IRQ_RAISE = 0x60,
+	EDU_IRQ_ACK = 0x64, EDU_DMA_SOURCE = 0x80, EDU_DMA_TARGET = 0x88,
+	EDU_DMA_COUNT = 0x90, EDU_DMA_COMMAND = 0x98, EDU_BUFFER = 0x40000,
+};
+
+enum dma { DMA_START = 1, DMA_TO_RAM = 2, DMA_IRQ = 4 };
+
+#define EDU 0x11e81234u
+#define ID 0x010000ed
+#define BAR_SIZE MIB
+#define DMA_MAX 4095u /* a byte more ends QEMU */
+#define STATUS_IRQ 0x80
+#define STATUS_BUSY 0x01
+#define IRQ_FACTORIAL 0x001u
+#define IRQ_DMA 0x100u
+#define CAP_MSI 5
+#define MSI_ENABLE BIT(16)
+#define MSI_64 BIT(23)
+#define RTE_LEVEL_LOW 0xa000 /* PCI 3.0, 2.2.6 */
+#define RTE_MASKED 0x10000
+#define V_MSI 0x51
+#define V_MSI_MOVED 0x61
+#define V_INTX 0x52
+#define LONG_TIME 3000000000ull
+
+static u32 edu_at; /* as CONFIG_ADDRESS has it */
+static u64 bar;
+static u32 irq_status; /* what the handler saw */
+
+/* -- configuration mechanism #1: PCI 3.0, 3.2.2.3.2 */
+
+static u32 config_read(u32 function, unsigned offset)
+{
+	outl(0xCF8, 0x80000000u | function | offset);
+	return inl(0xCFC);
+}
+
+static void config_write(u32 function, unsigned offset, u32 value)
+{
+	outl(0xCF8, 0x80000000u | function | offset);
+	outl(0xCFC, value);
+}
+
+static unsigned find_capability(u8 id)
+{
+	unsigned at = config_read(edu_at, CONFIG_CAPABILITIES) & 0xfc;
+
+	for (unsigned n = 0; at && n < 48; n++) {
+		u32 head = config_read(edu_at, at);
+
+		if ((u8)head == id)
+			return at;
+		at = head >> 8 & 0xfc;
+	}
+	return 0;
+}
+
+static void test_find(void)
+{
+	for (u32 n = 0; n < 32 * 8; n++)
+		if (config_read(n << 8, CONFIG_ID) == EDU)
+			edu_at = n << 8;
+	check_true(edu_at);
+	print("edu at 00:%x.%u\n", edu_at >> 11, edu_at >> 8 & 7);
+	check(config_read(edu_at, CONFIG_CLASS), 0x00ff0010);
+	check(config_read(edu_at, CONFIG_SUBSYSTEM), 0x11001af4);
+	check(config_read(edu_at, CONFIG_HEADER) >> 16 & 0xff, 0);
+	check(config_read(edu_at, CONFIG_INTERRUPT) >> 8 & 0xff, 1);
+	/* A device number that nobody has. */
+	check(config_read(29 << 11, CONFIG_ID), 0xffffffff);
+	config_write(29 << 11, CONFIG_BAR0, 0);
+	/* Bytes and words, at their places in the dword. */
+	outl(0xCF8, 0x80000000u | edu_at);
+	check(inb(0xCFC), 0x34);
+	check(inb(0xCFD), 0x12);
+	check(inw(0xCFE), 0x11e8);
+}
+
+static u32 command(void)
+{
+	return config_read(edu_at, CONFIG_COMMAND) & 0xffff;
+}
+
+static void test_bar(void)
+{
+	u32 old = config_read(edu_at, CONFIG_BAR0);
+
+	config_write(edu_at, CONFIG_COMMAND, command() & ~(u32)MEMORY);
+	config_write(edu_at, CONFIG_BAR0, 0xffffffff);
+	check(config_read(edu_at, CONFIG_BAR0), (u32)-BAR_SIZE);
+	config_write(edu_at, CONFIG_BAR0, old);
+	check(config_read(edu_at, CONFIG_BAR0), old);
+	for (unsigned n = 1; n < 6; n++) {
+		config_write(edu_at, CONFIG_BAR0 + 4 * n, 0xffffffff);
+		check(config_read(edu_at, CONFIG_BAR0 + 4 * n), 0);
+	}
+	config_write(edu_at, CONFIG_COMMAND, command() | MEMORY | MASTER);
+	check(command() & (MEMORY | MASTER), MEMORY | MASTER);
+	bar = old & ~0xfu;
+	check_true(bar);
+}
+
+/* -- the device */
+
+static void test_registers(void)
+{
+	check(read32(bar + EDU_ID), ID);
+	for (u32 n = 0; n < 32; n++) {
+		write32(bar + EDU_LIVENESS, 1u << n);
+		check(read32(bar + EDU_LIVENESS), ~(1u << n));
+	}
+	write32(bar + EDU_FACTORIAL, 10);
+	while (read32(bar + EDU_STATUS) & STATUS_BUSY)
+		relax();
+	check(read32(bar + EDU_FACTORIAL), 3628800);
+}
+
+static void move_bar(u64 to)
+{
+	config_write(edu_at, CONFIG_COMMAND, command() & ~(u32)MEMORY);
+	config_write(edu_at, CONFIG_BAR0, (u32)to);
+	config_write(edu_at, CONFIG_COMMAND, command() | MEMORY);
+}
+
+static void test_bar_moves(void)
+{
+	u64 home = bar, away = 0xE0000000;
+
+	move_bar(away);
+	check(read32(away + EDU_ID), ID);
+	check_true(read32(home + EDU_ID) != ID);
+	config_write(edu_at, CONFIG_COMMAND, command() & ~(u32)MEMORY);
+	check_true(read32(away + EDU_ID) != ID);
+	move_bar(home);
+	check(read32(home + EDU_ID), ID);
+	check_true(read32(away + EDU_ID) != ID);
+}
+
+static void write64(u64 address, u64 value)
+{
+	*(volatile u64 *)address = value;
+}
+
+static bool dma(u64 from, u64 to, u32 count, u32 how)
+{
+	u64 start = rdtsc();
+
+	write64(bar + EDU_DMA_SOURCE, from);
+	write64(bar + EDU_DMA_TARGET, to);
+	write64(bar + EDU_DMA_COUNT, count);
+	write64(bar + EDU_DMA_COMMAND, DMA_START | how);
+	if (how & DMA_IRQ)
+		return true;
+	while (read32(bar + EDU_DMA_COMMAND) & DMA_START)
+		if (rdtsc() - start > LONG_TIME)
+			return false;
+	return true;
+}
+
+static u8 pages[4 * 4096] __attribute__((aligned(4096)));
+
+static void fill(u8 *p, u32 count, u32 seed)
+{
+	while (count--) {
+		seed = seed * 1664525 + 1013904223;
+		*p++ = (u8)(seed >> 24);
+	}
+}
+
+static bool same(const u8 *a, const u8 *b, u32 count)
+{
+	while (count && *a == *b)
+		a++, b++, count--;
+	return !count;
+}
+
+static bool all(const u8 *p, u32 count, u8 value)
+{
+	while (count && *p == value)
+		p++, count--;
+	return !count;
+}
+
+/* RAM to the device to other RAM; what lies around it stays. */
+static void dma_there_and_back(u8 *from, u8 *to, u32 count)
+{
+	fill(from, count, count);
+	check_true(dma((u64)from, EDU_BUFFER, count, 0));
+	memset(to - 1, 0xa5, count + 2);
+	check_true(dma(EDU_BUFFER, (u64)to, count, DMA_TO_RAM));
+	check_true(same(from, to, count));
+	check(to[-1], 0xa5);
+	check(to[count], 0xa5);
+}
+
+static void test_dma(void)
+{
+	dma_there_and_back(pages, pages + 8192 + 64, 1024);
+}
+
+/* Both buffers cross a page boundary. */
+static void test_dma_pages(void)
+{
+	dma_there_and_back(pages + 2001, pages + 4 * 4096 - 4100, DMA_MAX);
+}
+
+/* The end of RAM below 4 GiB, page by page far apart. */
+static void test_dma_far(void)
+{
+	u8 *last = (u8 *)(ram_end - 4096 - 2048);
+
+	dma_there_and_back(last, (u8 *)(2 * MIB + 100), 2000);
+	dma_there_and_back((u8 *)(2 * MIB + 100), last, 2000);
+}
+
+/* Where no RAM is, nothing is read and nothing is written. */
+static void test_dma_denied(void)
+{
+	u64 nowhere = 0xD0000000;
+
+	memset(pages, 0x5a, 64);
+	check_true(dma((u64)pages, EDU_BUFFER, 64, 0));
+	check_true(dma(EDU_BUFFER, nowhere, 64, DMA_TO_RAM));
+	check_true(dma(nowhere, EDU_BUFFER, 64, 0));
+	check_true(dma(EDU_BUFFER, (u64)pages + 4096, 64, DMA_TO_RAM));
+	check_true(all(pages, 64, 0x5a));
+}
+
+/* -- interrupts */
+
+static void edu_handler(struct frame *f)
+{
+	(void)f;
+	irq_status = read32(bar + EDU_IRQ_STATUS);
+	write32(bar + EDU_IRQ_ACK, irq_status);
+	lapic_write(LAPIC_EOI, 0);
+}
+
+/* SDM 3A, 10.11: fixed delivery, edge, physical destination. */
+static void msi_on(unsigned at, u8 vector)
+{
+	u32 control = config_read(edu_at, at);
+	bool wide = control & MSI_64;
+
+	config_write(edu_at, at, control & ~(u32)MSI_ENABLE);
+	config_write(edu_at, at + 4, 0xFEE00000 | lapic_read(LAPIC_ID) >> 12);
+	if (wide)
+		config_write(edu_at, at + 8, 0);
+	config_write(edu_at, at + (wide ? 12 : 8), vector);
+	config_write(edu_at, at, control | MSI_ENABLE);
+	check(config_read(edu_at, at + 4) & 0xfff00000, 0xFEE00000);
+	check(config_read(edu_at, at + (wide ? 12 : 8)) & 0xffff, vector);
+	check_true(config_read(edu_at, at) & MSI_ENABLE);
+}
+
+static void raise(u32 value)
+{
+	write32(bar + EDU_IRQ_RAISE, value);
+}
+
+static void raise_many(unsigned vector, u32 count)
+{
+	u32 before = interrupts[vector];
+
+	for (u32 n = 1; n <= count; n++) {
+		irq_status = 0;
+		raise(n);
+		if (!wait_for(vector, before + n, LONG_TIME)) {
+			check(interrupts[vector], before + n);
+			return;
+		}
+		check(irq_status, n);
+	}
+	check(read32(bar + EDU_IRQ_STATUS), 0);
+}
+
+static void test_msi(void)
+{
+	unsigned at = find_capability(CAP_MSI);
+
+	check_true(at);
+	handlers[V_MSI] = handlers[V_MSI_MOVED] = edu_handler;
+	msi_on(at, V_MSI);
+	raise_many(V_MSI, 20);
+	msi_on(at, V_MSI_MOVED);
+	raise_many(V_MSI_MOVED, 20);
+	check(interrupts[V_MSI], 20);
+	/* By the device itself: a computation's and a transfer's end. */
+	write32(bar + EDU_STATUS, STATUS_IRQ);
+	write32(bar + EDU_FACTORIAL, 5);
+	check_true(wait_for(V_MSI_MOVED, 21, LONG_TIME));
+	check(irq_status, IRQ_FACTORIAL);
+	write32(bar + EDU_STATUS, 0);
+	dma((u64)pages, EDU_BUFFER, 100, DMA_IRQ);
+	check_true(wait_for(V_MSI_MOVED, 22, LONG_TIME));
+	check(irq_status, IRQ_DMA);
+}
+
+static void test_msi_off(void)
+{
+	unsigned at = find_capability(CAP_MSI);
+	u32 control = config_read(edu_at, at);
+
+	handlers[V_MSI_MOVED] = edu_handler;
+	config_write(edu_at, CONFIG_COMMAND, command() | INTX_DISABLE);
+	config_write(edu_at, at, control & ~(u32)MSI_ENABLE);
+	raise(1);
+	check(wait_for(V_MSI_MOVED, 1, LONG_TIME / 100), 0);
+	write32(bar + EDU_IRQ_ACK, 1);
+	config_write(edu_at, CONFIG_COMMAND, command() & ~(u32)INTX_DISABLE);
+}
+
+/* Monocle's routing (its _PRT); q35's own gives pins 20 and up. */
+static unsigned intx_pin(void)
+{
+	return (is_monocle ? 16 : 20) + (edu_at >> 11) % 4;
+}
+
+static void test_intx(void)
+{
+	unsigned pin = intx_pin();
+
+	handlers[V_INTX] = edu_handler;
+	ioapic_route(pin, V_INTX | RTE_LEVEL_LOW);
+	raise_many(V_INTX, 20);
+	/* Masked there, it waits. */
+	ioapic_route(pin, V_INTX | RTE_LEVEL_LOW | RTE_MASKED);
+	raise(7);
+	check(wait_for(V_INTX, 21, LONG_TIME / 100), 0);
+	ioapic_route(pin, V_INTX | RTE_LEVEL_LOW);
+	check_true(wait_for(V_INTX, 21, LONG_TIME));
+	check(irq_status, 7);
+	ioapic_route(pin, RTE_MASKED);
+}
+
+const struct test edu_tests[] = {
+	{"edu-find", test_find, false},
+	{"edu-bar", test_bar, false},
+	{"edu-registers", test_registers, false},
+	{"edu-bar-moves", test_bar_moves, false},
+	{"edu-dma", test_dma, false},
+	{"edu-dma-pages", test_dma_pages, false},
+	{"edu-dma-far", test_dma_far, false},
+	{"edu-dma-denied", test_dma_denied, true},
+	{"edu-msi", test_msi, false},
+	{"edu-msi-off", test_msi_off, false},
+	{"edu-intx", test_intx, false},
+};
+const unsigned edu_test_count = COUNT(edu_tests);

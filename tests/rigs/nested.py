@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: MIT
+"""The nested rig: Bochs runs Linux with KVM, which runs QEMU's q35.
+
+The whole system without the hardware: VMX by KVM, VT-d by QEMU. One Linux
+serves many cases, each with the QEMU command line of the kvm rig:
+
+    one, two = nested.run([Spec(hv="assign=00:05.0"), Spec(native=True)])
+    assert one.status == 0, one.report()
+
+Cases and results travel as tar archives on a disk (tools/nested/init).
+"""
+import dataclasses
+import io
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import tarfile
+import tempfile
+import time
+
+from . import iso, qemu, result
+from .result import Result, RigError
+from .run import boot as boot_machine
+from .run import options
+from .spec import BUILD, DEMO_APPEND, DEMO_KERNEL, Spec
+
+INITRD = BUILD / "nested" / "initrd.img"
+MEMORY = 2048           # of the machine in Bochs: Linux, a guest, the cases
+APPEND = f"{DEMO_APPEND} loglevel=3 nowatchdog"
+CYLINDER = 16 * 63 * 512
+STREAMS_SIZE = 32 << 20     # for all that is no file of known size
+# An emulated second is 100 million instructions, which takes a busy host
+# some seconds; and there is Linux, too.
+SLOWNESS = 8
+LINUX_LIMIT = 600
+FILE_OPTION = re.compile(r"(?<![^,])file=([^,]+)")
+
+
+@dataclasses.dataclass
+class Case:
+    """A Spec, and what is wanted of it besides its streams.
+
+    Spec.timeout counts emulated seconds here. Memory below 2 GiB can be
+    dumped, once: while the machine stands still, after `dump_at` has come
+    on the serial line or in the log.
+    """
+    spec: Spec
+    dump_at: str = None
+    dump_size: int = None       # bytes; None: all of Spec.memory
+    drives_back: bool = False   # the files behind Spec.drives as they ended
+
+    def sizes(self):
+        """Bytes of the files that come back: {name: size}."""
+        sizes = {}
+        if self.dump_at:
+            sizes["memory"] = self.dump_size or self.spec.memory << 20
+        if self.drives_back:
+            sizes.update((name, os.stat(path).st_size)
+                         for name, path in drive_files(self.spec).items())
+        return sizes
+
+
+@dataclasses.dataclass
+class NestedResult(Result):
+    """A Result with the files that were asked for: {name: path}.
+
+    "memory" is the dump, "drive0" the file of the first drive that has one.
+    """
+    files: dict = dataclasses.field(default_factory=dict)
+
+
+# -- what goes in
+
+def drive_files(spec):
+    """The host's files behind the drives: {name in the case: path}."""
+    paths = [path for drive in spec.drives
+             for path in FILE_OPTION.findall(drive)]
+    return {f"drive{n}": path for n, path in enumerate(paths)}
+
+
+def command(case):
+    """The words that the Linux runs: the kvm rig's, with local files."""
+    spec = case.spec
+    local = {path: name for name, path in drive_files(spec).items()}
+    drives = tuple(FILE_OPTION.sub(lambda m: f"file={local[m[1]]}", drive)
+                   for drive in spec.drives)
+    words = qemu.command(
+        "kvm", dataclasses.replace(spec, drives=drives), "boot.iso",
+        "file,path=serial", "file,path=log",
+        monitor="pipe,path=monitor" if case.dump_at else None,
+        firmware_vars="firmware-vars")
+    return [word.replace(str(qemu.OVMF_CODE), "firmware-code")
+            for word in words]
+
+
+def add_bytes(archive, name, data):
+    """One small file."""
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    archive.addfile(member, io.BytesIO(data))
+
+
+def pack(archive, name, case, work):
+    """One case's directory in the archive."""
+    spec = case.spec
+    files = dict(drive_files(spec))
+    files["boot.iso"] = spec.iso or iso.build(spec, options(spec), work)
+    if spec.firmware == "uefi":
+        files["firmware-code"] = qemu.OVMF_CODE
+        files["firmware-vars"] = qemu.OVMF_VARS
+    for file, path in files.items():
+        archive.add(os.path.realpath(path), f"{name}/{file}")
+    add_bytes(archive, f"{name}/command",
+              f"exec {shlex.join(command(case))}\n".encode())
+    add_bytes(archive, f"{name}/limit", b"%d\n" % spec.timeout)
+    add_bytes(archive, f"{name}/keep", " ".join(case.sizes()).encode())
+    if case.dump_at:
+        size = case.sizes()["memory"]
+        add_bytes(archive, f"{name}/dump", f"{size} {case.dump_at}\n".encode())
+
+
+def write_disk(path, cases):
+    """The disk with the cases, large enough for the results."""
+    with open(path, "wb") as file:
+        with tarfile.open(fileobj=file, mode="w",
+                          format=tarfile.USTAR_FORMAT) as archive:
+            for name, case in cases.items():
+                with tempfile.TemporaryDirectory() as work:
+                    pack(archive, name, case, work)
+        size = max(file.tell(), STREAMS_SIZE + sum(
+            sum(case.sizes().values()) for case in cases.values()))
+        file.truncate(-(-size // CYLINDER) * CYLINDER)
+
+
+# -- what comes out
+
+class Output:
+    """The results on the disk: a directory "results/NAME" for each case."""
+
+    def __init__(self, path):
+        self.archive = tarfile.open(path, mode="r:")
+        self.members = {}
+        for member in self.archive:
+            parts = member.name.split("/")
+            if parts[0] == "results" and len(parts) == 3:
+                self.members.setdefault(parts[1], {})[parts[2]] = member
+
+    def text(self, case, name):
+        """A stream, or what stands for one that is not there: nothing."""
+        member = self.members.get(case, {}).get(name)
+        data = self.archive.extractfile(member).read() if member else b""
+        return data.decode(errors="replace").replace("\r\n", "\n")
+
+    def copy(self, case, name, path):
+        """Whether the file was there."""
+        member = self.members.get(case, {}).get(name)
+        if member:
+            with open(path, "wb") as file:
+                shutil.copyfileobj(self.archive.extractfile(member), file)
+        return bool(member)
+
+
+def status_of(spec, code, log, serial, console):
+    """(status, text) of a case, as the kvm rig would say."""
+    end = result.end_of(log) or result.end_of(serial)
+    if end:
+        return end
+    if not code.isdigit():
+        return (result.TIME_OUT, f"{code or 'not run'}; last line of the "
+                f"log: {result.last_line(log)}; of the serial line: "
+                f"{result.last_line(serial)}")
+    code = int(code)
+    if code & 1 and code < 128 and not console.strip():
+        return ((result.POWER_OFF, "guest exit 0") if code == 1 else
+                (result.GUEST_EXIT, f"guest exit {code >> 1}"))
+    if code == 0 and spec.native:
+        return result.POWER_OFF, "power-off"
+    return result.STOPPED, f"QEMU ended with status {code}"
+
+
+def result_of(name, case, output, seconds, keep):
+    """The Result of one case."""
+    serial, log, console = (output.text(name, stream)
+                            for stream in ("serial", "log", "console"))
+    files = {}
+    for file in case.sizes() if keep else ():
+        path = pathlib.Path(keep, f"{name}-{file}")
+        if output.copy(name, file, path):
+            files[file] = path
+    status = status_of(case.spec, output.text(name, "status").strip(), log,
+                       serial, console)
+    return NestedResult(*status, serial, log, console, seconds, files=files)
+
+
+class Progress:
+    """The Linux's own words, a line at a time, and how long cases took."""
+
+    def __init__(self, say):
+        self.say = say
+        self.last = time.monotonic()
+        self.seconds = {}
+        self.rest = ""
+
+    def __call__(self, data):
+        *lines, self.rest = (self.rest + data.decode(errors="replace")
+                             ).replace("\r", "").split("\n")
+        for line in lines:
+            now = time.monotonic()
+            words = line.split()
+            if words[:1] == ["nested:"]:
+                self.seconds[words[1].rstrip(":")] = now - self.last
+                self.last = now
+            self.say(line)
+
+
+# -- the rig
+
+def check(cases):
+    """Refuse what this rig cannot do."""
+    for case in cases:
+        if case.spec.firmware == "uefi" and not qemu.OVMF_CODE.exists():
+            raise RigError("OVMF is not installed: tools/install")
+    for file in (INITRD, DEMO_KERNEL):
+        if not os.access(file, os.R_OK):
+            raise RigError(f"{file}: cannot be read; has `make` been run?")
+
+
+def run(cases, say=None, keep=None):
+    """Run cases (or Specs) in one Linux; return a NestedResult for each.
+
+    Files that come back go to the directory `keep`. A case that did not
+    run, for an earlier one took all the time, is a time-out.
+    """
+    say = say or (lambda line: None)
+    cases = [case if isinstance(case, Case) else Case(case)
+             for case in cases]
+    check(cases)
+    named = {f"{number:02}": case for number, case in enumerate(cases)}
+    limit = LINUX_LIMIT + SLOWNESS * sum(case.spec.timeout for case in cases)
+    with tempfile.TemporaryDirectory(prefix="monocle-") as work:
+        disk = pathlib.Path(work, "disk")
+        write_disk(disk, named)
+        progress = Progress(say)
+        linux = boot_machine(Spec(
+            rig="bochs", native=True, kernel=str(DEMO_KERNEL),
+            initrd=str(INITRD), append=APPEND, memory=MEMORY, timeout=limit,
+            bochsrc=(f"ata0-slave: type=disk, mode=flat, path={disk}",)),
+            {"serial": progress}, say)
+        output = Output(disk)
+        if not output.members:
+            raise RigError(f"nested: no case was run\n{linux.report()}")
+        return [result_of(name, case, output,
+                          progress.seconds.get(name, 0.0), keep)
+                for name, case in named.items()]
+
+
+def boot(spec=None, hooks=None, say=None, **fields):
+    """Boot one Spec to its end; return its NestedResult.
+
+    `hooks` are given their streams at the end, as a whole.
+    """
+    done = run([spec or Spec(rig="nested", **fields)], say)[0]
+    for stream in ("serial", "log"):
+        hook = (hooks or {}).get(stream)
+        if hook:
+            hook(getattr(done, stream).encode())
+    return done
