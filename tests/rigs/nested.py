@@ -11,6 +11,7 @@ Cases and results travel as tar archives on a disk (tools/nested/init).
 """
 import dataclasses
 import io
+import json
 import os
 import pathlib
 import re
@@ -35,6 +36,7 @@ STREAMS_SIZE = 32 << 20     # for all that is no file of known size
 # some seconds; and there is Linux, too.
 SLOWNESS = 8
 LINUX_LIMIT = 600
+IOMMU = (0xfed90000, 4096)  # q35's unit: its registers
 FILE_OPTION = re.compile(r"(?<![^,])file=([^,]+)")
 
 
@@ -42,20 +44,25 @@ FILE_OPTION = re.compile(r"(?<![^,])file=([^,]+)")
 class Case:
     """A Spec, and what is wanted of it besides its streams.
 
-    Spec.timeout counts emulated seconds here. Memory below 2 GiB can be
-    dumped, once: while the machine stands still, after `dump_at` has come
-    on the serial line or in the log.
+    Spec.timeout counts emulated seconds here. `dump_at` is a text: once it
+    has come on the serial line or in the log, and while the machine stands
+    still, its memory is dumped. The guest should wait a second there.
     """
     spec: Spec
     dump_at: str = None
-    dump_size: int = None       # bytes; None: all of Spec.memory
+    dump: tuple = None          # (base, bytes); None: RAM and the IOMMU
     drives_back: bool = False   # the files behind Spec.drives as they ended
+
+    def ranges(self):
+        """What is dumped: {name: (base, bytes)}."""
+        if not self.dump_at:
+            return {}
+        ranges = self.dump or ((0, self.spec.memory << 20), IOMMU)
+        return {f"memory-{base:x}": (base, size) for base, size in ranges}
 
     def sizes(self):
         """Bytes of the files that come back: {name: size}."""
-        sizes = {}
-        if self.dump_at:
-            sizes["memory"] = self.dump_size or self.spec.memory << 20
+        sizes = {name: size for name, (_, size) in self.ranges().items()}
         if self.drives_back:
             sizes.update((name, os.stat(path).st_size)
                          for name, path in drive_files(self.spec).items())
@@ -66,9 +73,19 @@ class Case:
 class NestedResult(Result):
     """A Result with the files that were asked for: {name: path}.
 
-    "memory" is the dump, "drive0" the file of the first drive that has one.
+    "drive0" is the file of the first drive that has one.
     """
     files: dict = dataclasses.field(default_factory=dict)
+    ranges: dict = dataclasses.field(default_factory=dict)
+
+    def memory(self, address, size):
+        """Bytes of physical memory, where it was dumped."""
+        for name, (base, length) in self.ranges.items():
+            if base <= address and address + size <= base + length:
+                with open(self.files[name], "rb") as file:
+                    file.seek(address - base)
+                    return file.read(size)
+        raise RigError(f"{address:#x} was not dumped")
 
 
 # -- what goes in
@@ -95,6 +112,15 @@ def command(case):
             for word in words]
 
 
+def dump_commands(case):
+    """What QEMU's monitor is told, a line each."""
+    commands = [("qmp_capabilities", {}), ("stop", {})]
+    commands += [("pmemsave", {"val": base, "size": size, "filename": name})
+                 for name, (base, size) in case.ranges().items()]
+    return [json.dumps({"execute": name, "arguments": arguments})
+            for name, arguments in commands + [("cont", {})]]
+
+
 def add_bytes(archive, name, data):
     """One small file."""
     member = tarfile.TarInfo(name)
@@ -117,8 +143,8 @@ def pack(archive, name, case, work):
     add_bytes(archive, f"{name}/limit", b"%d\n" % spec.timeout)
     add_bytes(archive, f"{name}/keep", " ".join(case.sizes()).encode())
     if case.dump_at:
-        size = case.sizes()["memory"]
-        add_bytes(archive, f"{name}/dump", f"{size} {case.dump_at}\n".encode())
+        add_bytes(archive, f"{name}/dump",
+                  "\n".join([case.dump_at, *dump_commands(case), ""]).encode())
 
 
 def write_disk(path, cases):
@@ -191,7 +217,8 @@ def result_of(name, case, output, seconds, keep):
             files[file] = path
     status = status_of(case.spec, output.text(name, "status").strip(), log,
                        serial, console)
-    return NestedResult(*status, serial, log, console, seconds, files=files)
+    return NestedResult(*status, serial, log, console, seconds, files=files,
+                        ranges=case.ranges())
 
 
 class Progress:
