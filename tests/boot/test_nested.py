@@ -29,7 +29,7 @@ NOISE = 20      # exits by the host's own timers in such a run
 def edu(append="edu", hv="assign=00:05.0", **fields):
     """A run of the tiny guest."""
     return Spec(rig="nested", kernel=GUEST, append=append, hv=f"debug {hv}",
-                memory=256, timeout=60, **fields)
+                memory=128, timeout=60, **fields)
 
 
 def steady(interrupts, accesses):

@@ -7,7 +7,7 @@ serves many cases, each with the QEMU command line of the kvm rig:
     one, two = nested.run([Spec(hv="assign=00:05.0"), Spec(native=True)])
     assert one.status == 0, one.report()
 
-Cases and results travel as tar archives on a disk (tools/nested/init).
+Cases and results travel as tar archives on two disks (tools/nested/init).
 """
 import dataclasses
 import io
@@ -36,6 +36,11 @@ STREAMS_SIZE = 32 << 20     # for all that is no file of known size
 # some seconds; and there is Linux, too.
 SLOWNESS = 8
 LINUX_LIMIT = 600
+DISKS = """\
+ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15
+ata1-master: type=disk, mode=flat, path={}
+ata1-slave: type=disk, mode=flat, path={}
+"""
 IOMMU = (0xfed90000, 4096)  # q35's unit: its registers
 FILE_OPTION = re.compile(r"(?<![^,])file=([^,]+)")
 
@@ -147,17 +152,23 @@ def pack(archive, name, case, work):
                   "\n".join([case.dump_at, *dump_commands(case), ""]).encode())
 
 
-def write_disk(path, cases):
-    """The disk with the cases, large enough for the results."""
-    with open(path, "wb") as file:
+def fit(file, size):
+    """Make a file the size of a disk."""
+    file.truncate(-(-size // CYLINDER) * CYLINDER)
+
+
+def write_disks(cases_disk, results_disk, cases):
+    """The cases, and room for the results."""
+    with open(results_disk, "wb") as file:
+        fit(file, STREAMS_SIZE + sum(sum(case.sizes().values())
+                                     for case in cases.values()))
+    with open(cases_disk, "wb") as file:
         with tarfile.open(fileobj=file, mode="w",
                           format=tarfile.USTAR_FORMAT) as archive:
             for name, case in cases.items():
                 with tempfile.TemporaryDirectory() as work:
                     pack(archive, name, case, work)
-        size = max(file.tell(), STREAMS_SIZE + sum(
-            sum(case.sizes().values()) for case in cases.values()))
-        file.truncate(-(-size // CYLINDER) * CYLINDER)
+        fit(file, file.tell())
 
 
 # -- what comes out
@@ -166,7 +177,8 @@ class Output:
     """The results on the disk: a directory "results/NAME" for each case."""
 
     def __init__(self, path):
-        self.archive = tarfile.open(path, mode="r:")
+        # Between two archives there are zeros, and behind the last.
+        self.archive = tarfile.open(path, mode="r:", ignore_zeros=True)
         self.members = {}
         for member in self.archive:
             parts = member.name.split("/")
@@ -267,15 +279,15 @@ def run(cases, say=None, keep=None):
     named = {f"{number:02}": case for number, case in enumerate(cases)}
     limit = LINUX_LIMIT + SLOWNESS * sum(case.spec.timeout for case in cases)
     with tempfile.TemporaryDirectory(prefix="monocle-") as work:
-        disk = pathlib.Path(work, "disk")
-        write_disk(disk, named)
+        disks = [pathlib.Path(work, name) for name in ("cases", "results")]
+        write_disks(*disks, named)
         progress = Progress(say)
         linux = boot_machine(Spec(
             rig="bochs", native=True, kernel=str(DEMO_KERNEL),
             initrd=str(INITRD), append=APPEND, memory=MEMORY, timeout=limit,
-            bochsrc=(f"ata0-slave: type=disk, mode=flat, path={disk}",)),
+            bochsrc=DISKS.format(*disks).splitlines()),
             {"serial": progress}, say)
-        output = Output(disk)
+        output = Output(disks[1])
         if not output.members:
             raise RigError(f"nested: no case was run\n{linux.report()}")
         return [result_of(name, case, output,
