@@ -151,8 +151,9 @@ int sl_map(struct second_level *t, gpa_t gpa, hpa_t hpa, u64 size, u64 rights)
 	int err = check(gpa, size, t->width);
 
 	if (!err && rights)
-		err = rights & ~(SL_R | SL_W) ? -EINVAL
-					      : check(hpa, size, t->host_width);
+		err = (rights & ~(SL_R | SL_W))
+			      ? -EINVAL
+			      : check(hpa, size, t->host_width);
 	if (err)
 		return err;
 	err = walk(t, t->root, t->levels, &r);
