@@ -135,12 +135,25 @@ static bdf_t display(void)
 	return VTD_NO_DISPLAY;
 }
 
+/* Chipsets that need write-buffer flushes and do not say so (RWBF). */
+static bool needs_write_buffer_flush(void)
+{
+	u32 id = pci_config_read(&host.pci, BDF(0, 0, 0), PCI_VENDOR, 4);
+	u32 device = id >> 16;
+
+	/* Cantiga, Eaglelake: G4x, GM45. */
+	return (id & 0xffff) == 0x8086 &&
+	       (device == 0x2a40 || (device >= 0x2e00 && device <= 0x2e90));
+}
+
 /* Finds the IOMMUs; nothing on the machine changes yet. */
 static void find_iommu(void)
 {
 	int vector = host_irq_alloc(dma_fault_event, &host.vtd);
 	struct vtd_config config = {
 		.display = display(),
+		.write_buffer = needs_write_buffer_flush(),
+		.x2apic = rdmsr(MSR_APIC_BASE) & BIT(10),
 		.fault_vector = (u8)MAX(vector, 0),
 		.apic_id = cpuid(1, 0).ebx >> 24,
 		.dma_faults = host.options.dma_faults,
@@ -206,6 +219,23 @@ static void take_cpus(void)
 		panic("VMXON failed");
 }
 
+/* Every range that firmware calls memory, Monocle's own included. */
+static int sweep(void)
+{
+	int failures = 0;
+
+	for (unsigned i = 0; i < host.boot.memory_count; i++) {
+		const struct boot_memory *m = &host.boot.memory[i];
+
+		if (m->kind == MEMORY_AVAILABLE)
+			failures += vtd_selftest_sweep(
+				&host.vtd, &host.pci,
+				ALIGN_UP(m->base, PAGE_SIZE),
+				ALIGN_DOWN(m->base + m->size, PAGE_SIZE));
+	}
+	return failures;
+}
+
 static NORETURN void selftest(void)
 {
 	int failures;
@@ -217,6 +247,8 @@ static NORETURN void selftest(void)
 	take_interrupts();
 	take_iommu();
 	failures = vtd_selftest(&host.vtd, &host.pci);
+	if (!failures && host.options.selftest == SELFTEST_VTD_SWEEP)
+		failures = sweep();
 	if (failures)
 		end(END_GUEST_EXIT, "selftest: %d failed", failures);
 	end(END_POWER_OFF, "selftest passed");
@@ -237,7 +269,7 @@ static NORETURN void run(void)
 {
 	read_tables();
 	find_iommu();
-	if (host.options.selftest == SELFTEST_VTD)
+	if (host.options.selftest != SELFTEST_NONE)
 		selftest();
 	check();
 	take_interrupts();

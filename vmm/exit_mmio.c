@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Accesses that the EPT refuses: device registers, or nothing at all. */
+#include "arch/x86/cpu.h"
 #include "arch/x86/errno.h"
 #include "vmm/exits.h"
 #include "vmm/insn.h"
@@ -80,6 +81,9 @@ static enum exit_action carry_out(struct vcpu *v, struct insn *insn,
 	vmcs_writen(VMCS_GUEST_RIP, cpu->rip);
 	vmcs_writen(VMCS_GUEST_RSP, cpu->regs[GPR_RSP]);
 	vmcs_writen(VMCS_GUEST_RFLAGS, cpu->rflags);
+	/* A single step ends behind this instruction (SDM 27.7.3). */
+	if (cpu->rflags & RFLAGS_TF)
+		vmcs_writen(VMCS_GUEST_PENDING_DEBUG, BIT(14));
 	vmcs_write32(VMCS_GUEST_INTERRUPTIBILITY,
 		     vmcs_read32(VMCS_GUEST_INTERRUPTIBILITY) &
 			     ~(u32)(BLOCKING_STI | BLOCKING_MOV_SS));

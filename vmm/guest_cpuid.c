@@ -139,6 +139,19 @@ static void fix_8(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
 	r->eax |= 48u << 8;
 }
 
+/* The virtual APIC timer counts at the TSC's frequency: so does the crystal. */
+static void fix_15(const struct cpuid_context *ctx, u32 subleaf,
+		   struct cpuid *r)
+{
+	u64 hz = ctx->features->tsc_hz;
+
+	(void)subleaf;
+	if (!hz || hz >> 32)
+		*r = (struct cpuid){0};
+	else
+		*r = (struct cpuid){1, 1, (u32)hz, 0};
+}
+
 static const struct row basic[] = {
 	[0x0] = {ALL, ALL, ALL, ALL, NULL},
 	[0x1] = {ALL, ALL, LEAF1_ECX, LEAF1_EDX, fix_1},
@@ -148,7 +161,7 @@ static const struct row basic[] = {
 	[0x7] = {0, LEAF7_EBX, LEAF7_ECX, LEAF7_EDX, fix_7},
 	[0xb] = {0, 0, 0, 0, fix_b},
 	[0xd] = {ALL, ALL, ALL, ALL, fix_d},
-	[0x15] = {ALL, ALL, ALL, 0, NULL}, /* TSC and crystal */
+	[0x15] = {0, 0, 0, 0, fix_15},	   /* TSC and crystal */
 	[0x16] = {ALL, ALL, ALL, 0, NULL}, /* frequencies, for information */
 };
 

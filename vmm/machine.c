@@ -284,6 +284,7 @@ static int init_vm(struct machine *m)
 	memset(vm->io_bitmap, 0xff, 2 * PAGE_SIZE);
 	msr_bitmap_fill(vm->msr_bitmap);
 	guest_features_init(&vm->features, vm->vmx->xsaves);
+	vm->features.tsc_hz = m->host->tsc_hz;
 	vclock_init(&vm->clock, m->host->tsc_hz);
 	err = ept_init(&vm->ept, vm->vmx);
 	return err ? err : ept_map_list(&vm->ept, &vm->map);

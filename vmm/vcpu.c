@@ -134,7 +134,7 @@ static void write_control_registers(struct vcpu *v, const struct guest_entry *e)
 void vcpu_reset(struct vcpu *v, const struct guest_entry *e)
 {
 	memcpy(v->gpr, e->gpr, sizeof(v->gpr));
-	v->halted = false;
+	v->halted = v->asleep = false;
 	v->nmi_pending = false;
 	v->injection.info = 0;
 	write_segments(e);
@@ -207,6 +207,8 @@ static void prepare_events(struct vcpu *v)
 	bool interrupt = interrupt_waits(v);
 	u32 blocking;
 
+	if (v->lapic->init_pending) /* to the only vCPU: a reset */
+		v->vm->request = VM_RESET;
 	if (v->lapic->nmi_pending) {
 		v->lapic->nmi_pending = false;
 		v->nmi_pending = true;
@@ -266,13 +268,15 @@ static void wait_halted(struct vcpu *v)
 	}
 }
 
-static void set_activity(struct vcpu *v, bool was_halted)
+/* Each time while it waits: Bochs 2.7 saves "active" at an exit from HLT. */
+static void set_activity(struct vcpu *v)
 {
 	if (v->halted && !v->vm->vmx->activity_hlt)
 		wait_halted(v);
-	else if (v->halted != was_halted)
-		vmcs_write32(VMCS_GUEST_ACTIVITY,
-			     v->halted ? ACTIVITY_HLT : ACTIVITY_ACTIVE);
+	else if (v->halted || v->asleep)
+		vmcs_write32(VMCS_GUEST_ACTIVITY, (v->asleep = v->halted)
+							  ? ACTIVITY_HLT
+							  : ACTIVITY_ACTIVE);
 }
 
 /*
@@ -354,13 +358,12 @@ void vcpu_run(struct vcpu *v)
 	bool exited = false;
 
 	while (vm->request == VM_RUN) {
-		bool was_halted = v->halted;
 		int fail;
 
 		if (now >= vm->clock.next)
 			vclock_run(&vm->clock, now);
 		prepare_events(v);
-		set_activity(v, was_halted);
+		set_activity(v);
 		arm_preemption_timer(v, now);
 		if (exited)
 			stats_exit(&v->stats, v->reason, rdtsc() - now);
