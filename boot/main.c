@@ -57,6 +57,9 @@ static void read_boot_information(u32 magic, u32 info, u32 image)
 		refuse();
 	}
 	err = options_parse(&host.options, b->cmdline);
+	/* Not even "quiet" hides what is wrong with the options. */
+	if (err || host.options.help)
+		host.options.quiet = false;
 	log_start(host.options.sinks,
 		  host.options.quiet   ? LOG_ERROR
 		  : host.options.debug ? LOG_DEBUG
