@@ -51,8 +51,14 @@ static void read_boot_information(u32 magic, u32 info, u32 image)
 
 	b->image = image;
 	b->image_size = (u64)(image_end - image_start);
+	if (magic != MULTIBOOT2_MAGIC) {
+		log_start(LOG_COM1 | LOG_E9, LOG_INFO, &b->fb);
+		log_error("not started by a multiboot2 loader; use GRUB's "
+			  "multiboot2 command");
+		refuse();
+	}
 	err = multiboot2_parse(b, info);
-	if (magic != MULTIBOOT2_MAGIC || err) {
+	if (err) {
 		log_start(LOG_COM1 | LOG_E9, LOG_INFO, &b->fb);
 		refuse();
 	}
@@ -102,7 +108,10 @@ static void read_tables(void)
 	acpi_madt_init(&host.madt, &host.acpi);
 	acpi_power_init(&host.power, &host.acpi);
 	if (!acpi_mcfg_init(&mcfg, &host.acpi)) {
-		host.pci.ecam = mcfg.base;
+		u64 size = (mcfg.last_bus + 1ull) * MIB;
+
+		/* Where it cannot be mapped, mechanism #1 has to do. */
+		host.pci.ecam = mmio_map(mcfg.base, size) ? mcfg.base : 0;
 		host.pci.ecam_last_bus = mcfg.last_bus;
 	}
 	machine_power_off = power_off;

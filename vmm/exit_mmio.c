@@ -35,8 +35,10 @@ static int translate(struct vcpu *v, gva_t gva, bool write, gpa_t *gpa)
 	err = guest_walk(&pg, gva, write ? GUEST_WRITE : GUEST_READ, &t);
 	if (err == -EFAULT)
 		vcpu_inject_page_fault(v, t.gva, t.error_code);
+	else if (err == -ERANGE)
+		vcpu_inject(v, VECTOR_GP, true, 0);
 	*gpa = t.gpa;
-	return err;
+	return err == -ERANGE ? -EFAULT : err;
 }
 
 static int access(struct vcpu *v, gva_t gva, unsigned size, bool write,

@@ -33,7 +33,7 @@ struct guest_features {
 	u64 xss_allowed;
 	u64 tsc_hz;
 	u8 physical_bits;
-	bool xsaves;
+	u32 cpu2; /* secondary controls in force */
 };
 
 struct vm {

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+# The bootable image, the run on a rig, the suites of tests.
+PYTEST := $(PYTHON) -m pytest -q
+
+.PHONY: iso lint
+iso: $(B)/monocle.iso
+all: $(B)/monocle.iso
+
+$(B)/monocle.iso: $(B)/monocle.elf $(DEMO) boot/grub.cfg tools/mkiso
+	$(say) ISO $@
+	$(Q)tools/mkiso $@ boot/grub/grub.cfg=boot/grub.cfg \
+		boot/monocle.elf=$(B)/monocle.elf \
+		boot/vmlinuz-demo=$(GUEST)/vmlinuz-demo \
+		boot/initrd.img=$(GUEST)/initrd-drm.img
+
+run: $(B)/monocle.iso
+	$(Q)tools/boot --interactive
+
+C_FILES := $(sort $(wildcard $(ROOMS:%=%/*.[ch]) tests/guests/*.[ch] \
+	tests/unit/*.[ch] tools/*/*.[ch]))
+lint:
+	$(say) FORMAT "$(words $(C_FILES)) files"
+	$(Q)clang-format --dry-run -Werror $(C_FILES)
+	$(say) CPPCHECK "$(words $(SRC_C)) files"
+	$(Q)cppcheck --quiet --std=c11 --platform=unix64 -I. \
+		--enable=warning,portability --error-exitcode=1 \
+		--inline-suppr $(SRC_C)
+
+test: lint $(B)/monocle.iso
+	$(Q)$(PYTEST) -m 'not long'
+
+test-long: lint $(B)/monocle.iso
+	$(Q)$(PYTEST)
