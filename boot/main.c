@@ -176,13 +176,17 @@ static void find_iommu(void)
 		log_warn("iommu=off: nothing is assigned that does DMA");
 		return;
 	}
+	if (!acpi_find(&host.acpi, "DMAR", 0)) {
+		log_warn("no IOMMU (no DMAR table; switch VT-d on in the "
+			 "firmware's setup): nothing is assigned that does "
+			 "DMA");
+		return;
+	}
 	err = vtd_init(&host.vtd, &host.acpi, &host.pci, &config);
 	if (err && err != -ENODEV)
 		refuse();
 	host.has_vtd = !err;
-	if (err)
-		log_warn("no IOMMU: nothing is assigned that does DMA");
-	else
+	if (!err)
 		vtd_log(&host.vtd);
 }
 

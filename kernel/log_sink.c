@@ -81,6 +81,11 @@ void log_take_screen(void)
 	state.sinks |= LOG_SCREEN;
 }
 
+bool log_goes_to(unsigned sink)
+{
+	return state.sinks & sink;
+}
+
 void log_drain(void)
 {
 	if (state.sinks & LOG_COM2)

@@ -363,6 +363,8 @@ void vcpu_run(struct vcpu *v)
 		if (now >= vm->clock.next)
 			vclock_run(&vm->clock, now);
 		prepare_events(v);
+		if (vm->request != VM_RUN) /* by an INIT */
+			break;
 		set_activity(v);
 		arm_preemption_timer(v, now);
 		if (exited)

@@ -17,7 +17,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tools" / "demo")]
 import initrd  # noqa: E402
 import repack  # noqa: E402
 import rigs  # noqa: E402
-from rigs import choose, iso, qemu, result, spec, terminal  # noqa: E402
+from rigs import choose, iso, machine, qemu, result, spec, terminal  # noqa: E402
 
 STANDIN = pathlib.Path(__file__).with_name("rigs") / "standin.asm"
 BOTH = pytest.mark.parametrize("rig", ["tcg", "bochs"])
@@ -219,6 +219,17 @@ def test_kernels_are_told_apart(tmp_path):
     file.write_bytes(other)
     with pytest.raises(rigs.RigError, match="neither"):
         iso.native_commands(file, None, "")
+
+
+def test_a_guest_cannot_feign_the_end():
+    rig = machine.Machine(rigs.Spec(rig="tcg"))
+    rig._feed("serial", b"monocle: end: 0 all is well\n")
+    assert rig.ended is None
+    rig._feed("log", b"monocle: end: 3 guest")
+    assert rig.ended is None
+    rig._feed("log", b" stopped\n")
+    assert rig.ended == (3, "guest stopped")
+    rig.close()
 
 
 @pytest.mark.parametrize("log, end", [
