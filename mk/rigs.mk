@@ -31,3 +31,8 @@ test: lint $(B)/monocle.iso
 
 test-long: lint $(B)/monocle.iso
 	$(Q)$(PYTEST)
+
+.PHONY: screenshot
+screenshot: $(B)/monocle.iso
+	$(say) PICTURE docs/screenshot.png
+	$(Q)$(PYTHON) tests/bench/screenshot.py docs/screenshot.png
