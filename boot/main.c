@@ -50,7 +50,7 @@ static void read_boot_information(u32 magic, u32 info, u32 image)
 	int err;
 
 	b->image = image;
-	b->image_size = (u64)(image_end - image_start);
+	b->image_size = (u64)image_end - (u64)image_start;
 	if (magic != MULTIBOOT2_MAGIC) {
 		log_start(LOG_COM1 | LOG_E9, LOG_INFO, &b->fb);
 		log_error("not started by a multiboot2 loader; use GRUB's "

@@ -25,6 +25,12 @@ lint:
 	$(Q)cppcheck --quiet --std=c11 --platform=unix64 -I. \
 		--enable=warning,portability --error-exitcode=1 \
 		--inline-suppr $(SRC_C)
+	$(say) TIDY "$(words $(SRC_C)) files"
+	$(Q)mkdir -p $(B)
+	$(Q)printf '%s\n' $(SRC_C) | xargs -P 2 -n 6 sh -c 'clang-tidy \
+		--quiet "$$@" -- -std=c17 -I. -ffreestanding \
+		-mgeneral-regs-only' tidy >$(B)/tidy.log 2>&1 || \
+		{ grep -A3 'error:' $(B)/tidy.log >&2; exit 1; }
 
 test: lint $(B)/monocle.iso
 	$(Q)$(PYTEST) -m 'not long'

@@ -14,10 +14,10 @@ struct range {
 	u64 rights; /* 0: unmap */
 };
 
-/* Bytes that an entry of the level spans */
+/* Bytes that an entry of the level (1-5) spans */
 static u64 span(unsigned level)
 {
-	return PAGE_SIZE << 9 * (level - 1);
+	return PAGE_SIZE << 9 * ((level - 1) & 7);
 }
 
 static unsigned index(gpa_t gpa, unsigned level)
