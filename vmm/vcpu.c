@@ -201,46 +201,48 @@ static bool interrupts_open(u32 blocking)
 	return !blocking && (vmcs_readn(VMCS_GUEST_RFLAGS) & RFLAGS_IF);
 }
 
-/* Wakes a halted vCPU and hands it at most one event. */
-static void prepare_events(struct vcpu *v)
+/* What other devices and CPUs have left in the local APIC. */
+static void take_signals(struct vcpu *v)
 {
-	bool interrupt = interrupt_waits(v);
-	u32 blocking;
-
 	if (v->lapic->init_pending) /* to the only vCPU: a reset */
 		v->vm->request = VM_RESET;
 	if (v->lapic->nmi_pending) {
 		v->lapic->nmi_pending = false;
 		v->nmi_pending = true;
 	}
+}
+
+/* An NMI or an interrupt, if the guest can take it now. */
+static void deliver(struct vcpu *v, bool interrupt)
+{
+	u32 blocking = vmcs_read32(VMCS_GUEST_INTERRUPTIBILITY);
+	struct injection event = {(u32)INTERRUPTION_VALID, 0, 0};
+
+	if (v->nmi_pending && !(blocking & ~(u32)BLOCKING_SMI)) {
+		v->nmi_pending = false;
+		event.info |= VECTOR_NMI | INTERRUPTION_NMI;
+	} else if (interrupt && interrupts_open(blocking & (BLOCKING_STI |
+							    BLOCKING_MOV_SS))) {
+		event.info |= take_interrupt(v);
+	} else {
+		return;
+	}
+	inject_now(&event);
+	v->halted = false;
+}
+
+/* Wakes a halted vCPU and hands it at most one event. */
+static void prepare_events(struct vcpu *v)
+{
+	bool interrupt = interrupt_waits(v);
+
+	take_signals(v);
 	if (v->injection.info) {
 		inject_now(&v->injection);
 		v->injection.info = 0;
-		set_window(v, CPU_INTERRUPT_WINDOW, interrupt);
-		set_window(v, CPU_NMI_WINDOW, v->nmi_pending);
 		v->halted = false;
-		return;
-	}
-	if (!interrupt && !v->nmi_pending) {
-		set_window(v, CPU_INTERRUPT_WINDOW | CPU_NMI_WINDOW, false);
-		return;
-	}
-	blocking = vmcs_read32(VMCS_GUEST_INTERRUPTIBILITY);
-	if (v->nmi_pending && !(blocking & ~(u32)BLOCKING_SMI)) {
-		struct injection nmi = {VECTOR_NMI | INTERRUPTION_NMI |
-						(u32)INTERRUPTION_VALID,
-					0, 0};
-
-		inject_now(&nmi);
-		v->nmi_pending = false;
-		v->halted = false;
-	} else if (interrupt && interrupts_open(blocking & (BLOCKING_STI |
-							    BLOCKING_MOV_SS))) {
-		struct injection irq = {
-			take_interrupt(v) | (u32)INTERRUPTION_VALID, 0, 0};
-
-		inject_now(&irq);
-		v->halted = false;
+	} else if (interrupt || v->nmi_pending) {
+		deliver(v, interrupt);
 		interrupt = interrupt_waits(v);
 	}
 	set_window(v, CPU_INTERRUPT_WINDOW, interrupt && !v->halted);
