@@ -50,13 +50,22 @@ static void read_boot_information(u32 magic, u32 info, u32 image)
 	int err;
 
 	b->image = image;
-	b->image_size = (u64)(image_end - image_start);
+	b->image_size = (u64)image_end - (u64)image_start;
+	if (magic != MULTIBOOT2_MAGIC) {
+		log_start(LOG_COM1 | LOG_E9, LOG_INFO, &b->fb);
+		log_error("not started by a multiboot2 loader; use GRUB's "
+			  "multiboot2 command");
+		refuse();
+	}
 	err = multiboot2_parse(b, info);
-	if (magic != MULTIBOOT2_MAGIC || err) {
+	if (err) {
 		log_start(LOG_COM1 | LOG_E9, LOG_INFO, &b->fb);
 		refuse();
 	}
 	err = options_parse(&host.options, b->cmdline);
+	/* Not even "quiet" hides what is wrong with the options. */
+	if (err || host.options.help)
+		host.options.quiet = false;
 	log_start(host.options.sinks,
 		  host.options.quiet   ? LOG_ERROR
 		  : host.options.debug ? LOG_DEBUG
@@ -99,7 +108,10 @@ static void read_tables(void)
 	acpi_madt_init(&host.madt, &host.acpi);
 	acpi_power_init(&host.power, &host.acpi);
 	if (!acpi_mcfg_init(&mcfg, &host.acpi)) {
-		host.pci.ecam = mcfg.base;
+		u64 size = (mcfg.last_bus + 1ull) * MIB;
+
+		/* Where it cannot be mapped, mechanism #1 has to do. */
+		host.pci.ecam = mmio_map(mcfg.base, size) ? mcfg.base : 0;
 		host.pci.ecam_last_bus = mcfg.last_bus;
 	}
 	machine_power_off = power_off;
@@ -135,12 +147,25 @@ static bdf_t display(void)
 	return VTD_NO_DISPLAY;
 }
 
+/* Chipsets that need write-buffer flushes and do not say so (RWBF). */
+static bool needs_write_buffer_flush(void)
+{
+	u32 id = pci_config_read(&host.pci, BDF(0, 0, 0), PCI_VENDOR, 4);
+	u32 device = id >> 16;
+
+	/* Cantiga, Eaglelake: G4x, GM45. */
+	return (id & 0xffff) == 0x8086 &&
+	       (device == 0x2a40 || (device >= 0x2e00 && device <= 0x2e90));
+}
+
 /* Finds the IOMMUs; nothing on the machine changes yet. */
 static void find_iommu(void)
 {
 	int vector = host_irq_alloc(dma_fault_event, &host.vtd);
 	struct vtd_config config = {
 		.display = display(),
+		.write_buffer = needs_write_buffer_flush(),
+		.x2apic = rdmsr(MSR_APIC_BASE) & BIT(10),
 		.fault_vector = (u8)MAX(vector, 0),
 		.apic_id = cpuid(1, 0).ebx >> 24,
 		.dma_faults = host.options.dma_faults,
@@ -151,13 +176,17 @@ static void find_iommu(void)
 		log_warn("iommu=off: nothing is assigned that does DMA");
 		return;
 	}
+	if (!acpi_find(&host.acpi, "DMAR", 0)) {
+		log_warn("no IOMMU (no DMAR table; switch VT-d on in the "
+			 "firmware's setup): nothing is assigned that does "
+			 "DMA");
+		return;
+	}
 	err = vtd_init(&host.vtd, &host.acpi, &host.pci, &config);
 	if (err && err != -ENODEV)
 		refuse();
 	host.has_vtd = !err;
-	if (err)
-		log_warn("no IOMMU: nothing is assigned that does DMA");
-	else
+	if (!err)
 		vtd_log(&host.vtd);
 }
 
@@ -206,6 +235,23 @@ static void take_cpus(void)
 		panic("VMXON failed");
 }
 
+/* Every range that firmware calls memory, Monocle's own included. */
+static int sweep(void)
+{
+	int failures = 0;
+
+	for (unsigned i = 0; i < host.boot.memory_count; i++) {
+		const struct boot_memory *m = &host.boot.memory[i];
+
+		if (m->kind == MEMORY_AVAILABLE)
+			failures += vtd_selftest_sweep(
+				&host.vtd, &host.pci,
+				ALIGN_UP(m->base, PAGE_SIZE),
+				ALIGN_DOWN(m->base + m->size, PAGE_SIZE));
+	}
+	return failures;
+}
+
 static NORETURN void selftest(void)
 {
 	int failures;
@@ -217,6 +263,8 @@ static NORETURN void selftest(void)
 	take_interrupts();
 	take_iommu();
 	failures = vtd_selftest(&host.vtd, &host.pci);
+	if (!failures && host.options.selftest == SELFTEST_VTD_SWEEP)
+		failures = sweep();
 	if (failures)
 		end(END_GUEST_EXIT, "selftest: %d failed", failures);
 	end(END_POWER_OFF, "selftest passed");
@@ -237,7 +285,7 @@ static NORETURN void run(void)
 {
 	read_tables();
 	find_iommu();
-	if (host.options.selftest == SELFTEST_VTD)
+	if (host.options.selftest != SELFTEST_NONE)
 		selftest();
 	check();
 	take_interrupts();

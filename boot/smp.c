@@ -56,7 +56,7 @@ static bool park(u32 index, u32 apic_id, hpa_t page, u64 hz)
 
 	if (!cpu)
 		return false;
-	p = phys_to_virt(page + (hpa_t)(ap_parameters - ap_trampoline));
+	p = phys_to_virt(page + ((u64)ap_parameters - (u64)ap_trampoline));
 	*p = (struct ap_parameters){host_cr3(), (u64)cpu->stack, (u64)cpu,
 				    (u64)ap_main};
 	return start(apic_id, page, cpu, hz);
@@ -72,7 +72,7 @@ void smp_park_others(const struct acpi_madt *madt, u64 tsc_hz)
 		return;
 	}
 	memcpy(phys_to_virt(page), ap_trampoline,
-	       (size_t)(ap_trampoline_end - ap_trampoline));
+	       (u64)ap_trampoline_end - (u64)ap_trampoline);
 	for (unsigned i = 0; i < madt->cpu_count; i++) {
 		u32 id = madt->cpus[i];
 

@@ -304,7 +304,7 @@ static bool aml_package(struct aml *aml)
 			return false;
 		length |= (u32)byte << (4 + 8 * i);
 	}
-	if (length > (u64)(aml->end - start) || length < (u64)(aml->at - start))
+	if (length > (u64)(aml->end - start))
 		return false;
 	aml->end = start + length;
 	return true;

@@ -100,56 +100,57 @@ static void put_signed(struct output *out, const struct spec *s, s64 value)
 		put_number(out, s, (u64)value, 10, "");
 }
 
+/* One conversion, p behind its '%'; returns its last character. */
+static const char *put_conversion(struct output *out, const char *p, va_list ap)
+{
+	struct spec s = {.precision = -1};
+
+	p = parse_flags(p, &s);
+	p = parse_number(p, &s.width, ap);
+	if (*p == '.')
+		p = parse_number(p + 1, &s.precision, ap);
+	for (; *p == 'l' || *p == 'z'; p++)
+		s.size = 1;
+	switch (*p) {
+	case 'c':
+		put(out, (char)va_arg(ap, int));
+		break;
+	case 's':
+		put_text(out, &s, va_arg(ap, const char *));
+		break;
+	case 'd':
+	case 'i':
+		put_signed(out, &s, s.size ? va_arg(ap, s64) : va_arg(ap, int));
+		break;
+	case 'p':
+		put_number(out, &s, (u64)va_arg(ap, void *), 16, "0x");
+		break;
+	case 'u':
+	case 'x':
+		put_number(out, &s,
+			   s.size ? va_arg(ap, u64) : va_arg(ap, unsigned),
+			   *p == 'x' ? 16 : 10, s.alternate ? "0x" : "");
+		break;
+	case '\0':
+		return p - 1;
+	default:
+		put(out, *p);
+	}
+	return p;
+}
+
 int vformat(char *buf, size_t size, const char *fmt, va_list args)
 {
 	struct output out = {buf, size, 0};
 	va_list ap;
 
-	/* A copy: an array type cannot be passed on by address portably. */
+	/* A copy, which the functions below advance: it is an array here. */
 	va_copy(ap, args);
 	for (const char *p = fmt; *p; p++) {
-		struct spec s = {.precision = -1};
-		u64 value;
-
-		if (*p != '%') {
+		if (*p == '%')
+			p = put_conversion(&out, p + 1, ap);
+		else
 			put(&out, *p);
-			continue;
-		}
-		p = parse_flags(p + 1, &s);
-		p = parse_number(p, &s.width, ap);
-		if (*p == '.')
-			p = parse_number(p + 1, &s.precision, ap);
-		for (; *p == 'l' || *p == 'z'; p++)
-			s.size = 1;
-		switch (*p) {
-		case 'c':
-			put(&out, (char)va_arg(ap, int));
-			break;
-		case 's':
-			put_text(&out, &s, va_arg(ap, const char *));
-			break;
-		case 'd':
-		case 'i':
-			put_signed(&out, &s,
-				   s.size ? va_arg(ap, s64) : va_arg(ap, int));
-			break;
-		case 'p':
-			s.alternate = true;
-			value = (u64)va_arg(ap, void *);
-			put_number(&out, &s, value, 16, "0x");
-			break;
-		case 'u':
-		case 'x':
-			value = s.size ? va_arg(ap, u64) : va_arg(ap, unsigned);
-			put_number(&out, &s, value, *p == 'x' ? 16 : 10,
-				   s.alternate ? "0x" : "");
-			break;
-		case '\0':
-			p--;
-			break;
-		default:
-			put(&out, *p);
-		}
 	}
 	va_end(ap);
 	if (size)

@@ -11,7 +11,7 @@ static struct {
 	enum log_level level;
 	u64 end; /* bytes ever written */
 	char ring[LOG_RING];
-} log;
+} state;
 
 static void emit_e9(const char *text, size_t length)
 {
@@ -21,21 +21,21 @@ static void emit_e9(const char *text, size_t length)
 
 static void emit_to_sinks(const char *text, size_t length)
 {
-	if (log.sinks & LOG_E9)
+	if (state.sinks & LOG_E9)
 		emit_e9(text, length);
-	if (log.sinks & LOG_COM1)
+	if (state.sinks & LOG_COM1)
 		serial_write_text(COM1, text, length);
-	if (log.sinks & LOG_COM2)
+	if (state.sinks & LOG_COM2)
 		serial_write_text(COM2, text, length);
-	if (log.sinks & LOG_SCREEN)
+	if (state.sinks & LOG_SCREEN)
 		screen_write(text, length);
 }
 
 void log_emit(enum log_level level, const char *line, size_t length)
 {
 	for (size_t i = 0; i < length; i++)
-		log.ring[log.end++ % LOG_RING] = line[i];
-	if (log.sinks && level <= log.level)
+		state.ring[state.end++ % LOG_RING] = line[i];
+	if (state.sinks && level <= state.level)
 		emit_to_sinks(line, length);
 }
 
@@ -43,10 +43,10 @@ size_t log_read(u64 *from, char *buf, size_t size)
 {
 	size_t n = 0;
 
-	if (log.end > LOG_RING && *from < log.end - LOG_RING)
-		*from = log.end - LOG_RING;
-	while (n < size && *from < log.end)
-		buf[n++] = log.ring[(*from)++ % LOG_RING];
+	if (state.end > LOG_RING && *from < state.end - LOG_RING)
+		*from = state.end - LOG_RING;
+	while (n < size && *from < state.end)
+		buf[n++] = state.ring[(*from)++ % LOG_RING];
 	return n;
 }
 
@@ -63,8 +63,8 @@ void log_start(unsigned sinks, enum log_level level,
 		sinks &= ~(unsigned)LOG_COM1;
 	if ((sinks & LOG_COM2) && !serial_init(COM2))
 		sinks &= ~(unsigned)LOG_COM2;
-	log.sinks = sinks;
-	log.level = level;
+	state.sinks = sinks;
+	state.level = level;
 	if (level < LOG_INFO)
 		return;
 	while ((n = log_read(&from, part, sizeof(part))) > 0)
@@ -73,17 +73,22 @@ void log_start(unsigned sinks, enum log_level level,
 
 void log_leave_screen(void)
 {
-	log.sinks &= ~(unsigned)LOG_SCREEN;
+	state.sinks &= ~(unsigned)LOG_SCREEN;
 }
 
 void log_take_screen(void)
 {
-	log.sinks |= LOG_SCREEN;
+	state.sinks |= LOG_SCREEN;
+}
+
+bool log_goes_to(unsigned sink)
+{
+	return state.sinks & sink;
 }
 
 void log_drain(void)
 {
-	if (log.sinks & LOG_COM2)
+	if (state.sinks & LOG_COM2)
 		serial_drain(COM2);
 	serial_drain(COM1);
 }

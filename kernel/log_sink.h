@@ -28,6 +28,8 @@ void log_start(unsigned sinks, enum log_level level,
 void log_leave_screen(void);
 /* A panic takes it back. */
 void log_take_screen(void);
+/* Whether that sink (enum log_sink) is in use. */
+bool log_goes_to(unsigned sink);
 /* One whole line with its newline. */
 void log_emit(enum log_level level, const char *line, size_t length);
 /*

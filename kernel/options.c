@@ -61,7 +61,7 @@ static const struct option table[] = {
 	{"selftest",
 	 CHOICE,
 	 AT(selftest),
-	 {"none", "vtd"},
+	 {"none", "vtd", "vtd-sweep"},
 	 "test a part of Monocle with no guest, then end"},
 	{"help", FLAG, AT(help), {0}, "list the options and end"},
 };

@@ -11,7 +11,7 @@
 
 enum ram_mode { RAM_RELOCATED, RAM_IDENTITY };
 enum iommu_mode { IOMMU_STRICT, IOMMU_OFF };
-enum selftest { SELFTEST_NONE, SELFTEST_VTD };
+enum selftest { SELFTEST_NONE, SELFTEST_VTD, SELFTEST_VTD_SWEEP };
 
 #define ASSIGN_WORDS 8
 

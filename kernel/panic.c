@@ -10,10 +10,15 @@ void (*machine_power_off)(void);
 
 static NORETURN void finish(enum end_status status, const char *text)
 {
+	log_drain();
 	log_write(LOG_END, "end: %u %s", status, text);
 	log_drain();
-	/* A refusal is for somebody to read: the machine stays on. */
-	if (machine_power_off && status != END_REFUSED && status != END_PANIC)
+	/*
+	 * A refusal is for somebody to read: the machine stays on. And who
+	 * reads port 0xE9 ends the emulator when it has looked at the screen.
+	 */
+	if (machine_power_off && status != END_REFUSED && status != END_PANIC &&
+	    !log_goes_to(LOG_E9))
 		machine_power_off();
 	cpu_stop();
 }

@@ -3,6 +3,7 @@
 
 #include "arch/x86/cpu.h"
 #include "arch/x86/io.h"
+#include "kernel/log.h"
 
 enum {
 	PIT_HZ = 1193182,
@@ -36,15 +37,27 @@ static u64 measure(void)
 	return ticks < 10000 ? 0 : ticks * 20;
 }
 
-u64 tsc_frequency(void)
+static u64 stated(void)
 {
 	struct cpuid r = {0, 0, 0, 0};
 
 	if (cpuid(0, 0).eax >= 0x15)
 		r = cpuid(0x15, 0);
-	if (r.eax && r.ebx && r.ecx)
-		return (u64)r.ecx * r.ebx / r.eax;
-	return measure();
+	return r.eax && r.ebx ? (u64)r.ecx * r.ebx / r.eax : 0;
+}
+
+/* CPUID is exact where it is true; below a hypervisor it need not be. */
+u64 tsc_frequency(void)
+{
+	u64 exact = stated(), measured = measure();
+	u64 off = exact > measured ? exact - measured : measured - exact;
+
+	if (!measured || (exact && off < exact / 50))
+		return exact;
+	if (exact)
+		log_warn("CPUID 0x15 states a TSC of %lu Hz, measured are %lu",
+			 exact, measured);
+	return measured;
 }
 
 void delay_us(u64 tsc_hz, u64 us)

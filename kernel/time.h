@@ -6,8 +6,8 @@
 #include "arch/x86/types.h"
 
 /*
- * Ticks per second: CPUID leaf 0x15 where it tells, else measured against
- * the PIT's channel 2 (50 ms, bounded). 0: neither answers.
+ * Ticks per second: CPUID leaf 0x15 where it agrees with, else what is
+ * measured by, the PIT's channel 2 (50 ms, bounded). 0: neither answers.
  */
 u64 tsc_frequency(void);
 /* Busy-waits. */

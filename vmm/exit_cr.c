@@ -2,6 +2,7 @@
 /* Control registers and XCR0: SDM 2.5, 2.6, 26.1.3. */
 #include "arch/x86/cpu.h"
 #include "arch/x86/errno.h"
+#include "arch/x86/vmx/vmx.h"
 #include "vmm/exits.h"
 
 #define CR0_KNOWN                                                             \
@@ -55,24 +56,41 @@ static int switch_paging(struct vcpu *v, u64 cr0)
 			return -EFAULT;
 		efer |= EFER_LMA;
 		entry |= ENTRY_IA32E;
-	} else if ((cr4 & CR4_PAE) && load_pdptes(v)) {
-		return -EFAULT;
 	}
 	vmcs_write64(VMCS_GUEST_EFER, efer);
 	vmcs_write32(VMCS_ENTRY_CONTROLS, entry);
 	return 0;
 }
 
+/* What the instruction would have dropped: SDM 4.10.4.1. */
+static void flush(const struct vcpu *v)
+{
+	/* Combined mappings of every VPID: SDM 29.4.3.1. */
+	vmx_invept(v->vm->vmx, v->vm->ept.eptp);
+}
+
+static bool pae_paging(u64 cr0, u64 cr4)
+{
+	return (cr0 & CR0_PG) && (cr4 & CR4_PAE) &&
+	       !(vmcs_read64(VMCS_GUEST_EFER) & EFER_LMA);
+}
+
 static enum exit_action set_cr0(struct vcpu *v, u64 cr0)
 {
-	u64 old = guest_cr0();
+	const u64 pdpte_bits = CR0_PG | CR0_CD | CR0_NW;
+	u64 change = cr0 ^ guest_cr0();
 
 	if (cr0 >> 32 || ((cr0 & CR0_PG) && !(cr0 & CR0_PE)) ||
 	    ((cr0 & CR0_NW) && !(cr0 & CR0_CD)))
 		return EXIT_GP;
 	cr0 = (cr0 & CR0_KNOWN) | CR0_ET;
-	if (((cr0 ^ old) & CR0_PG) && switch_paging(v, cr0))
+	if ((change & CR0_PG) && switch_paging(v, cr0))
 		return EXIT_GP;
+	if ((change & pdpte_bits) &&
+	    pae_paging(cr0, vmcs_readn(VMCS_GUEST_CR4)) && load_pdptes(v))
+		return EXIT_GP;
+	if (change & CR0_PG)
+		flush(v);
 	vmcs_writen(VMCS_CR0_SHADOW, cr0);
 	vmcs_writen(VMCS_GUEST_CR0, (cr0 & ~CR0_VIRTUAL) | CR0_NE);
 	return EXIT_SKIP;
@@ -84,15 +102,17 @@ static enum exit_action set_cr4(struct vcpu *v, u64 cr4)
 	u64 old = vmcs_readn(VMCS_GUEST_CR4);
 	u64 efer = vmcs_read64(VMCS_GUEST_EFER);
 	bool lma = efer & EFER_LMA;
-	bool pae = (guest_cr0() & CR0_PG) && (cr4 & CR4_PAE) && !lma;
 
 	if ((cr4 & ~v->vm->features.cr4_allowed) || (lma && !(cr4 & CR4_PAE)))
 		return EXIT_GP;
 	if ((cr4 & CR4_PCIDE) && !(old & CR4_PCIDE) &&
 	    (!lma || (vmcs_readn(VMCS_GUEST_CR3) & PAGE_MASK)))
 		return EXIT_GP;
-	if (pae && ((cr4 ^ old) & pdpte_bits) && load_pdptes(v))
+	if (((cr4 ^ old) & pdpte_bits) && pae_paging(guest_cr0(), cr4) &&
+	    load_pdptes(v))
 		return EXIT_GP;
+	if ((cr4 ^ old) & (pdpte_bits | CR4_PCIDE))
+		flush(v);
 	vmcs_writen(VMCS_CR4_SHADOW, cr4);
 	vmcs_writen(VMCS_GUEST_CR4, cr4 | v->vm->vmx->cr4_fixed0);
 	return EXIT_SKIP;

@@ -52,18 +52,11 @@ static int one_element(struct vcpu *v, const struct io_exit *io, gva_t gva)
 		.addr = io->port, .size = io->size, .write = !io->in};
 	int err;
 
-	if (!io->in) {
-		err = vcpu_read_linear(v, gva, &a.value, io->size, GUEST_READ);
-		if (err)
-			return err;
-	} else {
-		/* The page must take the data before the device gives it. */
-		err = vcpu_read_linear(v, gva, &a.value, io->size, GUEST_READ);
-		if (!err)
-			err = vcpu_write_linear(v, gva, &a.value, io->size);
-		if (err)
-			return err;
-	}
+	/* A page must take the data before the device gives it. */
+	err = vcpu_read_linear(v, gva, &a.value, io->size,
+			       io->in ? GUEST_WRITE : GUEST_READ);
+	if (err)
+		return err;
 	bus_dispatch(&v->vm->bus, BUS_PORT, &a);
 	return io->in ? vcpu_write_linear(v, gva, &a.value, io->size) : 0;
 }
@@ -72,20 +65,21 @@ static enum exit_action string_io(struct vcpu *v, const struct io_exit *io)
 {
 	u64 mask = address_mask();
 	u64 delta = io->size;
-	gva_t gva = vmcs_readn(VMCS_GUEST_LINEAR);
 	unsigned reg = io->in ? GPR_RDI : GPR_RSI;
+	gva_t base = vmcs_readn(VMCS_GUEST_LINEAR) - (v->gpr[reg] & mask);
 
 	if (vmcs_readn(VMCS_GUEST_RFLAGS) & RFLAGS_DF)
 		delta = -delta;
 	for (unsigned i = 0; i < STRING_BURST; i++) {
+		gva_t gva;
 		int err;
 
 		if (io->rep && !(v->gpr[GPR_RCX] & mask))
 			return EXIT_SKIP;
-		err = one_element(v, io, gva);
+		gva = base + (v->gpr[reg] & mask);
+		err = one_element(v, io, vcpu_long_mode() ? gva : (u32)gva);
 		if (err)
 			return err == -EFAULT ? EXIT_RESUME : EXIT_STOP;
-		gva += delta;
 		step(v, reg, mask, delta);
 		if (!io->rep)
 			return EXIT_SKIP;

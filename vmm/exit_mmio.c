@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Accesses that the EPT refuses: device registers, or nothing at all. */
+#include "arch/x86/cpu.h"
 #include "arch/x86/errno.h"
 #include "vmm/exits.h"
 #include "vmm/insn.h"
@@ -34,8 +35,10 @@ static int translate(struct vcpu *v, gva_t gva, bool write, gpa_t *gpa)
 	err = guest_walk(&pg, gva, write ? GUEST_WRITE : GUEST_READ, &t);
 	if (err == -EFAULT)
 		vcpu_inject_page_fault(v, t.gva, t.error_code);
+	else if (err == -ERANGE)
+		vcpu_inject(v, VECTOR_GP, true, 0);
 	*gpa = t.gpa;
-	return err;
+	return err == -ERANGE ? -EFAULT : err;
 }
 
 static int access(struct vcpu *v, gva_t gva, unsigned size, bool write,
@@ -80,6 +83,9 @@ static enum exit_action carry_out(struct vcpu *v, struct insn *insn,
 	vmcs_writen(VMCS_GUEST_RIP, cpu->rip);
 	vmcs_writen(VMCS_GUEST_RSP, cpu->regs[GPR_RSP]);
 	vmcs_writen(VMCS_GUEST_RFLAGS, cpu->rflags);
+	/* A single step ends behind this instruction (SDM 27.7.3). */
+	if (cpu->rflags & RFLAGS_TF)
+		vmcs_writen(VMCS_GUEST_PENDING_DEBUG, BIT(14));
 	vmcs_write32(VMCS_GUEST_INTERRUPTIBILITY,
 		     vmcs_read32(VMCS_GUEST_INTERRUPTIBILITY) &
 			     ~(u32)(BLOCKING_STI | BLOCKING_MOV_SS));

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmm/guest_cpuid.h"
 
+#include "arch/x86/vmx/vmcs.h"
+
 struct row {
 	u32 eax, ebx, ecx, edx; /* the host's bits that pass */
 	void (*fix)(const struct cpuid_context *ctx, u32 subleaf,
@@ -83,10 +85,14 @@ static void fix_6(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
 
 static void fix_7(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
 {
-	(void)ctx;
 	if (subleaf)
 		*r = (struct cpuid){0};
-	r->eax = 0; /* no further subleaf */
+	/* Without their controls these are #UD (SDM 26.3). */
+	if (!(ctx->features->cpu2 & CPU2_INVPCID))
+		r->ebx &= ~(1u << 10);
+	if (!(ctx->features->cpu2 & CPU2_RDTSCP))
+		r->ecx &= ~(1u << 22); /* RDPID */
+	r->eax = 0;		       /* no further subleaf */
 }
 
 /* One thread in one core: both levels have one logical processor. */
@@ -122,7 +128,7 @@ static void fix_d(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
 		r->edx &= (u32)(f->xcr0_allowed >> 32);
 	} else if (subleaf == 1) {
 		/* XSAVEOPT, XSAVEC, XGETBV(1), XSAVES; XFD is not offered. */
-		r->eax &= f->xsaves ? 0xf : 0x7;
+		r->eax &= f->cpu2 & CPU2_XSAVES ? 0xf : 0x7;
 		r->ecx &= (u32)f->xss_allowed;
 		r->edx &= (u32)(f->xss_allowed >> 32);
 	} else if (subleaf > 62 ||
@@ -139,6 +145,27 @@ static void fix_8(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
 	r->eax |= 48u << 8;
 }
 
+/* The virtual APIC timer counts at the TSC's frequency: so does the crystal. */
+static void fix_15(const struct cpuid_context *ctx, u32 subleaf,
+		   struct cpuid *r)
+{
+	u64 hz = ctx->features->tsc_hz;
+
+	(void)subleaf;
+	if (!hz || hz >> 32)
+		*r = (struct cpuid){0};
+	else
+		*r = (struct cpuid){1, 1, (u32)hz, 0};
+}
+
+static void fix_ext1(const struct cpuid_context *ctx, u32 subleaf,
+		     struct cpuid *r)
+{
+	(void)subleaf;
+	if (!(ctx->features->cpu2 & CPU2_RDTSCP))
+		r->edx &= ~(1u << 27);
+}
+
 static const struct row basic[] = {
 	[0x0] = {ALL, ALL, ALL, ALL, NULL},
 	[0x1] = {ALL, ALL, LEAF1_ECX, LEAF1_EDX, fix_1},
@@ -148,7 +175,7 @@ static const struct row basic[] = {
 	[0x7] = {0, LEAF7_EBX, LEAF7_ECX, LEAF7_EDX, fix_7},
 	[0xb] = {0, 0, 0, 0, fix_b},
 	[0xd] = {ALL, ALL, ALL, ALL, fix_d},
-	[0x15] = {ALL, ALL, ALL, 0, NULL}, /* TSC and crystal */
+	[0x15] = {0, 0, 0, 0, fix_15},	   /* TSC and crystal */
 	[0x16] = {ALL, ALL, ALL, 0, NULL}, /* frequencies, for information */
 };
 
@@ -156,7 +183,7 @@ static const struct row extended[] = {
 	[0] = {ALL, ALL, ALL, ALL, NULL},
 	/* LAHF, LZCNT, PREFETCHW; SYSCALL, NX, 1 GiB pages, RDTSCP, LM */
 	[1] = {ALL, 0, 0x121,
-	       1u << 11 | 1u << 20 | 1u << 26 | 1u << 27 | 1u << 29, NULL},
+	       1u << 11 | 1u << 20 | 1u << 26 | 1u << 27 | 1u << 29, fix_ext1},
 	[2] = {ALL, ALL, ALL, ALL, NULL}, /* brand */
 	[3] = {ALL, ALL, ALL, ALL, NULL},
 	[4] = {ALL, ALL, ALL, ALL, NULL},
@@ -230,18 +257,20 @@ static const struct cr4_row cr4_rows[] = {
 
 #define XCR0_KNOWN 0xe7u /* x87, SSE, AVX, AVX-512: SDM 13.3 */
 
-void guest_features_init(struct guest_features *f, bool xsaves)
+void guest_features_init(struct guest_features *f, u32 cpu2)
 {
 	struct cpuid_context ctx = {.features = f};
-	struct cpuid ext = guest_cpuid(&ctx, 0x80000001, 0);
+	struct cpuid ext;
 
 	*f = (struct guest_features){
+		.cpu2 = cpu2,
 		.cr4_allowed = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE |
 			       CR4_PAE | CR4_MCE | CR4_PGE | CR4_OSFXSR |
 			       CR4_OSXMMEXCPT,
 		.efer_allowed = EFER_SCE | EFER_LME | EFER_LMA,
 		.physical_bits = (u8)cpuid(0x80000008, 0).eax,
 	};
+	ext = guest_cpuid(&ctx, 0x80000001, 0);
 	if (ext.edx & BIT(20))
 		f->efer_allowed |= EFER_NXE;
 	for (unsigned i = 0; i < ARRAY_SIZE(cr4_rows); i++) {
@@ -255,5 +284,4 @@ void guest_features_init(struct guest_features *f, bool xsaves)
 		f->xcr0_allowed = cpuid(0xd, 0).eax & XCR0_KNOWN;
 	/* XSAVES works, with no supervisor state: none of them is offered. */
 	f->xss_allowed = 0;
-	f->xsaves = xsaves;
 }

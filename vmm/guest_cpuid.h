@@ -26,6 +26,7 @@ struct cpuid_context {
 struct cpuid guest_cpuid(const struct cpuid_context *ctx, u32 leaf,
 			 u32 subleaf);
 /* Which CR4, EFER, XCR0 and XSS bits follow from the leaves. */
-void guest_features_init(struct guest_features *f, bool xsaves);
+/* cpu2: the secondary controls in force, which some instructions need. */
+void guest_features_init(struct guest_features *f, u32 cpu2);
 
 #endif

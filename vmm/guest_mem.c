@@ -96,7 +96,6 @@ void *guest_ptr(const struct region_list *list, gpa_t gpa, u64 size)
 }
 
 #define LEVELS_MAX 5
-#define PAE_PDPTE_LEVEL 3
 
 /* SDM tables 4-5 and 4-14 to 4-20: the bits that all formats share. */
 enum entry_bits {
@@ -201,26 +200,34 @@ static gpa_t entry_address(const struct walk *w, unsigned level)
 	return (w->entry & bits(31, 22)) | (w->entry & bits(20, 13)) << 19;
 }
 
+/* SDM volume 1, 3.3.7.1: the bits above the width are a sign. */
+static bool canonical(gva_t gva, unsigned width)
+{
+	u64 sign = gva >> (width - 1);
+
+	return sign == 0 || sign == ~0ull >> (width - 1);
+}
+
 /* The top level and its table, or an error. */
 static int walk_start(struct walk *w, unsigned *level, gpa_t *table,
 		      struct guest_translation *out)
 {
 	const struct guest_paging *pg = w->pg;
-	unsigned width = pg->cr4 & CR4_LA57 ? 57 : 48;
+	bool la57 = pg->cr4 & CR4_LA57;
 	u64 pdpte;
 
-	*table = pg->cr3 & bits(w->long_mode ? 51 : 31, PAGE_SHIFT);
-	*level = w->wide ? width / 9 - 1 : 2;
-	if (w->long_mode)
-		return (s64)(w->gva << (64 - width)) >> (64 - width) ==
-				       (s64)w->gva
-			       ? 0
-			       : -ERANGE;
+	if (w->long_mode) {
+		*level = la57 ? 5 : 4;
+		*table = pg->cr3 & bits(51, PAGE_SHIFT);
+		return canonical(w->gva, la57 ? 57 : 48) ? 0 : -ERANGE;
+	}
+	*level = 2;
+	*table = pg->cr3 & bits(31, PAGE_SHIFT);
 	if (!w->wide)
 		return 0;
+	/* PAE: the third level is in registers. */
 	pdpte = pg->pdpte[w->gva >> 30];
 	*table = pdpte & bits(51, PAGE_SHIFT);
-	*level = PAE_PDPTE_LEVEL - 1;
 	return pdpte & ENTRY_P ? 0 : fault(w, out, 0);
 }
 
@@ -299,7 +306,7 @@ int guest_walk(const struct guest_paging *pg, gva_t gva, unsigned access,
 		.pg = pg,
 		.access = access,
 		.long_mode = pg->efer & EFER_LMA,
-		.wide = pg->cr4 & CR4_PAE,
+		.wide = pg->cr4 & CR4_PAE || pg->efer & EFER_LMA,
 		.user = true,
 		.writable = true,
 	};

@@ -60,9 +60,10 @@ int guest_walk(const struct guest_paging *pg, gva_t gva, unsigned access,
 
 /*
  * size bytes at gva, over as many pages as it takes. access: READ or FETCH,
- * perhaps with IMPLICIT (WRITE is implied by the second). Errors as above,
- * with -EIO also for a page outside guest RAM; then nothing was copied, but
- * accessed and dirty flags may be set.
+ * perhaps with IMPLICIT; or WRITE, which the second implies: the first then
+ * reads what the guest could write. Errors as above, with -EIO also for a
+ * page outside guest RAM; then nothing was copied, but accessed and dirty
+ * flags may be set.
  */
 int guest_read_linear(const struct guest_paging *pg, gva_t gva, void *buf,
 		      u64 size, unsigned access, struct guest_translation *out);

@@ -255,10 +255,16 @@ static int init_vm(struct machine *m)
 	vm->msr_bitmap = phys_to_virt(bitmaps + 2 * PAGE_SIZE);
 	memset(vm->io_bitmap, 0xff, 2 * PAGE_SIZE);
 	msr_bitmap_fill(vm->msr_bitmap);
-	guest_features_init(&vm->features, vm->vmx->xsaves);
+	guest_features_init(&vm->features, vm->vmx->cpu2);
+	vm->features.tsc_hz = m->host->tsc_hz;
 	vclock_init(&vm->clock, m->host->tsc_hz);
 	err = ept_init(&vm->ept, vm->vmx);
-	return err ? err : ept_map_list(&vm->ept, &vm->map);
+	err = err ? err : ept_map_list(&vm->ept, &vm->map);
+	/* For the independent walker of tests/walker */
+	if (!err)
+		log_info("vmx: EPTP 0x%lx, %u tables", vm->ept.eptp,
+			 vm->ept.tables);
+	return err;
 }
 
 /* All that the guest is given does DMA by one reading of its map. */

@@ -198,8 +198,9 @@ struct port_row {
 static const struct port_row display_ports[] = {
 	{0x3b0, 0x3bb, 0, 0, "VGA: the monochrome CRTC"},
 	{0x3c0, 0x3df, 0, 0, "VGA: sequencer, DAC, graphics, colour CRTC"},
-	{0x1ce, 0x1cf, 0x1234, 0x1111,
-	 "the Bochs and QEMU card's VBE registers, which its drivers use"},
+	{0x1ce, 0x1d0, 0x1234, 0x1111,
+	 "the Bochs and QEMU card's VBE registers 0x1CE and 0x1CF, which its "
+	 "drivers use; a word at 0x1CF takes in 0x1D0"},
 };
 
 void machine_open_ports(struct machine *m)

@@ -210,12 +210,11 @@ static u64 available(const struct physmap *map, u64 reserve)
 
 static u64 fill(struct region_list *list, const struct physmap *map, u64 wanted)
 {
-	gpa_t low = MIN(map->low_limit, 4 * GIB);
 	u64 given;
 
 	if (map->mode == RAM_IDENTITY)
 		return fill_identity(list, map->host, wanted);
-	given = fill_relocated(list, map->host, 0, low, wanted);
+	given = fill_relocated(list, map->host, 0, map->low_limit, wanted);
 	return given + fill_relocated(list, map->host, 4 * GIB, ADDRESS_LIMIT,
 				      wanted - given);
 }

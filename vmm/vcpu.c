@@ -134,7 +134,7 @@ static void write_control_registers(struct vcpu *v, const struct guest_entry *e)
 void vcpu_reset(struct vcpu *v, const struct guest_entry *e)
 {
 	memcpy(v->gpr, e->gpr, sizeof(v->gpr));
-	v->halted = false;
+	v->halted = v->asleep = false;
 	v->nmi_pending = false;
 	v->injection.info = 0;
 	write_segments(e);
@@ -201,44 +201,48 @@ static bool interrupts_open(u32 blocking)
 	return !blocking && (vmcs_readn(VMCS_GUEST_RFLAGS) & RFLAGS_IF);
 }
 
-/* Wakes a halted vCPU and hands it at most one event. */
-static void prepare_events(struct vcpu *v)
+/* What other devices and CPUs have left in the local APIC. */
+static void take_signals(struct vcpu *v)
 {
-	bool interrupt = interrupt_waits(v);
-	u32 blocking;
-
+	if (v->lapic->init_pending) /* to the only vCPU: a reset */
+		v->vm->request = VM_RESET;
 	if (v->lapic->nmi_pending) {
 		v->lapic->nmi_pending = false;
 		v->nmi_pending = true;
 	}
+}
+
+/* An NMI or an interrupt, if the guest can take it now. */
+static void deliver(struct vcpu *v, bool interrupt)
+{
+	u32 blocking = vmcs_read32(VMCS_GUEST_INTERRUPTIBILITY);
+	struct injection event = {(u32)INTERRUPTION_VALID, 0, 0};
+
+	if (v->nmi_pending && !(blocking & ~(u32)BLOCKING_SMI)) {
+		v->nmi_pending = false;
+		event.info |= VECTOR_NMI | INTERRUPTION_NMI;
+	} else if (interrupt && interrupts_open(blocking & (BLOCKING_STI |
+							    BLOCKING_MOV_SS))) {
+		event.info |= take_interrupt(v);
+	} else {
+		return;
+	}
+	inject_now(&event);
+	v->halted = false;
+}
+
+/* Wakes a halted vCPU and hands it at most one event. */
+static void prepare_events(struct vcpu *v)
+{
+	bool interrupt = interrupt_waits(v);
+
+	take_signals(v);
 	if (v->injection.info) {
 		inject_now(&v->injection);
 		v->injection.info = 0;
-		set_window(v, CPU_INTERRUPT_WINDOW, interrupt);
-		set_window(v, CPU_NMI_WINDOW, v->nmi_pending);
 		v->halted = false;
-		return;
-	}
-	if (!interrupt && !v->nmi_pending) {
-		set_window(v, CPU_INTERRUPT_WINDOW | CPU_NMI_WINDOW, false);
-		return;
-	}
-	blocking = vmcs_read32(VMCS_GUEST_INTERRUPTIBILITY);
-	if (v->nmi_pending && !(blocking & ~(u32)BLOCKING_SMI)) {
-		struct injection nmi = {VECTOR_NMI | INTERRUPTION_NMI |
-						(u32)INTERRUPTION_VALID,
-					0, 0};
-
-		inject_now(&nmi);
-		v->nmi_pending = false;
-		v->halted = false;
-	} else if (interrupt && interrupts_open(blocking & (BLOCKING_STI |
-							    BLOCKING_MOV_SS))) {
-		struct injection irq = {
-			take_interrupt(v) | (u32)INTERRUPTION_VALID, 0, 0};
-
-		inject_now(&irq);
-		v->halted = false;
+	} else if (interrupt || v->nmi_pending) {
+		deliver(v, interrupt);
 		interrupt = interrupt_waits(v);
 	}
 	set_window(v, CPU_INTERRUPT_WINDOW, interrupt && !v->halted);
@@ -266,13 +270,15 @@ static void wait_halted(struct vcpu *v)
 	}
 }
 
-static void set_activity(struct vcpu *v, bool was_halted)
+/* Each time while it waits: Bochs 2.7 saves "active" at an exit from HLT. */
+static void set_activity(struct vcpu *v)
 {
 	if (v->halted && !v->vm->vmx->activity_hlt)
 		wait_halted(v);
-	else if (v->halted != was_halted)
-		vmcs_write32(VMCS_GUEST_ACTIVITY,
-			     v->halted ? ACTIVITY_HLT : ACTIVITY_ACTIVE);
+	else if (v->halted || v->asleep)
+		vmcs_write32(VMCS_GUEST_ACTIVITY, (v->asleep = v->halted)
+							  ? ACTIVITY_HLT
+							  : ACTIVITY_ACTIVE);
 }
 
 /*
@@ -354,13 +360,14 @@ void vcpu_run(struct vcpu *v)
 	bool exited = false;
 
 	while (vm->request == VM_RUN) {
-		bool was_halted = v->halted;
 		int fail;
 
 		if (now >= vm->clock.next)
 			vclock_run(&vm->clock, now);
 		prepare_events(v);
-		set_activity(v, was_halted);
+		if (vm->request != VM_RUN) /* by an INIT */
+			break;
+		set_activity(v);
 		arm_preemption_timer(v, now);
 		if (exited)
 			stats_exit(&v->stats, v->reason, rdtsc() - now);

@@ -31,8 +31,9 @@ struct guest_features {
 	u64 efer_allowed;
 	u64 xcr0_allowed;
 	u64 xss_allowed;
+	u64 tsc_hz;
 	u8 physical_bits;
-	bool xsaves;
+	u32 cpu2; /* secondary controls in force */
 };
 
 struct vm {
@@ -63,7 +64,8 @@ struct vcpu {
 	struct lapic *lapic;
 	u32 cpu_controls; /* as last written */
 	bool launched;
-	bool halted; /* entered in the HLT activity state */
+	bool halted; /* waits for an event in HLT */
+	bool asleep; /* the VMCS's activity state is HLT */
 	bool nmi_pending;
 	struct injection injection;
 	u32 reason; /* of the exit in hand */

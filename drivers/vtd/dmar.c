@@ -219,11 +219,14 @@ static void log_entry(struct pci_host *pci, const struct dmar_entry *e)
 	static const char *const names[] = {"?",      "function", "bridge",
 					    "IOAPIC", "HPET",	  "ACPI"};
 	const struct dmar_scope *s = NULL;
-	bdf_t end;
+	bdf_t end = 0;
 
 	log_info("DMAR: %s at 0x%lx, segment %u%s",
 		 e->type == DMAR_UNIT ? "unit" : "reserved memory", e->base,
-		 e->segment, e->flags & 1 ? ", all that no other names" : "");
+		 e->segment,
+		 e->type == DMAR_UNIT && e->flags & 1
+			 ? ", all that no other names"
+			 : "");
 	if (e->type == DMAR_RMRR)
 		log_info("DMAR:   up to 0x%lx for", e->limit);
 	while ((s = dmar_next_scope(e, s))) {

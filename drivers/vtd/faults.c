@@ -75,14 +75,19 @@ static u64 count(struct vtd *v, const struct vtd_fault *f)
 	return ++v->sources[i].count;
 }
 
+/* The first few, then each time that their number has doubled */
+static bool is_due(u64 n)
+{
+	return n <= FAULTS_LOGGED || !(n & (n - 1));
+}
+
 static void log_fault(const struct vtd *v, const struct vtd_fault *f, u64 n)
 {
 	const struct pci_function *p = pci_find(v->pci, f->source);
-	const char *reason =
-		f->reason < ARRAY_SIZE(reasons) ? reasons[f->reason] : NULL;
+	const char *reason = NULL;
 
-	if (n > FAULTS_LOGGED && n & (n - 1))
-		return;
+	if (f->reason < ARRAY_SIZE(reasons))
+		reason = reasons[f->reason];
 	log_warn("VT-d: fault %lu of %02x:%02x.%x class %04x: %s 0x%lx: %s "
 		 "(reason 0x%02x)",
 		 n, BDF_ARGS(f->source), p ? p->class : 0xffff,
@@ -102,7 +107,7 @@ void vtd_stop_mastering(const struct vtd *v, const struct pci_function *f)
 }
 
 /* The requester ID may be a bridge's: then all that send by it stop. */
-static void stop(struct vtd *v, bdf_t id)
+static void stop(struct vtd *v, bdf_t id, u64 times)
 {
 	for (unsigned i = 0; i < v->pci->count; i++) {
 		const struct pci_function *f = &v->pci->functions[i];
@@ -112,12 +117,26 @@ static void stop(struct vtd *v, bdf_t id)
 		if (f->bdf != id && ids[last] != id)
 			continue;
 		vtd_stop_mastering(v, f);
-		log_error("VT-d: %02x:%02x.%x: bus mastering off after %lu "
-			  "faults (dma-faults=N)",
-			  BDF_ARGS(f->bdf), v->config.dma_faults);
+		if (is_due(times))
+			log_error("VT-d: %02x:%02x.%x: bus mastering off after "
+				  "%lu faults (dma-faults=N)",
+				  BDF_ARGS(f->bdf), v->config.dma_faults);
 		if (v->config.stopped)
 			v->config.stopped(v->config.ctx, f->bdf);
 	}
+}
+
+static void handle(struct vtd *v, struct vtd_unit *u, const struct vtd_fault *f)
+{
+	u64 limit = v->config.dma_faults, n = count(v, f);
+
+	if (is_due(n))
+		log_fault(v, f, n);
+	/* At each multiple: a guest may switch it on again. */
+	if (limit && n % limit == 0)
+		stop(v, f->source, n / limit);
+	if (n % VTD_FAULTS_SILENCED == 0 && unit_silence(u, f->source))
+		log_error("VT-d: faults cannot be silenced");
 }
 
 /* One record; false: it is empty */
@@ -126,18 +145,13 @@ static bool take(struct vtd *v, struct vtd_unit *u, unsigned slot)
 	unsigned at = VTD_CAP_FRO(u->cap) + slot * RECORD_SIZE;
 	u64 lo = unit_read64(u, (enum vtd_reg64)at);
 	u64 hi = unit_read64(u, (enum vtd_reg64)(at + 8));
-	u64 limit = v->config.dma_faults, n;
 	struct vtd_fault f;
 
 	if (!decode(lo, hi, &f))
 		return false;
 	/* F alone is written: the record is free again (11.4.14). */
 	unit_write32(u, (enum vtd_reg32)(at + 12), VTD_FRCD_F >> 32);
-	n = count(v, &f);
-	log_fault(v, &f, n);
-	/* At each multiple: a guest may switch it on again. */
-	if (limit && n % limit == 0)
-		stop(v, f.source);
+	handle(v, u, &f);
 	return true;
 }
 

@@ -37,7 +37,7 @@ int inv_start_queue(struct vtd_unit *u)
 	unit_write64(u, VTD_IQT, 0);
 	/* QS 0: one page; DW 0: 128-bit descriptors */
 	unit_write64(u, VTD_IQA, virt_to_phys(u->queue));
-	return err ?: unit_command(u, VTD_GCMD_QIE, true);
+	return err ? err : unit_command(u, VTD_GCMD_QIE, true);
 }
 
 static void push(struct vtd_unit *u, u64 lo, u64 hi)
@@ -81,7 +81,8 @@ static int submit(struct vtd_unit *u, u64 lo, u64 hi)
 		  "0x%x, queue head 0x%x)",
 		  u->base, lo, hi, err == -EIO ? "queue error" : "no answer",
 		  unit_read32(u, VTD_FSTS), unit_read32(u, VTD_IQH));
-	return inv_start_queue(u) ?: submit_once(u, lo, hi);
+	err = inv_start_queue(u);
+	return err ? err : submit_once(u, lo, hi);
 }
 
 int inv_write_buffer(struct vtd_unit *u)
@@ -132,7 +133,7 @@ int inv_all(struct vtd_unit *u)
 		err = submit(u, INV_CONTEXT | INV_GRANULARITY(GLOBAL), 0);
 	else if (!err)
 		err = by_register(u, VTD_CCMD, VTD_CCMD_GLOBAL, VTD_CCMD_CAIG);
-	return err ?: iotlb(u, GLOBAL, 0, 0);
+	return err ? err : iotlb(u, GLOBAL, 0, 0);
 }
 
 int inv_range(struct vtd_unit *u, u16 domain, gpa_t gpa, u64 size, bool removed)
@@ -154,8 +155,10 @@ int inv_range(struct vtd_unit *u, u16 domain, gpa_t gpa, u64 size, bool removed)
 
 int inv_interrupt(struct vtd_unit *u, int index)
 {
-	u64 one = INV_INTERRUPT_ONE | (u64)index << 32;
+	u64 lo = INV_INTERRUPT;
+	int err = inv_write_buffer(u);
 
-	return inv_write_buffer(u)
-		       ?: submit(u, INV_INTERRUPT | (index < 0 ? 0 : one), 0);
+	if (index >= 0)
+		lo |= INV_INTERRUPT_ONE | (u64)index << 32;
+	return err ? err : submit(u, lo, 0);
 }

@@ -26,12 +26,12 @@ int vtd_irq_start(struct vtd *v, struct vtd_unit *u)
 	    (unit_read64(u, VTD_IRTA) ^ irta) & VTD_IRTA_EIME)
 		err = unit_command(u, VTD_GCMD_IRE, false);
 	unit_write64(u, VTD_IRTA, irta);
-	err = err ?: unit_command(u, VTD_GCMD_SIRTP, true);
-	err = err ?: inv_interrupt(u, -1);
+	err = err ? err : unit_command(u, VTD_GCMD_SIRTP, true);
+	err = err ? err : inv_interrupt(u, -1);
 	/* 5.1.4: with CFI clear, what names no entry is blocked. */
 	if (!err && status & VTD_GCMD_CFI)
 		err = unit_command(u, VTD_GCMD_CFI, false);
-	return err ?: unit_command(u, VTD_GCMD_IRE, true);
+	return err ? err : unit_command(u, VTD_GCMD_IRE, true);
 }
 
 /* One table for all units; flushed in case the walks of one do not snoop. */
@@ -73,16 +73,18 @@ static int alloc(struct vtd *v, bdf_t owner, bdf_t source)
 int vtd_irq_alloc(struct vtd *v, bdf_t bdf)
 {
 	bdf_t ids[VTD_REQUESTERS_MAX];
+	unsigned last = vtd_requesters(v->pci, bdf, ids) - 1;
 
-	return alloc(v, bdf, ids[vtd_requesters(v->pci, bdf, ids) - 1]);
+	return alloc(v, bdf, ids[last]);
 }
 
 int vtd_irq_alloc_ioapic(struct vtd *v, u8 ioapic_id)
 {
-	bdf_t source;
+	bdf_t source = 0;
+	int err;
 
-	return dmar_ioapic_source(v->dmar, v->pci, ioapic_id, &source)
-		       ?: alloc(v, source, source);
+	err = dmar_ioapic_source(v->dmar, v->pci, ioapic_id, &source);
+	return err ? err : alloc(v, source, source);
 }
 
 /* 9.10; in xAPIC mode the APIC ID stands in bits 15:8 of the destination. */

@@ -14,10 +14,10 @@ struct range {
 	u64 rights; /* 0: unmap */
 };
 
-/* Bytes that an entry of the level spans */
+/* Bytes that an entry of the level (1-5) spans */
 static u64 span(unsigned level)
 {
-	return PAGE_SIZE << 9 * (level - 1);
+	return PAGE_SIZE << 9 * ((level - 1) & 7);
 }
 
 static unsigned index(gpa_t gpa, unsigned level)
@@ -151,8 +151,9 @@ int sl_map(struct second_level *t, gpa_t gpa, hpa_t hpa, u64 size, u64 rights)
 	int err = check(gpa, size, t->width);
 
 	if (!err && rights)
-		err = rights & ~(SL_R | SL_W) ? -EINVAL
-					      : check(hpa, size, t->host_width);
+		err = (rights & ~(SL_R | SL_W))
+			      ? -EINVAL
+			      : check(hpa, size, t->host_width);
 	if (err)
 		return err;
 	err = walk(t, t->root, t->levels, &r);

@@ -9,6 +9,7 @@
 /* Registers reach to FRO + 16 * NFR at most: under 20 KiB */
 #define REGISTERS_SIZE (32 * KIB)
 #define CONTEXT_DOMAIN_SHIFT 8
+#define CONTEXT_FPD BIT(1) /* fault processing disabled */
 
 static int refuse(hpa_t base, const char *why, int err)
 {
@@ -22,7 +23,8 @@ int unit_wait(const struct vtd_unit *u, enum vtd_reg32 reg, u32 mask, u32 value)
 
 	while ((unit_read32(u, reg) & mask) != value) {
 		if (rdtsc() - start > VTD_TIMEOUT)
-			return -ETIMEDOUT;
+			return refuse(u->base, "does not do as it is told",
+				      -ETIMEDOUT);
 		cpu_relax();
 	}
 	return 0;
@@ -33,11 +35,9 @@ int unit_command(struct vtd_unit *u, u32 bit, bool on)
 	u32 state = unit_read32(u, VTD_GSTS) & ~VTD_GCMD_ONE_SHOT;
 	/* WBF alone is done when its status is clear (11.4.4.2). */
 	u32 done = on && bit != VTD_GCMD_WBF ? bit : 0;
-	int err;
 
 	unit_write32(u, VTD_GCMD, on ? state | bit : state & ~bit);
-	err = unit_wait(u, VTD_GSTS, bit, done);
-	return err ? refuse(u->base, "no answer to a command", err) : 0;
+	return unit_wait(u, VTD_GSTS, bit, done);
 }
 
 void vtd_flush(const void *p, size_t size, bool needed)
@@ -78,7 +78,7 @@ int unit_init(struct vtd_unit *u, hpa_t base, bool write_buffer)
 	u->flush = !(u->ecap & VTD_ECAP_C);
 	u->write_buffer = write_buffer || u->cap & VTD_CAP_RWBF;
 	u->root = page_alloc();
-	u->queue = u->ecap & VTD_ECAP_QI ? page_alloc() : NULL;
+	u->queue = (u->ecap & VTD_ECAP_QI) ? page_alloc() : NULL;
 	if (!u->root || (u->ecap & VTD_ECAP_QI && !u->queue))
 		return -ENOMEM;
 	vtd_flush(u->root, PAGE_SIZE, u->flush);
@@ -101,10 +101,10 @@ int unit_take_over(struct vtd_unit *u)
 	 */
 	if (u->queue)
 		err = inv_start_queue(u);
-	err = err ?: inv_write_buffer(u);
+	err = err ? err : inv_write_buffer(u);
 	unit_write64(u, VTD_RTADDR, virt_to_phys(u->root));
-	err = err ?: unit_command(u, VTD_GCMD_SRTP, true);
-	return err ?: inv_all(u);
+	err = err ? err : unit_command(u, VTD_GCMD_SRTP, true);
+	return err ? err : inv_all(u);
 }
 
 int unit_enable(struct vtd_unit *u)
@@ -163,6 +163,17 @@ int unit_set_context(struct vtd_unit *u, u16 requester, u64 lo, u64 hi)
 	e->lo = lo;
 	vtd_flush((const void *)e, sizeof(*e), u->flush);
 	return 0;
+}
+
+int unit_silence(struct vtd_unit *u, u16 requester)
+{
+	volatile struct vtd_entry *e = context_entry(u, requester);
+
+	if (!e || !(e->lo & VTD_PRESENT))
+		return 0;
+	e->lo |= CONTEXT_FPD;
+	vtd_flush((const void *)e, sizeof(*e), u->flush);
+	return inv_all(u);
 }
 
 void unit_log(const struct vtd_unit *u, unsigned number)

@@ -95,6 +95,8 @@ int unit_enable(struct vtd_unit *u);
 int unit_set_context(struct vtd_unit *u, u16 requester, u64 lo, u64 hi);
 /* The domain in it, or 0: absent. */
 u16 unit_domain(const struct vtd_unit *u, u16 requester);
+/* Its faults are no longer recorded, in force on return; it stays blocked. */
+int unit_silence(struct vtd_unit *u, u16 requester);
 
 /* The bytes have left the caches when this returns; no-op unless needed. */
 void vtd_flush(const void *p, size_t size, bool needed);

@@ -60,14 +60,16 @@ static int init_firmware_domain(struct vtd *v)
 	while (!err &&
 	       (r = dmar_rmrr_of(v->dmar, v->pci, v->config.display, r))) {
 		hpa_t base = ALIGN_DOWN(r->base, PAGE_SIZE);
+		u64 size = ALIGN_UP(r->limit + 1, PAGE_SIZE) - base;
 
 		if (!v->firmware)
 			err = vtd_domain_create(v, &none, &v->firmware);
-		err = err
-			      ?: vtd_map(v, v->firmware, base, base,
-					 ALIGN_UP(r->limit + 1, PAGE_SIZE) -
-						 base,
-					 SL_R | SL_W);
+		if (!err)
+			err = vtd_map(v, v->firmware, base, base, size,
+				      SL_R | SL_W);
+		/* Two RMRRs of one device may name the same memory. */
+		if (err == -EEXIST)
+			err = 0;
 	}
 	return err;
 }
@@ -87,9 +89,14 @@ int vtd_init(struct vtd *v, const struct acpi_tables *acpi,
 	else
 		log_error("VT-d: no DMAR table: switch VT-d on in the "
 			  "firmware's setup");
-	err = err ?: init_units(v);
-	err = err ?: init_remapping(v);
-	return err ?: init_firmware_domain(v);
+	err = err ? err : init_units(v);
+	err = err ? err : init_remapping(v);
+	err = err ? err : init_firmware_domain(v);
+	if (err == -ENOMEM || err == -E2BIG || err == -ERANGE)
+		log_error("VT-d: too little memory, too many units, or an RMRR "
+			  "out of reach (error %d)",
+			  err);
+	return err;
 }
 
 static struct vtd_unit *unit_of(struct vtd *v, bdf_t bdf)
@@ -138,11 +145,15 @@ static int set_context(struct vtd *v, struct vtd_unit *u, struct vtd_domain *d,
 	unsigned count = vtd_requesters(v->pci, bdf, ids);
 	hpa_t root = sl_root(&d->sl, u->levels);
 	int err = root ? 0 : -ENOMEM;
+	unsigned i = 0;
 
-	for (unsigned i = 0; !err && i < count; i++)
+	for (; !err && i < count; i++)
 		err = unit_set_context(u, ids[i], root | VTD_PRESENT,
 				       (u64)d->id << 8 | (u64)(u->levels - 2));
 	d->devices += !err;
+	/* All or nothing, since the domain does not count a device now. */
+	while (err && i-- > 0)
+		unit_set_context(u, ids[i], 0, 0);
 	return err;
 }
 
@@ -257,7 +268,7 @@ int vtd_map(struct vtd *v, struct vtd_domain *d, gpa_t gpa, hpa_t hpa, u64 size,
 	/* Even after an error: an unmap may have done a part. */
 	for (unsigned i = 0; d->devices && !synced && i < v->unit_count; i++)
 		synced = inv_range(&v->units[i], d->id, gpa, size, !rights);
-	return err ?: synced;
+	return err ? err : synced;
 }
 
 /* The firmware's domain gives way, another one does not. */
@@ -266,8 +277,10 @@ static bool is_assigned(const struct vtd *v, const struct vtd_unit *u,
 {
 	bdf_t ids[VTD_REQUESTERS_MAX];
 	unsigned last = vtd_requesters(v->pci, bdf, ids) - 1;
-	u16 id = unit_domain(u, bdf) ?: unit_domain(u, ids[last]);
+	u16 id = unit_domain(u, bdf);
 
+	if (!id)
+		id = unit_domain(u, ids[last]);
 	return id && (!v->firmware || id != v->firmware->id);
 }
 
@@ -289,7 +302,7 @@ int vtd_assign(struct vtd *v, struct vtd_domain *d, bdf_t bdf)
 {
 	struct vtd_unit *u = unit_of(v, bdf);
 	const struct dmar_entry *r = NULL;
-	int err;
+	int err, synced;
 
 	if (!u || !pci_find(v->pci, bdf))
 		return -ENODEV;
@@ -306,7 +319,9 @@ int vtd_assign(struct vtd *v, struct vtd_domain *d, bdf_t bdf)
 	 * halves would only tag a translation with the wrong domain, and all
 	 * of them are dropped below before anyone relies on a tag.
 	 */
-	err = set_context(v, u, d, bdf) ?: inv_all(u);
+	err = set_context(v, u, d, bdf);
+	synced = inv_all(u);
+	err = err ? err : synced;
 	if (!err && v->firmware && bdf == v->config.display) {
 		v->firmware->devices = 0;
 		err = vtd_domain_destroy(v->firmware);
@@ -331,7 +346,7 @@ int vtd_release(struct vtd *v, bdf_t bdf)
 			err = vtd_irq_free(v, i);
 	for (unsigned i = vtd_requesters(v->pci, bdf, ids); !err && i > 0; i--)
 		err = unit_set_context(u, ids[i - 1], 0, 0);
-	err = err ?: inv_all(u);
+	err = err ? err : inv_all(u);
 	v->domains[id - 1].devices -= !err;
 	return err;
 }

@@ -25,6 +25,7 @@
 #define VTD_IRTES 256 /* a page of entries; as many as there are vectors */
 #define VTD_NO_DISPLAY 0xffff
 #define VTD_DMA_FAULTS 1000 /* default of dma-faults=N */
+#define VTD_FAULTS_SILENCED 65536
 
 struct vtd_config {
 	/*
@@ -181,7 +182,8 @@ void vtd_faults_start(struct vtd *v, struct vtd_unit *u);
  * On the fault event, or by polling: takes out, counts and logs what the
  * units recorded, and stops who has too many. Returns how many there were.
  * A requester's first 8 faults are logged, then those whose number is a
- * power of two: n faults make about 8 + log2(n) lines.
+ * power of two: n faults make about 8 + log2(n) lines. One that gets as far
+ * as VTD_FAULTS_SILENCED makes no more fault records, hence no events.
  */
 unsigned vtd_handle_faults(struct vtd *v);
 /* Clears the function's bus mastering. */

@@ -226,10 +226,11 @@ static void elcr_write(void *dev, u16 port, u8 value)
 {
 	struct pic *pic = dev;
 	struct i8259 *c = &pic->chip[port & 1];
+	u8 old = c->elcr;
 
 	/* Timer, keyboard, cascade, RTC and FPU are wired as edges. */
 	c->elcr = value & (port & 1 ? 0xDE : 0xF8);
-	c->irr = (c->irr & (u8)~c->elcr) | (c->lines & c->elcr);
+	c->irr = (c->irr & (u8) ~(old ^ c->elcr)) | (c->lines & c->elcr);
 	update(pic);
 }
 

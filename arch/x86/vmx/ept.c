@@ -46,11 +46,23 @@ static bool is_leaf(u64 entry, unsigned level)
 	return level == 0 || (entry & EPT_PS);
 }
 
+static bool is_table(u64 entry, unsigned level)
+{
+	return (entry & PRESENT) && !is_leaf(entry, level);
+}
+
+/* After the stores, before anybody relies on them: SDM 29.4.3.4. */
+static void invalidate(struct ept *ept)
+{
+	if (ept->stale)
+		vmx_invept(ept->cap, ept->eptp);
+}
+
 static void free_tables(struct ept *ept, u64 entry, unsigned level)
 {
 	u64 *table;
 
-	if (!(entry & PRESENT) || is_leaf(entry, level))
+	if (!is_table(entry, level))
 		return;
 	table = phys_to_virt(entry & ADDRESS);
 	for (unsigned i = 0; i < ENTRIES; i++)
@@ -68,7 +80,7 @@ static u64 *descend(struct ept *ept, u64 *entry, unsigned level)
 	u64 *table;
 	u64 leaf = *entry;
 
-	if ((leaf & PRESENT) && !is_leaf(leaf, level))
+	if (is_table(leaf, level))
 		return phys_to_virt(leaf & ADDRESS);
 	table = new_table(ept);
 	if (!table)
@@ -105,6 +117,9 @@ static int set_range(struct ept *ept, u64 *table, unsigned level, gpa_t gpa,
 			u64 ps = entry && level ? EPT_PS : 0;
 
 			store(ept, e, entry | ps);
+			/* No CPU may still walk what is given back. */
+			if (is_table(old, level))
+				invalidate(ept);
 			free_tables(ept, old, level);
 		} else if (entry || (*e & PRESENT)) {
 			u64 *next = descend(ept, e, level);
@@ -129,9 +144,7 @@ static int change(struct ept *ept, gpa_t gpa, u64 size, u64 entry)
 	if (gpa + size > span(LEVELS) || gpa + size < gpa)
 		return -EINVAL;
 	err = set_range(ept, ept->root, LEVELS - 1, gpa, size, entry);
-	/* After the stores, before anybody relies on them: SDM 29.4.3.4. */
-	if (ept->stale)
-		vmx_invept(ept->cap, ept->eptp);
+	invalidate(ept);
 	ept->stale = false;
 	return err;
 }

@@ -22,27 +22,28 @@ struct control_set {
 	const char *name;
 	u32 msr, true_msr;
 	u32 required, optional;
+	u32 later; /* switched on and off while the guest runs */
 };
 
 static const struct control_set sets[] = {
 	{"pin-based", MSR_VMX_PINBASED, MSR_VMX_TRUE_PINBASED,
 	 PIN_EXTERNAL_INTERRUPT | PIN_NMI | PIN_VIRTUAL_NMI |
 		 PIN_PREEMPTION_TIMER,
-	 0},
+	 0, 0},
 	{"processor-based", MSR_VMX_PROCBASED, MSR_VMX_TRUE_PROCBASED,
 	 CPU_TSC_OFFSET | CPU_HLT | CPU_RDPMC | CPU_CR8_LOAD | CPU_CR8_STORE |
 		 CPU_IO_BITMAPS | CPU_MSR_BITMAP | CPU_MONITOR | CPU_MWAIT |
 		 CPU_SECONDARY,
-	 0},
+	 0, CPU_INTERRUPT_WINDOW | CPU_NMI_WINDOW},
 	{"secondary", MSR_VMX_PROCBASED2, MSR_VMX_PROCBASED2,
 	 CPU2_EPT | CPU2_UNRESTRICTED | CPU2_VPID,
-	 CPU2_RDTSCP | CPU2_INVPCID | CPU2_XSAVES},
+	 CPU2_RDTSCP | CPU2_INVPCID | CPU2_XSAVES, 0},
 	{"VM-exit", MSR_VMX_EXIT, MSR_VMX_TRUE_EXIT,
 	 EXIT_SAVE_DEBUG | EXIT_HOST_64 | EXIT_ACKNOWLEDGE | EXIT_SAVE_PAT |
 		 EXIT_LOAD_PAT | EXIT_SAVE_EFER | EXIT_LOAD_EFER,
-	 0},
+	 0, 0},
 	{"VM-entry", MSR_VMX_ENTRY, MSR_VMX_TRUE_ENTRY,
-	 ENTRY_LOAD_DEBUG | ENTRY_LOAD_PAT | ENTRY_LOAD_EFER, 0},
+	 ENTRY_LOAD_DEBUG | ENTRY_LOAD_PAT | ENTRY_LOAD_EFER, 0, 0},
 };
 
 /* What a missing control is called where the bit alone would not tell. */
@@ -82,8 +83,8 @@ static int settle(unsigned set, bool true_msrs, u32 *value)
 	u64 msr = rdmsr(true_msrs ? s->true_msr : s->msr);
 	u32 must = (u32)msr, may = (u32)(msr >> 32);
 
-	if (s->required & ~may)
-		return missing(set, s->required & ~may);
+	if ((s->required | s->later) & ~may)
+		return missing(set, (s->required | s->later) & ~may);
 	*value = must | s->required | (s->optional & may);
 	return 0;
 }

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+# The demo guest: Debian's kernel, repacked uncompressed, and a busybox.
+# Packages are fetched once (make distclean fetches them anew).
+GUEST := $(B)/guest
+CACHE := $(B)/cache
+DEMO := $(GUEST)/vmlinuz-demo $(GUEST)/initrd.img $(GUEST)/initrd-drm.img
+KERNEL_TREE := $(CACHE)/linux-image-amd64
+BUSYBOX_TREE := $(CACHE)/busybox-static
+
+.PHONY: guest distclean
+guest: $(DEMO)
+
+$(CACHE)/%.fetched:
+	$(say) FETCH $*
+	$(Q)mkdir -p $(@D)
+	$(Q)tools/demo/fetch $* $(CACHE) $(CACHE)/$*
+	$(Q)touch $@
+
+$(GUEST)/vmlinuz-demo: $(KERNEL_TREE).fetched tools/demo/repack.py \
+		tools/demo/stub.asm
+	$(say) REPACK $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(PYTHON) tools/demo/repack.py --nasm $(NASM) \
+		$(KERNEL_TREE)/boot/vmlinuz-* $@
+
+# Programs for the guest: static, for the guest's own C library is not there.
+MONOCLECTL_SRC := $(sort $(wildcard tools/monoclectl/*.c))
+MONOCLECTL := $(if $(MONOCLECTL_SRC),$(GUEST)/monoclectl)
+$(GUEST)/monoclectl: $(MONOCLECTL_SRC) $(wildcard tools/monoclectl/*.h)
+	$(say) CC $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) -std=c17 -O2 -static -s -I. $(WARN) -Wno-undef \
+		-ffile-prefix-map=$(CURDIR)=. -Wl,--build-id=none \
+		-o $@ $(MONOCLECTL_SRC)
+
+# The DRM driver's modules are as large as all the rest.
+$(GUEST)/initrd-drm.img: DRM := --drm bochs
+$(GUEST)/initrd.img $(GUEST)/initrd-drm.img: $(KERNEL_TREE).fetched \
+		$(BUSYBOX_TREE).fetched tools/demo/initrd.py tools/demo/init \
+		$(MONOCLECTL)
+	$(say) INITRD $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(PYTHON) tools/demo/initrd.py --root $(KERNEL_TREE) \
+		--busybox $(BUSYBOX_TREE)/bin/busybox --init tools/demo/init \
+		--output $@ $(DRM) $(MONOCLECTL)
+
+distclean:
+	$(say) CLEAN $(B)
+	$(Q)rm -rf $(B)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+# The bootable image, the run on a rig, the suites of tests.
+PYTEST := $(PYTHON) -m pytest -q
+
+.PHONY: iso lint
+iso: $(B)/monocle.iso
+all: $(B)/monocle.iso
+
+$(B)/monocle.iso: $(B)/monocle.elf $(DEMO) boot/grub.cfg tools/mkiso
+	$(say) ISO $@
+	$(Q)tools/mkiso $@ boot/grub/grub.cfg=boot/grub.cfg \
+		boot/monocle.elf=$(B)/monocle.elf \
+		boot/vmlinuz-demo=$(GUEST)/vmlinuz-demo \
+		boot/initrd.img=$(GUEST)/initrd-drm.img
+
+run: $(B)/monocle.iso
+	$(Q)tools/boot --interactive
+
+C_FILES := $(sort $(wildcard $(ROOMS:%=%/*.[ch]) tests/guests/*.[ch] \
+	tests/unit/*.[ch] tools/*/*.[ch]))
+lint:
+	$(say) FORMAT "$(words $(C_FILES)) files"
+	$(Q)clang-format --dry-run -Werror $(C_FILES)
+	$(say) CPPCHECK "$(words $(SRC_C)) files"
+	$(Q)cppcheck --quiet --std=c11 --platform=unix64 -I. \
+		--enable=warning,portability --error-exitcode=1 \
+		--inline-suppr $(SRC_C)
+	$(say) TIDY "$(words $(SRC_C)) files"
+	$(Q)mkdir -p $(B)
+	$(Q)printf '%s\n' $(SRC_C) | xargs -P 2 -n 6 sh -c 'clang-tidy \
+		--quiet "$$@" -- -std=c17 -I. -ffreestanding \
+		-mgeneral-regs-only' tidy >$(B)/tidy.log 2>&1 || \
+		{ grep -A3 'error:' $(B)/tidy.log >&2; exit 1; }
+
+test: lint $(B)/monocle.iso
+	$(Q)$(PYTEST) -m 'not long'
+
+test-long: lint $(B)/monocle.iso
+	$(Q)$(PYTEST)
+
+.PHONY: screenshot
+screenshot: $(B)/monocle.iso
+	$(say) PICTURE docs/screenshot.png
+	$(Q)$(PYTHON) tests/bench/screenshot.py docs/screenshot.png

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: MIT
+"""The QEMU rigs: kvm (nested VMX) and tcg (no VMX), both with intel-iommu."""
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+
+from . import result
+from .machine import Machine, run_as_child
+from .qmp import Qmp
+from .result import RigError
+
+PROGRAM = "qemu-system-x86_64"
+OVMF_CODE = pathlib.Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+OVMF_VARS = pathlib.Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+MONOCLE_EXIT_PORT = 0x501   # selftests: QEMU ends with (value << 1) | 1
+GUEST_EXIT_PORT = 0xF4      # a guest without Monocle below it
+# Keys whose names differ from RFB's or are no letters or digits.
+QCODES = {" ": "spc", "\n": "ret", "-": "minus", "=": "equal", ".": "dot",
+          ",": "comma", "/": "slash", ";": "semicolon", "'": "apostrophe",
+          "`": "grave_accent", "[": "bracket_left", "]": "bracket_right",
+          "\\": "backslash"}
+SHIFTED = dict(zip('~!@#$%^&*()_+{}|:"<>?', "`1234567890-=[]\\;',./"))
+
+RIGS = {
+    "kvm": {"accel": "kvm", "cpu": "host",
+            "machine": "q35,kernel-irqchip=split",
+            "iommu": "intel-iommu,intremap=on,eim=on,caching-mode=on,"
+                     "aw-bits=48"},
+    "tcg": {"accel": "tcg", "cpu": "max", "machine": "q35",
+            "iommu": "intel-iommu,intremap=on,aw-bits=48"},
+}
+
+
+def command(rig, spec, image, serial, log, monitor=None, firmware_vars=None):
+    """The QEMU command line of a rig, as a list of words.
+
+    `serial`, `log` and `monitor` are character devices as -chardev takes
+    them, without the id: here sockets, elsewhere files.
+    """
+    words = [PROGRAM, "-accel", RIGS[rig]["accel"],
+             "-cpu", spec.cpu or RIGS[rig]["cpu"],
+             "-machine", RIGS[rig]["machine"], "-m", str(spec.memory),
+             "-nodefaults", "-no-user-config", "-display", "none",
+             "-vga", "none", "-device", "VGA,addr=02.0",
+             "-device", ",".join(filter(None, [RIGS[rig]["iommu"],
+                                               spec.iommu])),
+             "-device",
+             "edu,addr=05.0,dma_mask=0xffffffffffffffff",
+             "-chardev", f"{serial},id=serial", "-serial", "chardev:serial",
+             "-chardev", f"{log},id=log",
+             "-device", "isa-debugcon,iobase=0xe9,chardev=log",
+             "-rtc", "base=2023-11-14T22:13:20,clock=vm"]
+    port = GUEST_EXIT_PORT if spec.native else MONOCLE_EXIT_PORT
+    words += ["-device", f"isa-debug-exit,iobase={port:#x},iosize=4"]
+    if not spec.native:
+        words += ["-no-reboot"]
+    if monitor:
+        words += ["-chardev", f"{monitor},id=monitor",
+                  "-mon", "chardev=monitor,mode=control"]
+    if spec.firmware == "uefi":
+        words += ["-drive", "if=pflash,format=raw,readonly=on,"
+                  f"file={OVMF_CODE}",
+                  "-drive", f"if=pflash,format=raw,file={firmware_vars}"]
+    for device in spec.devices:
+        words += ["-device", device]
+    for drive in spec.drives:
+        words += ["-drive", drive]
+    return words + [*spec.qemu, "-cdrom", str(image)]
+
+
+class Qemu(Machine):
+    """QEMU with its serial line, port 0xE9 and monitor on socket pairs."""
+
+    def __init__(self, spec, hooks=None):
+        super().__init__(spec, hooks)
+        self.name = spec.rig
+        self.serial = None
+        self.qmp = None
+
+    def launch(self, image):
+        if not shutil.which(PROGRAM):
+            raise RigError(f"{PROGRAM} is not installed: tools/install")
+        firmware_vars = self._firmware_vars()
+        pairs = [socket.socketpair() for _ in range(3)]
+        devices = [f"socket,fd={theirs.fileno()}" for _, theirs in pairs]
+        self.process = run_as_child(
+            command(self.spec.rig, self.spec, image, *devices,
+                    firmware_vars=firmware_vars),
+            cwd=self.work, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0,
+            pass_fds=[theirs.fileno() for _, theirs in pairs])
+        for _, theirs in pairs:
+            theirs.close()
+        self.serial, log, monitor = (ours for ours, _ in pairs)
+        try:
+            self.qmp = Qmp(monitor)
+        except (RigError, OSError) as error:
+            self.process.wait()
+            raise RigError(f"{self.name} does not start:\n" +
+                           self.process.stderr.read().decode()) from error
+        return {"serial": self.serial, "log": log,
+                "console": self.process.stderr}
+
+    def _firmware_vars(self):
+        if self.spec.firmware != "uefi":
+            return None
+        if not OVMF_CODE.exists():
+            raise RigError("OVMF is not installed: tools/install")
+        return shutil.copy(OVMF_VARS, self.work)
+
+    def write_serial(self, data):
+        self.serial.sendall(data)
+
+    def screenshot(self, path):
+        self.qmp.command("screendump", filename=os.path.abspath(path),
+                         format="png")
+
+    def key(self, name):
+        keys = []
+        if name in SHIFTED or (len(name) == 1 and name.isupper()):
+            keys.append("shift")
+        name = SHIFTED.get(name, name.lower())
+        keys.append(QCODES.get(name, name))
+        self.qmp.command("send-key", keys=[
+            {"type": "qcode", "data": key} for key in keys])
+
+    def memory(self, address, size):
+        path = pathlib.Path(self.work, "memory.bin")
+        self.qmp.command("pmemsave", val=address, size=size,
+                         filename=str(path))
+        data = path.read_bytes()
+        path.unlink()
+        return data
+
+    def exit_status(self, code):
+        reasons = [event["data"].get("reason") for event in self.qmp.drain()
+                   if event["event"] == "SHUTDOWN"]
+        if code > 0 and code & 1 and not self.text("console").strip():
+            value = code >> 1
+            return ((result.POWER_OFF, "guest exit 0") if value == 0 else
+                    (result.GUEST_EXIT, f"guest exit {value}"))
+        if self.spec.native and "guest-shutdown" in reasons:
+            return result.POWER_OFF, "power-off"
+        return (result.STOPPED,
+                f"{self.name} ended with status {code} {reasons}")

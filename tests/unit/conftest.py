@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: MIT
+"""Runs the unit tests with the sanitizers loaded.
+
+The C files under test are shared objects, so ASan's library must be the first
+that the process loads: pytest replaces itself by one that has it. A report
+aborts that process, whose stderr has the report and the test's name.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import harness
+
+MARK = "MONOCLE_UNIT_SANITIZED"
+
+# No clock decides whether a property holds; in CI each run is the same run.
+settings.register_profile(
+    "monocle", deadline=None, print_blob=True, derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("monocle")
+
+
+def _library(name):
+    return subprocess.run([harness.CC, f"-print-file-name={name}"], text=True,
+                          capture_output=True, check=True).stdout.strip()
+
+
+def _run_again(config):
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture:
+        capture.stop_global_capturing()
+    # Captured by file descriptor, a report would be lost with the process.
+    more = ["--capture=sys"] if config.option.capture == "fd" else []
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [*sys.orig_argv, *more], {
+        **os.environ,
+        MARK: "1",
+        "LD_PRELOAD": f"{_library('libasan.so')} {_library('libubsan.so')}",
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:quarantine_size_mb=16",
+        "UBSAN_OPTIONS": "print_stacktrace=1:abort_on_error=1",
+    })
+
+
+def pytest_configure(config):
+    if os.environ.pop(MARK, None):
+        # The tools that tests start need no sanitizer.
+        del os.environ["LD_PRELOAD"]
+    elif "libasan" not in Path("/proc/self/maps").read_text():
+        _run_again(config)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_fakes():
+    harness.reset_all()
+    yield
+    harness.check_all()

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT */
+/* A desktop: the graphics' unit, one for all else, USB and stolen memory */
+[0004]                    Signature : "DMAR"
+[0004]                 Table Length : 00000000
+[0001]                     Revision : 01
+[0001]                     Checksum : 00
+[0006]                       Oem ID : "TESTER"
+[0008]                 Oem Table ID : "TESTTABL"
+[0004]                 Oem Revision : 00000001
+[0004]              Asl Compiler ID : "INTL"
+[0004]        Asl Compiler Revision : 20200925
+
+[0001]           Host Address Width : 26
+[0001]                        Flags : 01
+[0010]                     Reserved : 00 00 00 00 00 00 00 00 00 00
+
+[0002]                Subtable Type : 0000
+[0002]                       Length : 0018
+[0001]                        Flags : 00
+[0001]                     Reserved : 00
+[0002]           PCI Segment Number : 0000
+[0008]        Register Base Address : 00000000FED90000
+
+[0001]            Device Scope Type : 01
+[0001]                 Entry Length : 08
+[0002]                     Reserved : 0000
+[0001]               Enumeration ID : 00
+[0001]               PCI Bus Number : 00
+[0002]                     PCI Path : 02,00
+
+[0002]                Subtable Type : 0000
+[0002]                       Length : 0020
+[0001]                        Flags : 01
+[0001]                     Reserved : 00
+[0002]           PCI Segment Number : 0000
+[0008]        Register Base Address : 00000000FED91000
+
+[0001]            Device Scope Type : 03
+[0001]                 Entry Length : 08
+[0002]                     Reserved : 0000
+[0001]               Enumeration ID : 02
+[0001]               PCI Bus Number : F0
+[0002]                     PCI Path : 1F,00
+
+[0001]            Device Scope Type : 04
+[0001]                 Entry Length : 08
+[0002]                     Reserved : 0000
+[0001]               Enumeration ID : 00
+[0001]               PCI Bus Number : F0
+[0002]                     PCI Path : 0F,00
+
+[0002]                Subtable Type : 0001
+[0002]                       Length : 0030
+[0002]                     Reserved : 0000
+[0002]           PCI Segment Number : 0000
+[0008]                 Base Address : 00000000DB7F4000
+[0008]          End Address (limit) : 00000000DB813FFF
+
+[0001]            Device Scope Type : 01
+[0001]                 Entry Length : 08
+[0002]                     Reserved : 0000
+[0001]               Enumeration ID : 00
+[0001]               PCI Bus Number : 00
+[0002]                     PCI Path : 1D,00
+
+[0001]            Device Scope Type : 01
+[0001]                 Entry Length : 08
+[0002]                     Reserved : 0000
+[0001]               Enumeration ID : 00
+[0001]               PCI Bus Number : 00
+[0002]                     PCI Path : 1A,00
+
+[0001]            Device Scope Type : 01
+[0001]                 Entry Length : 08
+[0002]                     Reserved : 0000
+[0001]               Enumeration ID : 00
+[0001]               PCI Bus Number : 00
+[0002]                     PCI Path : 14,00
+
+[0002]                Subtable Type : 0001
+[0002]                       Length : 0020
+[0002]                     Reserved : 0000
+[0002]           PCI Segment Number : 0000
+[0008]                 Base Address : 00000000DD000000
+[0008]          End Address (limit) : 00000000DF1FFFFF
+
+[0001]            Device Scope Type : 01
+[0001]                 Entry Length : 08
+[0002]                     Reserved : 0000
+[0001]               Enumeration ID : 00
+[0001]               PCI Bus Number : 00
+[0002]                     PCI Path : 02,00

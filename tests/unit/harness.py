@@ -1,0 +1,511 @@
+# SPDX-License-Identifier: MIT
+"""Builds Monocle's C files for the host and calls them from Python.
+
+    m = harness.build("bus", ["vmm/bus.c"], headers=["vmm/bus.h"])
+    bus = m.new("struct bus *")         # zeroed, with red zones around it
+    m.bus_register(bus, m.BUS_PORT, 0x60, 0x64, handler, m.NULL, b"kbd")
+
+A module has every function that the sources (or the fakes) define and the
+headers declare, every enumerator, every variable, and every macro whose value
+is a whole number; so a test cannot drift from the headers. What is built has
+UBSan and ASan, and a report ends the run. Builds are cached in build/unit by
+their content.
+
+Static inline functions of headers: name them in `exports`.
+Hardware and log are fakes.c's: m.events(), m.log_lines(), m.on_read(), ...
+A test's own fakes: `fakes`, C text or a path; `cdef` declares what tests
+want of it. Fixtures reset every module between tests (conftest.py).
+"""
+
+import ast
+import collections
+import hashlib
+import importlib.machinery
+import importlib.util
+import os
+import re
+import subprocess
+import sysconfig
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+import cffi
+
+ROOT = Path(__file__).resolve().parents[2]
+OUT = ROOT / "build" / "unit"
+CC = os.environ.get("HOSTCC", "gcc")
+SANITIZE = ["-fsanitize=undefined,address", "-fno-sanitize-recover=all",
+            "-fno-omit-frame-pointer"]
+WARN = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror",
+        "-Wstrict-prototypes", "-Wmissing-prototypes", "-Wvla", "-Wundef"]
+BASE = ["-std=c17", "-DMONOCLE_HOST", "-g", "-O1", "-fPIC",
+        "-fno-strict-aliasing", "-I."]
+FAKES = "tests/unit/fakes.c"
+ALWAYS = ["arch/x86/errno.h", "tests/unit/fakes.h"]
+
+Event = collections.namedtuple("Event", "kind addr size value")
+_modules = []
+
+
+class BuildError(Exception):
+    """The C files do not compile; the compiler's words are the message."""
+
+
+def _run(command, **kwargs):
+    env = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+    done = subprocess.run(command, cwd=ROOT, env=env, text=True,
+                          capture_output=True, check=False, **kwargs)
+    if done.returncode:
+        raise BuildError(f"{' '.join(map(str, command))}\n{done.stderr}")
+    return done.stdout
+
+
+# --- C declarations for cffi out of a preprocessed header ---------------
+
+_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|[A-Za-z_]\w*'
+                    r'|\d[\w.]*|\s+|\.\.\.|.', re.S)
+_CLOSE = {"(": ")", "[": "]", "{": "}"}
+_NOISE = {"__extension__", "inline", "__inline", "__inline__", "_Noreturn",
+          "static", "restrict", "__restrict", "__restrict__", "register",
+          "__signed__"}
+_BALANCED = {"__attribute__", "__attribute", "__asm__", "asm", "_Alignas",
+             "__declspec"}
+
+
+def _tokens(text):
+    return [t for t in _TOKEN.findall(text) if not t.isspace()]
+
+
+def _group_end(tokens, at):
+    """The index behind the bracket group that opens at `at`."""
+    depth = 0
+    for i in range(at, len(tokens)):
+        if tokens[i] in _CLOSE:
+            depth += 1
+        elif tokens[i] in _CLOSE.values():
+            depth -= 1
+            if depth == 0:
+                return i + 1
+    raise BuildError("unbalanced brackets in a header")
+
+
+def _strip(tokens):
+    """Drops attributes and qualifiers; says whether one was `packed`."""
+    out, packed, i = [], False, 0
+    while i < len(tokens):
+        t = tokens[i]
+        if t in _BALANCED:
+            end = _group_end(tokens, i + 1)
+            packed |= any("packed" in x for x in tokens[i:end])
+            i = end
+        else:
+            if t not in _NOISE:
+                out.append(t)
+            i += 1
+    return out, packed
+
+
+def _declarations(tokens):
+    """Splits a translation unit into its top-level declarations."""
+    start = i = 0
+    while i < len(tokens):
+        t = tokens[i]
+        if t in _CLOSE:
+            end = _group_end(tokens, i)
+            body_of_function = t == "{" and tokens[i - 1] == ")"
+            i = end
+            if body_of_function:
+                yield tokens[start:i]
+                start = i
+        else:
+            i += 1
+            if t == ";":
+                yield tokens[start:i]
+                start = i
+
+
+def evaluate(text, names=None):
+    """The value of an integer constant expression of C, or None."""
+    text = re.sub(r"\(\s*(?:unsigned|signed|long|int|char|short|const|[us]\d+|"
+                  r"u?int\d+_t|size_t|\s)+\s*\)", "", text)
+    unsigned = re.search(r"\b(?:0x[0-9a-f]+|\d+)l*ul*\b", text, re.I)
+    text = re.sub(r"\b(0x[0-9a-f]+|\d+)[ul]+\b", r"\1", text, flags=re.I)
+    text = re.sub(r"\b0+([0-7]+)\b", r"0o\1", text)
+    text = re.sub(r"'([^'\\])'", lambda c: str(ord(c[1])), text)
+    text = text.replace("/", "//").strip()
+    try:
+        tree = ast.parse(text, mode="eval")
+        allowed = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Constant,
+                   ast.operator, ast.unaryop, ast.Name, ast.Load)
+        if not all(isinstance(n, allowed) for n in ast.walk(tree)):
+            return None
+        value = eval(compile(tree, "constant", "eval"),  # names: ints only
+                     {"__builtins__": {}}, dict(names or {}))
+    except (SyntaxError, NameError, TypeError, ValueError, ArithmeticError):
+        return None
+    if not isinstance(value, int):
+        return None
+    return value % 2**64 if unsigned and value < 0 else value
+
+
+def _enumerators(body, known):
+    """`{ A, B = 3 }` with each value worked out, or `...` where it can't."""
+    out, value = [], -1
+    for item in " ".join(body).split(","):
+        name, _, text = (s.strip() for s in item.partition("="))
+        if not name:
+            continue
+        if text:
+            value = evaluate(text, known)
+        elif value is not None:
+            value += 1
+        if value is None:
+            out.append(f"{name} = ...")
+        else:
+            known[name] = value
+            out.append(f"{name} = {value}")
+    return "{ " + ", ".join(out) + " }"
+
+
+def _rewrite(tokens, known, packed, depth=0):
+    """Enumerators and array bounds as numbers, structs open-ended."""
+    out, i = [], 0
+    while i < len(tokens):
+        t = tokens[i]
+        end = _group_end(tokens, i) if t in _CLOSE else i + 1
+        inner = tokens[i + 1:end - 1]
+        if t == "{" and "enum" in tokens[max(0, i - 2):i]:
+            out.append(_enumerators(inner, known))
+        elif t == "{":
+            text = _rewrite(inner, known, packed, depth + 1)
+            # cffi wants bit-fields laid out by itself.
+            bitfield = ":" in inner
+            rest = "" if depth or bitfield else " ...;"
+            out.append("{ " + text + rest + " }")
+        elif t == "[" and inner:
+            value = evaluate(" ".join(inner), known)
+            out.append("[...]" if value is None else f"[{value}]")
+        elif t in _CLOSE:
+            out.append(t + _rewrite(inner, known, packed, depth) + _CLOSE[t])
+        else:
+            out.append(t)
+        i = end
+    return " ".join(out)
+
+
+class _Header:
+    """What a set of headers declares, as cffi wants it."""
+
+    def __init__(self, text):
+        self.known = {}
+        self.types = []       # (declaration, packed)
+        self.functions = {}   # name: prototype
+        self.inlines = {}
+        self.variables = {}
+        for decl in _declarations(_tokens(text)):
+            self._add(decl)
+
+    def _add(self, decl):
+        if decl[0] in ("_Static_assert", ";"):
+            return
+        inline = decl[-1] == "}"
+        if inline:
+            body = next(i for i, t in enumerate(decl) if t == "{")
+            decl = decl[:body] + [";"]
+        static = "static" in decl
+        decl, packed = _strip(decl)
+        if any("va_list" in t for t in decl):
+            return
+        if "=" in decl[:decl.index("{") if "{" in decl else None]:
+            return
+        text = _rewrite(decl, self.known, packed)
+        if decl[0] == "typedef" or ("{" in decl and "(" not in
+                                    decl[:decl.index("{")]):
+            self.types.append((text, packed))
+            return
+        call = re.match(r"^[\w\s*]*?\b(\w+)\s*\(", text)
+        if call and not re.match(r"^[^(]*\(\s*\*", text):
+            (self.inlines if inline else self.functions)[call[1]] = text
+        elif not static and decl[0] == "extern":
+            name = re.match(r"^[^(]*\(\s*\*\s*(?:const\s+)?(\w+)", text) or \
+                re.match(r".*?(\w+)\s*(?:\[[^\]]*\]\s*)*;$", text)
+            self.variables[name[1]] = text
+        elif decl[0] in ("struct", "union", "enum") and len(decl) == 3:
+            self.types.append((text, packed))
+
+
+_MARKER = re.compile(r'# \d+ "([^"]*)"(.*)')
+
+
+def _own_lines(preprocessed):
+    """The lines that come from no system header and not from the compiler."""
+    # Flag 3 marks system headers, but also what a macro of theirs (bool)
+    # expands to in our file.
+    ours, own = set(), False
+    for line in preprocessed.splitlines():
+        marker = _MARKER.match(line)
+        if marker:
+            if marker[1][0] != "<" and "3" not in marker[2].split():
+                ours.add(marker[1])
+            own = marker[1] in ours
+        elif own:
+            yield line
+
+
+def _macros(prelude, flags):
+    """Every macro of the tree that is a whole number: {name: value}."""
+    dump = _run([CC, *flags, "-E", "-dD", "-x", "c", "-"], input=prelude)
+    defines = (re.match(r"#define (\w+) (?=\S)", line)
+               for line in _own_lines(dump))
+    names = [found[1] for found in defines if found]
+    probe = prelude + "".join(f'\n@@ "{n}" @= {n}' for n in names)
+    found = {}
+    for line in _run([CC, *flags, "-E", "-P", "-x", "c", "-"],
+                     input=probe).splitlines():
+        hit = re.match(r'@@ "(\w+)" @= (.*)', line)
+        value = evaluate(hit[2]) if hit else None
+        if value is not None:
+            found[hit[1]] = value
+    return found
+
+
+# --- Building ------------------------------------------------------------
+
+def _digest(*parts):
+    h = hashlib.sha256()
+    for part in parts:
+        h.update(str(part).encode() + b"\0")
+    return h.hexdigest()[:20]
+
+
+def _replace(path, write):
+    """Writes path in one step: other runs may build the same file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as tmp:
+        made = Path(tmp) / path.name
+        write(made)
+        made.replace(path)
+
+
+def _object(source, flags):
+    text = _run([CC, *flags, "-E", source])
+    path = OUT / "obj" / f"{Path(source).stem}-{_digest(text, flags)}.o"
+    if not path.exists():
+        _replace(path, lambda to: _run([CC, *flags, "-c", source, "-o",
+                                        str(to)]))
+    return path
+
+
+def _defined(objects):
+    out = _run(["nm", "--defined-only", "-g", *map(str, objects)])
+    return {line.split()[2] for line in out.splitlines()
+            if len(line.split()) == 3}
+
+
+def _file_of_text(text, name):
+    path = OUT / "src" / f"{name}-{_digest(text)}.c"
+    if not path.exists():
+        _replace(path, lambda to: to.write_text(text))
+    return str(path.relative_to(ROOT))
+
+
+def _drop_old(name, keep):
+    for path in OUT.glob(f"_unit_{name}-*"):
+        if path != keep and path.stat().st_mtime < time.time() - 86400:
+            path.unlink(missing_ok=True)
+
+
+def build(name, sources, headers=(), fakes=None, cdef="", exports=(),
+          defines=(), sanitize=True):
+    """A Module of the C files `sources` (paths from the tree's root).
+
+    headers: what tests call; exports: their static inline functions to call
+    as well; fakes: C text, or the path of a C file; cdef: declarations of
+    what the tests use of the fakes (plain C); defines: ["NAME=VALUE"].
+    """
+    flags = BASE + [f"-D{d}" for d in defines]
+    strict = flags + WARN + (SANITIZE if sanitize else [])
+    objects = [_object(s, strict) for s in sources]
+    if fakes is not None:
+        if "\n" in fakes or not (ROOT / fakes).exists():
+            fakes = _file_of_text(fakes, f"{name}-fakes")
+        objects.append(_object(fakes, flags + SANITIZE * sanitize +
+                               ["-Wall", "-Werror", "-Wno-unused-function"]))
+    objects.append(_object(FAKES, flags))
+    prelude = "".join(f'#include "{h}"\n' for h in [*headers, *ALWAYS])
+    text = "\n".join(_own_lines(_run([CC, *flags, "-E", "-x", "c", "-"],
+                                     input=prelude)))
+    header = _Header(text)
+    for decl in _declarations(_tokens(cdef)):
+        header._add(decl)
+    link = [*(SANITIZE if sanitize else []), *map(str, objects)]
+    stamp = _digest(text, cdef, exports, flags, link,
+                    sysconfig.get_config_var("EXT_SUFFIX"))
+    path = OUT / f"_unit_{name}-{stamp}.so"
+    module_name = f"_unit_{name}"
+    if not path.exists():
+        _build_extension(path, module_name, header, prelude + cdef, exports,
+                         flags, link, _defined(objects))
+        _drop_old(name, path)
+    loader = importlib.machinery.ExtensionFileLoader(module_name, str(path))
+    spec = importlib.util.spec_from_loader(module_name, loader)
+    if sanitize and "libasan" not in Path("/proc/self/maps").read_text():
+        raise BuildError("libasan is not loaded: run this by pytest")
+    try:
+        extension = importlib.util.module_from_spec(spec)
+        loader.exec_module(extension)
+    except ImportError as error:
+        raise BuildError(f"{name}: {error} (missing source or fake?)") from None
+    return Module(extension, _macros(prelude, flags), header)
+
+
+def _build_extension(path, module_name, header, prelude, exports, flags, link,
+                     defined):
+    ffi = cffi.FFI()
+    for text, packed in header.types:
+        try:
+            ffi.cdef(text, packed=packed, override=True)
+        except Exception as error:
+            raise BuildError(f"cffi cannot take `{text}`: {error}") from None
+    wanted = [t for n, t in header.functions.items() if n in defined]
+    wanted += [t for n, t in header.variables.items() if n in defined]
+    missing = set(exports) - set(header.inlines)
+    if missing:
+        raise BuildError(f"no static inline function {sorted(missing)}")
+    wanted += [header.inlines[n] for n in exports]
+    for text in wanted:
+        try:
+            ffi.cdef(text, override=True)
+        except Exception as error:
+            raise BuildError(f"cffi cannot take `{text}`: {error}") from None
+    ffi.set_source(module_name, prelude)
+
+    def write(to):
+        glue = to.with_suffix(".c")
+        ffi.emit_c_code(str(glue))
+        include = sysconfig.get_path("include")
+        _run([CC, *flags, "-w", "-O0", f"-I{include}", "-shared", str(glue),
+              *link, "-o", str(to)])
+    _replace(path, write)
+
+
+# --- A module as the tests see it ---------------------------------------
+
+class Module:
+    """Attributes are the C names; the rest is the fakes' Python side."""
+
+    def __init__(self, extension, macros, header):
+        self.ffi, self.lib = extension.ffi, extension.lib
+        self.NULL = self.ffi.NULL
+        self.constants = {**macros, **header.known}
+        self._keep, self._errors = [], []
+        self._allocate = self.ffi.new_allocator(
+            self.lib.fakes_alloc, self.lib.fakes_free)
+        _modules.append(self)
+
+    def __getattr__(self, name):
+        if name.startswith("_") or name in ("ffi", "lib"):
+            raise AttributeError(name)
+        if name in self.constants:
+            return self.constants[name]
+        return getattr(self.lib, name)
+
+    def new(self, ctype, init=None):
+        """As ffi.new, in memory whose bounds ASan watches."""
+        return self._allocate(ctype, init)
+
+    def string(self, pointer):
+        return self.ffi.string(pointer).decode()
+
+    def callback(self, ctype, function, on_error=None):
+        """A C function pointer; an exception in it fails the test."""
+        def guarded(*args):
+            try:
+                return function(*args)
+            except BaseException as error:  # cffi would only print it
+                self._errors.append(error)
+                raise
+        made = self.ffi.callback(ctype, guarded, error=on_error,
+                                 onerror=lambda *_: None)
+        self._keep.append(made)
+        return made
+
+    def handle(self, thing):
+        """A void * for C to carry; ffi.from_handle gives `thing` back."""
+        made = self.ffi.new_handle(thing)
+        self._keep.append(made)
+        return made
+
+    def events(self, *kinds):
+        """Recorded hardware accesses in order, of those kinds (or all)."""
+        count = self.lib.fakes_event_count
+        assert count <= self.FAKES_EVENTS, "events overflowed: clear_events()"
+        names = {self.constants[k]: k[5:].lower() for k in self.constants
+                 if k.startswith("FAKE_")}
+        every = [Event(names.get(e.kind, e.kind), e.addr, e.size, e.value)
+                 for e in self.lib.fakes_events[0:count]]
+        return [e for e in every if not kinds or e.kind in kinds]
+
+    def clear_events(self):
+        self.lib.fakes_event_count = 0
+
+    def log_lines(self):
+        """Lines logged since the reset: [(level, text)]."""
+        return [(line.level, self.string(line.text)) for line in
+                self.lib.fakes_lines[0:self.lib.fakes_line_count]]
+
+    def log_text(self):
+        return "\n".join(text for _, text in self.log_lines())
+
+    def on_read(self, function):
+        """function(kind, addr, size) -> value, or None for the default: a
+        port gives all ones, MMIO reads the memory it points at."""
+        def hook(kind, addr, size, value):
+            got = function(self._kind(kind), addr, size)
+            if got is not None:
+                value[0] = got
+            return got is not None
+        self.lib.fakes_read_hook = self.callback(
+            "bool(enum fake_kind, uint64_t, unsigned, uint64_t *)", hook)
+
+    def on_write(self, function):
+        """function(kind, addr, size, value); MMIO stores then reach no
+        memory but what the function changes."""
+        self.lib.fakes_write_hook = self.callback(
+            "void(enum fake_kind, uint64_t, unsigned, uint64_t)",
+            lambda kind, *rest: function(self._kind(kind), *rest))
+
+    def _kind(self, kind):
+        return {self.FAKE_IN: "in", self.FAKE_OUT: "out",
+                self.FAKE_READ: "read", self.FAKE_WRITE: "write"}[kind]
+
+    @property
+    def tsc(self):
+        return self.lib.fakes_tsc
+
+    @tsc.setter
+    def tsc(self, value):
+        self.lib.fakes_tsc = value
+
+    def reset(self):
+        """Fakes as at the start. State of the C files is the test's own."""
+        self.lib.fakes_reset()
+
+    def check(self):
+        """Raises what a callback raised; conftest.py calls it."""
+        errors, self._errors = self._errors, []
+        if errors:
+            traceback.print_exception(errors[0])
+            raise errors[0]
+
+
+def reset_all():
+    for module in _modules:
+        module.reset()
+
+
+def check_all():
+    for module in _modules:
+        module.check()

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""The trap bus against a plain list of ranges."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import harness
+
+U64 = 2**64 - 1
+
+
+@pytest.fixture(scope="module")
+def m():
+    return harness.build("bus", ["vmm/bus.c"], headers=["vmm/bus.h"],
+                         exports=["bus_all_ones"])
+
+
+class Bus:
+    def __init__(self, m):
+        self.m, self.seen, self.inside = m, [], None
+        self.b = m.new("struct bus *")
+        self.handler = m.callback("bus_handler *", self._handle)
+        self.names = {}
+
+    def _handle(self, dev, access):
+        self.seen.append((self.m.string(self.m.ffi.cast("char *", dev)),
+                          access.addr, access.size, access.write,
+                          access.value))
+        if self.inside:
+            self.inside()
+        if not access.write:
+            access.value = 0x5a
+        return -self.m.EFAULT if access.addr == 13 else 0
+
+    def register(self, space, first, last, name):
+        name = self.names.setdefault(
+            name, self.m.ffi.new("char[]", name.encode()))
+        return self.m.bus_register(self.b, space, first, last, self.handler,
+                                   name, name)
+
+    def access(self, space, addr, size=1, value=None):
+        """Returns (status, value afterwards)."""
+        a = self.m.new("struct bus_access *", {
+            "addr": addr, "size": size, "write": value is not None,
+            "value": 0x77 if value is None else value})
+        status = self.m.bus_dispatch(self.b, space, a)
+        return status, a.value
+
+
+@pytest.fixture
+def bus(m):
+    return Bus(m)
+
+
+def test_nobody_answers(m, bus):
+    for size, ones in ((1, 0xff), (2, 0xffff), (4, 2**32 - 1)):
+        assert bus.access(m.BUS_PORT, 0x80, size) == (0, ones)
+        assert bus.access(m.BUS_MMIO, 2**40, size) == (0, ones)
+    assert bus.access(m.BUS_MMIO, U64, 8) == (0, U64)
+    assert bus.access(m.BUS_PORT, 0x80, 4, value=9) == (0, 9)
+    assert bus.access(m.BUS_MSR, 0x10, 8)[0] == -m.EFAULT
+    assert bus.access(m.BUS_MSR, 0x10, 8, value=9)[0] == -m.EFAULT
+    assert list(bus.b.unclaimed) == [4, 4, 2]
+
+
+def test_a_range_answers_at_both_ends_and_no_further(m, bus):
+    assert bus.register(m.BUS_PORT, 0x3f8, 0x3ff, "uart") == 0
+    for port in (0x3f7, 0x400):
+        assert bus.access(m.BUS_PORT, port) == (0, 0xff)
+    for port in (0x3f8, 0x3ff):
+        assert bus.access(m.BUS_PORT, port, 2) == (0, 0x5a)
+    assert bus.access(m.BUS_MMIO, 0x3f8) == (0, 0xff)
+    assert bus.access(m.BUS_PORT, 0x3ff, 4, value=0x1234) == (0, 0x1234)
+    assert bus.seen[-1] == ("uart", 0x3ff, 4, True, 0x1234)
+    assert bus.b.ranges[m.BUS_PORT][0].hits == 3
+
+
+def test_a_handlers_fault_reaches_the_caller(m, bus):
+    bus.register(m.BUS_MSR, 10, 20, "msr")
+    assert bus.access(m.BUS_MSR, 13, 8)[0] == -m.EFAULT
+    assert bus.access(m.BUS_MSR, 14, 8)[0] == 0
+
+
+def test_overlap_order_and_room(m, bus):
+    assert bus.register(m.BUS_MMIO, 9, 8, "odd") == -m.EINVAL
+    for n in range(m.BUS_RANGES):
+        assert bus.register(m.BUS_MMIO, n * 16, n * 16 + 15, "x") == 0
+    assert bus.register(m.BUS_MMIO, 2**32, U64, "x") == -m.ENOSPC
+    assert bus.register(m.BUS_MMIO, 17, 17, "x") == -m.EEXIST
+    assert bus.register(m.BUS_PORT, 0, 0xffff, "x") == 0
+    assert m.bus_unregister(bus.b, m.BUS_MMIO, 17) == -m.ENOENT
+    assert m.bus_unregister(bus.b, m.BUS_MMIO, 16) == 0
+    assert m.bus_unregister(bus.b, m.BUS_MMIO, 16) == -m.ENOENT
+    assert bus.register(m.BUS_MMIO, 16, 31, "x") == 0
+
+
+def test_spaces_do_not_disturb_each_other(m, bus):
+    for n in range(m.BUS_RANGES):
+        for space in range(m.BUS_SPACES):
+            assert bus.register(space, n * 2, n * 2, f"{space} {n}") == 0
+    for n in range(0, m.BUS_RANGES, 3):
+        assert m.bus_unregister(bus.b, m.BUS_MMIO, n * 2) == 0
+    for n in range(m.BUS_RANGES):
+        for space in range(m.BUS_SPACES):
+            bus.seen.clear()
+            bus.access(space, n * 2, value=0)
+            gone = space == m.BUS_MMIO and n % 3 == 0
+            assert [s[0] for s in bus.seen] == ([] if gone else
+                                                [f"{space} {n}"])
+    assert list(bus.b.unclaimed) == [0, m.BUS_RANGES // 3, 0]
+
+
+def test_a_handler_may_move_its_own_range(m, bus):
+    """As a write to a BAR does."""
+    bus.register(m.BUS_MMIO, 0x1000, 0x1fff, "bar")
+
+    def move():
+        bus.inside = None
+        assert m.bus_unregister(bus.b, m.BUS_MMIO, 0x1000) == 0
+        assert bus.register(m.BUS_MMIO, 0x5000, 0x5fff, "bar") == 0
+    bus.inside = move
+    assert bus.access(m.BUS_MMIO, 0x1004, 4) == (0, 0x5a)
+    assert bus.access(m.BUS_MMIO, 0x1004, 4) == (0, 2**32 - 1)
+    assert bus.access(m.BUS_MMIO, 0x5004, 4) == (0, 0x5a)
+
+
+def test_all_ones(m):
+    assert [m.bus_all_ones(n) for n in (1, 2, 4, 8)] == [
+        2**8 - 1, 2**16 - 1, 2**32 - 1, U64]
+
+
+ADDRESS = st.integers(0, 60) | st.integers(U64 - 20, U64)
+STEP = st.tuples(st.sampled_from(["add", "remove", "access", "access"]),
+                 ADDRESS, st.integers(0, 12))
+
+
+@settings(max_examples=300)
+@given(st.lists(STEP, max_size=40))
+def test_against_a_list(m, steps):
+    bus, model, name = Bus(m), [], 0
+    for what, addr, extent in steps:
+        if what == "add":
+            name, last = name + 1, min(addr + extent, U64)
+            clash = any(f <= last and addr <= l for f, l, _ in model)
+            assert bus.register(m.BUS_MMIO, addr, last, str(name)) == (
+                -m.EEXIST if clash else 0)
+            if not clash:
+                model.append((addr, last, str(name)))
+        elif what == "remove":
+            gone = [r for r in model if r[0] == addr]
+            assert m.bus_unregister(bus.b, m.BUS_MMIO, addr) == (
+                0 if gone else -m.ENOENT)
+            model = [r for r in model if r[0] != addr]
+        else:
+            bus.seen.clear()
+            bus.access(m.BUS_MMIO, addr)
+            assert [s[:2] for s in bus.seen] == [
+                (n, addr) for f, l, n in model if f <= addr <= l]
+        ranges = bus.b.ranges[m.BUS_MMIO][0:bus.b.count[m.BUS_MMIO]]
+        assert [(r.first, r.last, m.string(r.name)) for r in ranges] == \
+            sorted(model)

@@ -1,0 +1,782 @@
+# SPDX-License-Identifier: MIT
+"""Exits for control registers, XSETBV, ports and device memory: what the
+instruction does on hardware, by the SDM, against what the handlers do."""
+
+import functools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import guestram
+import vmxcpu
+
+SOURCES = ["vmm/exit_cr.c", "vmm/exit_io.c", "vmm/exit_mmio.c", "vmm/msr.c",
+           "vmm/vcpu_state.c", "vmm/stats.c", "vmm/guest_mem.c", "vmm/insn.c",
+           "vmm/bus.c", "vmm/vclock.c", "kernel/region.c",
+           "vmm/devmodel/lapic.c", "vmm/devmodel/apic_bus.c"]
+PAGE, MIB = 4096, 1 << 20
+U32, U64 = 2**32 - 1, 2**64 - 1
+PE, MP, EM, TS, ET, NE, WP, AM, NW, CD, PG = (
+    1 << n for n in (0, 1, 2, 3, 4, 5, 16, 18, 29, 30, 31))
+CR0_KNOWN = PE | MP | EM | TS | ET | NE | WP | AM | NW | CD | PG
+PSE, PAE, PGE, VMXE, PCIDE, SMEP = (1 << n for n in (4, 5, 7, 13, 17, 20))
+LME, LMA = 1 << 8, 1 << 10
+DF, TF, IF = 1 << 10, 1 << 8, 1 << 9
+CS64, CS32, CS16 = 0xa09b, 0xc09b, 0x009b
+ENTRY, IA32E = 0xd1ff, 1 << 9
+GUEST_OWNED = PE | MP | EM | TS | WP | AM | PG
+ALLOWED_CR4 = 0x3706ff | PCIDE
+EPTP = 0x5000 | 0x1e
+RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI = range(8)
+PF, GP = 14, 13
+
+
+def build(sources=(), name="exits"):
+    """sources: {the tree's file: what to build instead}"""
+    return vmxcpu.build(name, [dict(sources).get(s, s) for s in SOURCES],
+                        headers=["vmm/exits.h"],
+                        exports=["lapic_cr8"])
+
+
+@pytest.fixture(scope="module")
+def m():
+    return build()
+
+
+class Fault(Exception):
+    """(vector, error code, CR2): what is queued for the guest."""
+
+
+class Vcpu:
+    """One vCPU whose exit handlers are called as its loop does."""
+
+    def __init__(self, m, rows=(), **state):
+        self.m, self.cpu = m, vmxcpu.Cpu(m)
+        self.guest = guestram.Guest(m, rows or self.rows())
+        self.vm = m.new("struct vm *")
+        self.vm.map = self.guest.list[0]
+        self.cap = m.new("struct vmx_capabilities *", {
+            "cr4_fixed0": VMXE, "cr0_fixed0": PE | NE | PG, "entry": ENTRY})
+        self.vm.vmx = self.cap
+        self.vm.ept.eptp = EPTP
+        f = self.vm.features
+        f.cr4_allowed, f.xcr0_allowed, f.physical_bits = ALLOWED_CR4, 0xe7, 39
+        f.efer_allowed = 1 | LME | LMA | 1 << 11
+        self.v = m.new("struct vcpu *")
+        self.v.vm, self.v.lapic = self.vm, self.lapic()
+        self.log = []       # what devices saw: (port or address, size, value)
+        self._names = []
+        self.fields = {
+            "CR0_MASK": ~GUEST_OWNED & U64, "GUEST_CR0": PE | NE,
+            "CR0_SHADOW": PE | ET, "GUEST_CR4": VMXE, "GUEST_RFLAGS": 2,
+            "GUEST_CS_RIGHTS": CS32, "GUEST_SS_RIGHTS": 0xc093,
+            "ENTRY_CONTROLS": ENTRY, "GUEST_RIP": 0x1000, "EXIT_LENGTH": 3,
+            **state}
+        for name, value in self.fields.items():
+            self.cpu.write(getattr(m, f"VMCS_{name}"), value)
+
+    @staticmethod
+    @functools.lru_cache
+    def rows():
+        """Made once: Hypothesis runs through many. See clean()."""
+        return (guestram.Row(0, 0xc0000), guestram.Row(0xc0000, 0x40000, "ROM",
+                                                       "RESERVED", "bios"),
+                guestram.Row(MIB, MIB),
+                guestram.Row(0xfec00000, PAGE, "HOLE", "NONE", "ioapic"))
+
+    def clean(self):
+        for row in self.rows():
+            if row.memory:
+                row.memory[:] = bytes(row.size)
+        return self
+
+    def lapic(self):
+        m = self.m
+        memory = m.new("char[]", m.ffi.sizeof("struct lapic") + PAGE)
+        at = int(m.ffi.cast("uintptr_t", memory))
+        self._lapic = memory
+        return m.ffi.cast("struct lapic *", at + -at % PAGE)
+
+    def __getitem__(self, name):
+        return self.cpu.read(getattr(self.m, f"VMCS_{name}"))
+
+    @property
+    def cr0(self):
+        """As the guest reads it."""
+        mask = self["CR0_MASK"]
+        return self["GUEST_CR0"] & ~mask | self["CR0_SHADOW"] & mask
+
+    def vmcs(self):
+        return bytes(self.m.ffi.buffer(self.m.vmcs_fields))
+
+    def run(self, handler, qualification=0):
+        """'skip', 'resume', 'stop', or the Fault."""
+        m = self.m
+        self.v.qualification = qualification
+        self.v.injection.info = 0
+        m.clear_events()
+        action = getattr(m, handler)(self.v)
+        info = self.v.injection.info
+        if action == m.EXIT_GP:
+            raise Fault(GP, 0, None)
+        if action == m.EXIT_RESUME and info:
+            assert info >> 31 and info >> 8 & 7 == 3, "an exception"
+            raise Fault(info & 0xff, self.v.injection.error,
+                        m.fake_cr[2] if info & 0xff == PF else None)
+        assert info == 0
+        return {m.EXIT_SKIP: "skip", m.EXIT_RESUME: "resume",
+                m.EXIT_STOP: "stop"}[action]
+
+    def invept(self):
+        return [e.addr for e in self.m.events("invept")]
+
+    def device(self, space, first, last, answer=0xa5a5a5a5a5a5a5a5):
+        def handle(_dev, access):
+            if access.write:
+                self.log.append((access.addr, access.size, access.value))
+            else:
+                access.value = answer(access) if callable(answer) else (
+                    answer & (1 << 8 * access.size) - 1)
+                self.log.append((access.addr, access.size, None))
+            return 0
+        name = self.m.ffi.new("char[]", b"device")
+        self._names.append(name)
+        assert self.m.bus_register(
+            self.m.ffi.addressof(self.vm.bus), space, first, last,
+            self.m.callback("bus_handler *", handle), self.m.NULL, name) == 0
+
+    def poke(self, gpa, data):
+        for row in self.guest.rows:
+            if row.memory and row.gpa <= gpa < row.end:
+                row.memory[gpa - row.gpa:gpa - row.gpa + len(data)] = data
+                return
+        raise AssertionError("no memory there")
+
+
+# --- Control registers ---------------------------------------------------
+
+PDPTES = {
+    "good": [0x1001, 0, 0x2001 | 0x18, 0x1e6], "reserved": [3, 0, 0, 0],
+    "wide": [0, 0, 0, 1 << 39 | 1], "nx": [0, 1 << 63 | 1, 0, 0]}
+CR3S = {"memory": 0x2020, "nowhere": 0x80000000}
+
+
+class Arch:
+    """What the guest sees of its mode, by SDM volume 3, 2.5, 4.1, 10.8.5."""
+
+    def __init__(self, cr0, cr4, efer, cs_l, cr3, pdptes):
+        self.cr0, self.cr4, self.efer, self.cs_l = cr0, cr4, efer, cs_l
+        self.cr3, self.pdptes, self.loaded = cr3, pdptes, None
+
+    @property
+    def lma(self):
+        return self.efer & LMA != 0
+
+    def load_pdptes(self):
+        if self.cr3 == "nowhere" or self.pdptes != "good":
+            raise Fault(GP, 0, None)
+        self.loaded = PDPTES["good"]
+
+    def pae_after(self, cr0, cr4, lma):
+        return cr0 & PG and cr4 & PAE and not lma
+
+    def mov_cr0(self, value):
+        if value >> 32 or (value & PG and not value & PE) or (
+                value & NW and not value & CD):
+            raise Fault(GP, 0, None)
+        new, change = value & CR0_KNOWN | ET, value ^ self.cr0
+        lma = self.lma
+        if change & PG and not new & PG:
+            if lma and self.cs_l or self.cr4 & PCIDE:
+                raise Fault(GP, 0, None)
+            lma = False
+        elif change & PG and self.efer & LME:
+            if not self.cr4 & PAE or self.cs_l:
+                raise Fault(GP, 0, None)
+            lma = True
+        if change & (PG | CD | NW) and self.pae_after(new, self.cr4, lma):
+            self.load_pdptes()
+        self.cr0 = new
+        self.efer = self.efer & ~LMA | (LMA if lma else 0)
+        return change & PG
+
+    def mov_cr4(self, value):
+        change = value ^ self.cr4
+        if value & ~ALLOWED_CR4 or self.lma and not value & PAE:
+            raise Fault(GP, 0, None)
+        if value & change & PCIDE and (not self.lma or self.cr3_low()):
+            raise Fault(GP, 0, None)
+        if change & (PAE | PGE | PSE | SMEP) and self.pae_after(
+                self.cr0, value, self.lma):
+            self.load_pdptes()
+        self.cr4 = value
+        return change & (PAE | PGE | PCIDE | SMEP)
+
+    def cr3_low(self):
+        return CR3S[self.cr3] & 0xfff
+
+    def lmsw(self, source):
+        return self.mov_cr0(self.cr0 & ~0xe | source & 0xf)
+
+    def clts(self):
+        return self.mov_cr0(self.cr0 & ~TS)
+
+
+@st.composite
+def modes(draw):
+    """A state that a guest can be in."""
+    cr0 = ET | draw(st.sampled_from([0, PE, PE | PG, PE | PG]))
+    cr0 |= draw(st.integers(0, U32)) & (MP | EM | TS | NE | WP | AM)
+    cr0 |= draw(st.sampled_from([0, 0, CD, CD | NW]))
+    cr4 = draw(st.integers(0, U32)) & ALLOWED_CR4 & ~PCIDE
+    efer = draw(st.sampled_from([0, LME]))
+    cs_l = draw(st.booleans())
+    cr3 = draw(st.sampled_from(sorted(CR3S)))
+    if cr0 & PG and efer:
+        efer |= LMA
+        cr4 |= PAE | draw(st.sampled_from([0, PCIDE]))
+    return Arch(cr0, cr4, efer, cs_l, cr3,
+                draw(st.sampled_from([*sorted(PDPTES), "good", "good"])))
+
+
+def enter(m, arch):
+    """A vCPU in that state; its VMCS as Monocle keeps it."""
+    vcpu = Vcpu(
+        m, GUEST_CR0=arch.cr0 & ~(NE | NW | CD) | NE, CR0_SHADOW=arch.cr0,
+        GUEST_CR4=arch.cr4 | VMXE, CR4_SHADOW=arch.cr4, GUEST_EFER=arch.efer,
+        GUEST_CR3=CR3S[arch.cr3],
+        GUEST_CS_RIGHTS=CS64 if arch.cs_l else CS32,
+        ENTRY_CONTROLS=ENTRY | (IA32E if arch.lma else 0))
+    vcpu.poke(0x2020, b"".join(p.to_bytes(8, "little")
+                               for p in PDPTES[arch.pdptes]))
+    return vcpu
+
+
+def agree(vcpu, arch):
+    assert vcpu.cr0 == arch.cr0
+    assert vcpu["CR4_SHADOW"] == arch.cr4
+    assert vcpu["GUEST_CR4"] == arch.cr4 | VMXE
+    assert vcpu["GUEST_EFER"] == arch.efer
+    # What the hardware runs with: caches on, native FPU errors (SDM 24.8).
+    assert vcpu["GUEST_CR0"] == arch.cr0 & ~(NE | NW | CD) | NE
+    assert vcpu["ENTRY_CONTROLS"] == ENTRY | (IA32E if arch.lma else 0)
+    if arch.loaded:
+        assert [vcpu.cpu.read(vcpu.m.VMCS_GUEST_PDPTE0 + 2 * n)
+                for n in range(4)] == arch.loaded
+
+
+def both(vcpu, arch, expected, qualification):
+    """The instruction on the model and by the exit: same outcome."""
+    before = vcpu.vmcs()
+    try:
+        flushes = expected()
+    except Fault as fault:
+        with pytest.raises(Fault) as got:
+            vcpu.run("exit_control_register", qualification)
+        assert got.value.args == fault.args
+        assert vcpu.vmcs() == before, "a fault changes nothing"
+        assert vcpu.invept() == []
+        return
+    assert vcpu.run("exit_control_register", qualification) == "skip"
+    agree(vcpu, arch)
+    if flushes:
+        assert vcpu.invept() == [EPTP], "stale translations"
+
+
+CR0_VALUE = st.builds(
+    lambda base, more, high: base | more & (CR0_KNOWN | 0xffc0) | high,
+    st.sampled_from([0, PE, PE | PG, PG]), st.integers(0, U32),
+    st.sampled_from([0, 0, 0, 1 << 32, 1 << 63]))
+
+
+@settings(max_examples=400, deadline=None)
+@given(modes(), CR0_VALUE, st.integers(0, 15), st.booleans())
+def test_mov_to_cr0(m, arch, value, reg, near):
+    """near: a change of a bit or two, as guests do it."""
+    if near:
+        value = arch.cr0 ^ value & (CD | PG | TS | WP)
+    vcpu = enter(m, arch)
+    m.vcpu_set_gpr(vcpu.v, reg, value)
+    if not (arch.lma and arch.cs_l):
+        value &= U32
+    both(vcpu, arch, lambda: arch.mov_cr0(value), reg << 8)
+
+
+@settings(max_examples=400, deadline=None)
+@given(modes(), st.integers(0, U32), st.integers(0, 15),
+       st.sampled_from([0, 0, 0, 1 << 13, 1 << 40]))
+def test_mov_to_cr4(m, arch, change, reg, bad):
+    value = arch.cr4 ^ change & ALLOWED_CR4 | bad
+    vcpu = enter(m, arch)
+    m.vcpu_set_gpr(vcpu.v, reg, value)
+    if not (arch.lma and arch.cs_l):
+        value &= U32
+    both(vcpu, arch, lambda: arch.mov_cr4(value), reg << 8 | 4)
+
+
+@settings(max_examples=200, deadline=None)
+@given(modes(), st.integers(0, 0xffff))
+def test_lmsw_and_clts(m, arch, source):
+    vcpu = enter(m, arch)
+    both(vcpu, arch, lambda: arch.lmsw(source), 3 << 4 | source << 16)
+    both(vcpu, arch, arch.clts, 2 << 4)
+
+
+@pytest.mark.parametrize("value", [*range(17), 0x10000000f, 1 << 63])
+def test_cr8(m, value):
+    vcpu = Vcpu(m, GUEST_EFER=LME | LMA, GUEST_CS_RIGHTS=CS64)
+    m.vcpu_set_gpr(vcpu.v, 9, value)
+    if value > 15:
+        with pytest.raises(Fault):
+            vcpu.run("exit_control_register", 9 << 8 | 8)
+        value = 0
+    else:
+        assert vcpu.run("exit_control_register", 9 << 8 | 8) == "skip"
+    assert m.lapic_cr8(vcpu.v.lapic) == value
+    assert vcpu.run("exit_control_register", 1 << 4 | RSP << 8 | 8) == "skip"
+    assert vcpu["GUEST_RSP"] == value
+
+
+@pytest.mark.parametrize("qualification", [
+    3, 2, 1 << 4, 1 << 4 | 3, 1 << 4 | 4])
+def test_accesses_that_cannot_exit_stop(m, qualification):
+    assert Vcpu(m).run("exit_control_register", qualification) == "stop"
+
+
+XCR0 = {0b1, 0b11, 0b111, 0b11100111}      # SDM 13.3, of 0xe7
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 3, 7, 0xe7])
+def test_xsetbv(m, allowed):
+    for value in [*range(256), 1 << 8 | 7, 1 << 9 | 7, 1 << 32 | 7, 1 << 63]:
+        vcpu = Vcpu(m)
+        vcpu.vm.features.xcr0_allowed = allowed
+        # The upper halves are not looked at.
+        vcpu.v.gpr[RAX] = value & U32 | 0xdead << 32
+        vcpu.v.gpr[RDX] = value >> 32 | 0xbeef << 32
+        vcpu.v.gpr[RCX] = 1 << 32
+        if value in XCR0 and value & ~allowed == 0:
+            assert vcpu.run("exit_xsetbv") == "skip"
+            assert m.fake_xcr0 == value
+        else:
+            with pytest.raises(Fault) as fault:
+                vcpu.run("exit_xsetbv")
+            assert fault.value.args == (GP, 0, None)
+            assert m.fake_xcr0 == 1
+
+
+@pytest.mark.parametrize("index, rights", [(1, 0xc093), (U32, 0xc093),
+                                           (0, 0xc0f3), (0, 0xc0b3)])
+def test_xsetbv_of_another_register_or_ring(m, index, rights):
+    vcpu = Vcpu(m, GUEST_SS_RIGHTS=rights)
+    vcpu.v.gpr[RAX], vcpu.v.gpr[RCX] = 3, index
+    with pytest.raises(Fault):
+        vcpu.run("exit_xsetbv")
+    assert m.fake_xcr0 == 1
+
+
+# --- MSRs ----------------------------------------------------------------
+
+def wrmsr(vcpu, msr, value):
+    vcpu.v.gpr[RCX] = msr | 0xffff << 32
+    vcpu.v.gpr[RAX] = value & U32 | 0xffff << 32
+    vcpu.v.gpr[RDX] = value >> 32 | 0xffff << 32
+    return vcpu.run("exit_wrmsr")
+
+
+@settings(max_examples=200, deadline=None)
+@given(modes(), st.integers(0, 0xfff) | st.integers(0, U64))
+def test_wrmsr_of_efer(m, arch, value):
+    vcpu = enter(m, arch)
+    allowed = vcpu.vm.features.efer_allowed
+    before = vcpu.vmcs()
+    if value & ~allowed or (value ^ arch.efer) & LME and arch.cr0 & PG:
+        with pytest.raises(Fault):
+            wrmsr(vcpu, m.MSR_EFER, value)
+        assert vcpu.vmcs() == before
+    else:
+        assert wrmsr(vcpu, m.MSR_EFER, value) == "skip"
+        assert vcpu["GUEST_EFER"] == value & ~LMA | arch.efer & LMA
+
+
+def test_an_msr_that_nobody_has(m):
+    vcpu = Vcpu(m)
+    vcpu.v.gpr[RCX] = 0x12345
+    for handler in ("exit_rdmsr", "exit_wrmsr"):
+        with pytest.raises(Fault) as fault:
+            vcpu.run(handler)
+        assert fault.value.args == (GP, 0, None)
+
+
+def test_a_device_s_msr(m):
+    vcpu = Vcpu(m)
+    vcpu.device(m.BUS_MSR, 0x800, 0x8ff, 0x1122334455667788)
+    vcpu.v.gpr[RCX] = 0x802 | 1 << 40
+    assert vcpu.run("exit_rdmsr") == "skip"
+    assert (vcpu.v.gpr[RAX], vcpu.v.gpr[RDX]) == (0x55667788, 0x11223344)
+    assert wrmsr(vcpu, 0x80b, 0x123456789abcdef0) == "skip"
+    assert vcpu.log == [(0x802, 8, None), (0x80b, 8, 0x123456789abcdef0)]
+
+
+# --- Ports ---------------------------------------------------------------
+
+IN, STRING, REP = 1 << 3, 1 << 4, 1 << 5
+
+
+def port_io(port, size, flags=0):
+    return port << 16 | flags | size - 1
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("port", [0, 0x60, 0xfffe])
+def test_in_and_out(m, size, port):
+    mask = (1 << 8 * size) - 1
+    vcpu = Vcpu(m)
+    vcpu.device(m.BUS_PORT, 0, 0xffff, 0x1122334455667788)
+    vcpu.v.gpr[RAX] = 0xfedcba9876543210
+    assert vcpu.run("exit_io", port_io(port, size)) == "skip"
+    assert vcpu.v.gpr[RAX] == 0xfedcba9876543210
+    assert vcpu.run("exit_io", port_io(port, size, IN)) == "skip"
+    assert vcpu.log == [(port, size, 0x76543210 & mask), (port, size, None)]
+    # 32 bits clear the upper half, fewer leave all else (SDM vol 1, 3.4.1.1).
+    kept = 0 if size == 4 else 0xfedcba9876543210 & ~mask
+    assert vcpu.v.gpr[RAX] == kept | 0x55667788 & mask
+
+
+def test_a_port_that_nobody_has(m):
+    vcpu = Vcpu(m)
+    vcpu.v.gpr[RAX] = 0x1234
+    assert vcpu.run("exit_io", port_io(0x80, 1)) == "skip"
+    assert vcpu.run("exit_io", port_io(0x80, 1, IN)) == "skip"
+    assert vcpu.v.gpr[RAX] == 0x12ff
+
+
+DIRECTORY, TABLE = 0x4000, 0x5000
+P, W, US = 1, 2, 4
+
+
+def paging32(vcpu, missing=(), read_only=()):
+    """The first 4 MiB, 1:1, but for pages that are missing or read-only."""
+    entries = [n * PAGE | P | W | US for n in range(1024)]
+    for n in missing:
+        entries[n] = 0
+    for n in read_only:
+        entries[n] &= ~W
+    vcpu.poke(DIRECTORY, (TABLE | P | W | US).to_bytes(4, "little"))
+    vcpu.poke(TABLE, b"".join(e.to_bytes(4, "little") for e in entries))
+    return {"GUEST_CR0": PE | PG | NE | WP, "GUEST_CR3": DIRECTORY}
+
+
+def with_paging(m, missing=(), read_only=(), **state):
+    vcpu = Vcpu(m).clean()
+    state = {**paging32(vcpu, missing, read_only), **state}
+    return Vcpu(m, **state)
+
+
+class Element:
+    """INS or OUTS by the book (SDM vol 2), one element at a time."""
+
+    def __init__(self, vcpu, size, is_in, rep, bits, base, down, faults):
+        self.vcpu, self.size, self.is_in, self.rep = vcpu, size, is_in, rep
+        self.mask, self.base = (1 << bits) - 1, base
+        self.delta = -size if down else size
+        self.faults = faults        # pages, of this access
+        self.index = RDI if is_in else RSI
+        self.regs = list(vcpu.v.gpr[0:16])
+        self.memory = bytearray(vcpu.guest.read(0, 0xc0000))
+        self.log = []
+
+    def add(self, reg, by):
+        old = self.regs[reg]
+        new = old + by & self.mask
+        self.regs[reg] = old & ~self.mask | new if self.mask == 0xffff else new
+
+    def run(self, answers):
+        """The CR2 of a fault, or None."""
+        while not self.rep or self.regs[RCX] & self.mask:
+            at = self.base + (self.regs[self.index] & self.mask)
+            for byte in range(at, at + self.size):
+                if byte // PAGE in self.faults:
+                    return byte
+            if self.is_in:
+                value = next(answers)
+                self.memory[at:at + self.size] = value.to_bytes(
+                    self.size, "little")
+                self.log.append((0x1f0, self.size, None))
+            else:
+                self.log.append((0x1f0, self.size, int.from_bytes(
+                    self.memory[at:at + self.size], "little")))
+            self.add(self.index, self.delta)
+            if not self.rep:
+                break
+            self.add(RCX, -1)
+        return None
+
+
+@settings(max_examples=250, deadline=None)
+@given(st.data(), st.sampled_from([1, 2, 4]), st.booleans(), st.booleans(),
+       st.sampled_from([16, 32]), st.booleans(), st.integers(0, 700),
+       st.sampled_from([0, 0x10000]), st.sets(st.integers(0x20, 0x23)))
+def test_string_io(m, data, size, is_in, rep, bits, down, count, base, bad):
+    """Until the instruction is over, or a page is not there: then memory,
+    registers and what the device saw are as after the elements so far."""
+    read_only = bad if data.draw(st.booleans()) else set()
+    start = data.draw(st.integers(0x20000 - 40, 0x24000))
+    vcpu = with_paging(m, bad - read_only, read_only,
+                       GUEST_RFLAGS=2 | (DF if down else 0))
+    content = data.draw(st.binary(min_size=16, max_size=16))
+    vcpu.poke(0x1e000, content * 0x800)
+    junk = 0xabcd << 32 if bits == 32 else 0xabcd1234 << 16
+    answers = [n * 0x01030507 & (1 << 8 * size) - 1 for n in range(1, 2000)]
+    if bits == 16:
+        # DS or ES of a 16-bit segment; the offset may wrap.
+        base, start = 0x20000 - 0x8000, start - 0x20000 + 0x8000 & 0xffff
+    else:
+        start -= base
+    index = RDI if is_in else RSI
+    vcpu.v.gpr[index], vcpu.v.gpr[RCX] = junk | start, junk | count
+    faults = bad if is_in or not read_only else set()
+    book = Element(vcpu, size, is_in, rep, bits, base, down, faults)
+    fault = book.run(iter(answers))
+    given_out = iter(answers)
+    vcpu.device(m.BUS_PORT, 0x1f0, 0x1f0, lambda _a: next(given_out))
+    outcome, rounds = "resume", 0
+    while outcome == "resume":
+        vcpu.cpu.write(m.VMCS_GUEST_LINEAR,
+                       base + (vcpu.v.gpr[index] & (1 << bits) - 1))
+        vcpu.cpu.write(m.VMCS_EXIT_INSTRUCTION,
+                       {16: 0, 32: 1}[bits] << 7)
+        seen = len(vcpu.log)
+        try:
+            outcome = vcpu.run("exit_io", port_io(
+                0x1f0, size, STRING | (IN if is_in else 0) |
+                (REP if rep else 0)))
+        except Fault as got:
+            outcome = got
+        # Events come through between bursts, and each makes headway.
+        assert len(vcpu.log) - seen <= 512
+        assert outcome != "resume" or len(vcpu.log) > seen
+        rounds += 1
+    if fault is None:
+        assert outcome == "skip"
+    else:
+        error = (P if read_only else 0) | (W if is_in else 0)
+        assert isinstance(outcome, Fault)
+        assert outcome.args == (PF, error, fault)
+    assert list(vcpu.v.gpr[0:16]) == book.regs
+    assert vcpu.log == book.log
+    assert vcpu.guest.read(0x1e000, 0x12000) == book.memory[0x1e000:0x30000]
+
+
+def test_string_io_in_64_bits(m):
+    """The index is 64 bits wide; RCX counts with all of them."""
+    vcpu = long_mode(m)
+    vcpu.device(m.BUS_PORT, 0x3f8, 0x3f8)
+    vcpu.poke(0x30000, b"Monocle")
+    vcpu.v.gpr[RSI], vcpu.v.gpr[RCX] = 0x30000, 7
+    vcpu.cpu.write(m.VMCS_GUEST_LINEAR, 0x30000)
+    vcpu.cpu.write(m.VMCS_EXIT_INSTRUCTION, 2 << 7)
+    assert vcpu.run("exit_io", port_io(0x3f8, 1, STRING | REP)) == "skip"
+    assert bytes(value for *_, value in vcpu.log) == b"Monocle"
+    assert (vcpu.v.gpr[RSI], vcpu.v.gpr[RCX]) == (0x30007, 0)
+
+
+def test_string_io_where_there_is_no_memory(m):
+    for flags in (0, IN):
+        vcpu = Vcpu(m)
+        vcpu.device(m.BUS_PORT, 0x3f8, 0x3f8)
+        vcpu.v.gpr[RSI] = vcpu.v.gpr[RDI] = 0xd0000000
+        vcpu.cpu.write(m.VMCS_GUEST_LINEAR, 0xd0000000)
+        vcpu.cpu.write(m.VMCS_EXIT_INSTRUCTION, 1 << 7)
+        assert vcpu.run("exit_io", port_io(0x3f8, 1, STRING | flags)) == "stop"
+        assert vcpu.log == [], "no access without its memory"
+
+
+# --- Device memory -------------------------------------------------------
+
+PML4, PDPT = 0x6000, 0x7000
+IOAPIC, NOBODY = 0xfec00000, 0xd0000000
+TRAPPED = 1 << 7 | 1 << 8       # linear address valid, not a table walk
+CODE = 0x8000
+
+
+def long_mode(m, **state):
+    """64-bit code; the first 4 GiB are mapped 1:1 with 1 GiB pages."""
+    vcpu = Vcpu(m, GUEST_EFER=LME | LMA, GUEST_CR0=PE | PG | NE | WP,
+                GUEST_CR4=VMXE | PAE, GUEST_CR3=PML4, GUEST_CS_RIGHTS=CS64,
+                ENTRY_CONTROLS=ENTRY | IA32E, **state).clean()
+    vcpu.poke(PML4, (PDPT | P | W).to_bytes(8, "little"))
+    vcpu.poke(PDPT, b"".join((n << 30 | P | W | 0x80).to_bytes(8, "little")
+                             for n in range(4)))
+    return vcpu
+
+
+def trap(vcpu, code, at, gpa=None, qualification=TRAPPED | 1):
+    vcpu.poke(CODE, code)
+    vcpu.cpu.write(vcpu.m.VMCS_GUEST_RIP, CODE)
+    vcpu.cpu.write(vcpu.m.VMCS_GUEST_LINEAR, at)
+    vcpu.cpu.write(vcpu.m.VMCS_GUEST_PHYSICAL, at if gpa is None else gpa)
+    return vcpu.run("exit_ept_violation", qualification)
+
+
+def test_loads_and_stores(m):
+    vcpu = long_mode(m, GUEST_INTERRUPTIBILITY=3)
+    vcpu.device(m.BUS_MMIO, IOAPIC, IOAPIC + 0xfff, 0x1122334455667788)
+    vcpu.v.gpr[RBX], vcpu.v.gpr[RAX] = IOAPIC, U64
+    assert trap(vcpu, b"\x8b\x43\x10", IOAPIC + 16) == "resume"  # mov
+    assert vcpu.v.gpr[RAX] == 0x55667788 and vcpu["GUEST_RIP"] == CODE + 3
+    assert vcpu["GUEST_INTERRUPTIBILITY"] == 0, "blocking ends"
+    assert trap(vcpu, b"\x48\x8b\x03", IOAPIC) == "resume"       # rax
+    assert vcpu.v.gpr[RAX] == 0x1122334455667788
+    assert trap(vcpu, b"\x0f\xb6\x0b", IOAPIC) == "resume"       # movzx
+    assert vcpu.v.gpr[RCX] == 0x88
+    assert trap(vcpu, b"\xc7\x03\x78\x56\x34\x12", IOAPIC) == "resume"
+    assert trap(vcpu, b"\x66\x89\x03", IOAPIC) == "resume"
+    assert vcpu["GUEST_RIP"] == CODE + 3
+    assert vcpu.log == [
+        (IOAPIC + 16, 4, None), (IOAPIC, 8, None), (IOAPIC, 1, None),
+        (IOAPIC, 4, 0x12345678), (IOAPIC, 2, 0x7788)]
+
+
+def test_read_modify_write(m):
+    vcpu = long_mode(m)
+    vcpu.device(m.BUS_MMIO, IOAPIC, IOAPIC + 0xfff, 0x80)
+    vcpu.v.gpr[RBX] = IOAPIC
+    assert trap(vcpu, b"\x83\x0b\x01", IOAPIC) == "resume"   # or dword, 1
+    assert vcpu.log == [(IOAPIC, 4, None), (IOAPIC, 4, 0x81)]
+
+
+def test_nobody_answers(m):
+    vcpu = long_mode(m)
+    vcpu.v.gpr[RBX], vcpu.v.gpr[RAX] = NOBODY, 0
+    assert trap(vcpu, b"\x8b\x03", NOBODY) == "resume"
+    assert vcpu.v.gpr[RAX] == U32
+    assert trap(vcpu, b"\x89\x03", NOBODY) == "resume"
+
+
+def test_the_stack_pointer_is_the_vmcs_s(m):
+    vcpu = long_mode(m, GUEST_RSP=0x30000)
+    vcpu.device(m.BUS_MMIO, IOAPIC, IOAPIC + 0xfff, 0x1234)
+    vcpu.v.gpr[RSP] = 0xdead
+    vcpu.v.gpr[RBX] = IOAPIC
+    assert trap(vcpu, b"\x89\x23", IOAPIC) == "resume"       # mov [rbx], esp
+    assert trap(vcpu, b"\x8b\x23", IOAPIC) == "resume"       # mov esp, [rbx]
+    assert vcpu.log[0] == (IOAPIC, 4, 0x30000)
+    assert vcpu["GUEST_RSP"] == 0x1234
+
+
+def test_a_write_to_rom_is_dropped(m):
+    vcpu = long_mode(m)
+    vcpu.device(m.BUS_MMIO, 0, 0xfffff)
+    vcpu.v.gpr[RBX] = 0xc0010
+    assert trap(vcpu, b"\xc6\x03\x55", 0xc0010, qualification=TRAPPED | 2) \
+        == "resume"
+    assert vcpu["GUEST_RIP"] == CODE + 3
+    assert vcpu.guest.read(0xc0010, 1) == b"\0" and vcpu.log == []
+    # A read-modify-write of it reads the ROM.
+    vcpu.poke(0xc0010, b"\x7f")
+    assert trap(vcpu, b"\x80\x03\x01", 0xc0010) == "resume"   # add byte, 1
+    assert vcpu["GUEST_RFLAGS"] & 0x800, "0x7f + 1 overflows"
+    assert vcpu.guest.read(0xc0010, 1) == b"\x7f"
+
+
+def test_movs_between_device_and_memory(m):
+    """From the device, to it, and from one register to another."""
+    vcpu = long_mode(m)
+    vcpu.device(m.BUS_MMIO, IOAPIC, IOAPIC + 0xfff,
+                lambda a: a.addr - IOAPIC + 0x11)
+    vcpu.v.gpr[RSI], vcpu.v.gpr[RDI] = IOAPIC, 0x30000
+    assert trap(vcpu, b"\xa5", IOAPIC) == "resume"            # movsd
+    assert vcpu.guest.number(0x30000) == 0x11
+    assert (vcpu.v.gpr[RSI], vcpu.v.gpr[RDI]) == (IOAPIC + 4, 0x30004)
+    vcpu.v.gpr[RSI], vcpu.v.gpr[RDI] = 0x30000, IOAPIC + 8
+    assert trap(vcpu, b"\xa5", IOAPIC + 8) == "resume"
+    vcpu.v.gpr[RSI], vcpu.v.gpr[RDI] = IOAPIC + 16, IOAPIC + 32
+    assert trap(vcpu, b"\xa5", IOAPIC + 16) == "resume"
+    assert vcpu.log == [
+        (IOAPIC, 4, None), (IOAPIC + 8, 4, 0x11), (IOAPIC + 16, 4, None),
+        (IOAPIC + 32, 4, 0x21)]
+
+
+def test_a_repeated_store_is_one_element_each_exit(m):
+    vcpu = long_mode(m)
+    vcpu.device(m.BUS_MMIO, IOAPIC, IOAPIC + 0xfff)
+    vcpu.v.gpr[RDI], vcpu.v.gpr[RCX], vcpu.v.gpr[RAX] = IOAPIC, 3, 0x77
+    for n in range(3):
+        assert trap(vcpu, b"\xf3\xab", IOAPIC + 4 * n) == "resume"
+        assert vcpu["GUEST_RIP"] == (CODE if n < 2 else CODE + 2)
+    assert vcpu.log == [(IOAPIC + 4 * n, 4, 0x77) for n in range(3)]
+    assert vcpu.v.gpr[RCX] == 0
+
+
+def test_the_other_operand_faults(m):
+    """The guest gets its page fault and nothing has happened; a device that
+    was read before it will be read again."""
+    vcpu = with_paging(m, missing=[0x30], read_only=[0x31],
+                       GUEST_CS_RIGHTS=CS32)
+    vcpu.device(m.BUS_MMIO, IOAPIC, IOAPIC + 0xfff, 0x55)
+    # The last page of what the tables map stands for the device.
+    device = 0x3ff000
+    for source, target, cr2, error in (
+            (device, 0x30000, 0x30000, W), (device, 0x31ffe, 0x31ffe, P | W),
+            (0x30ffc, device, 0x30ffc, 0)):
+        vcpu.v.gpr[RSI], vcpu.v.gpr[RDI] = source, target
+        with pytest.raises(Fault) as fault:
+            trap(vcpu, b"\xa5", device, IOAPIC)
+        assert fault.value.args == (PF, error, cr2)
+        assert vcpu["GUEST_RIP"] == CODE
+        assert (vcpu.v.gpr[RSI], vcpu.v.gpr[RDI]) == (source, target)
+    assert all(value is None for *_, value in vcpu.log)
+
+
+def test_16_bit_code(m):
+    """CS has a base, the data segment as well; IP is 16 bits."""
+    vcpu = Vcpu(m, GUEST_CS_RIGHTS=CS16, GUEST_CS_BASE=0x7000).clean()
+    vcpu.cpu.write(m.VMCS_GUEST_ES_BASE + 6, IOAPIC)     # DS
+    vcpu.device(m.BUS_MMIO, IOAPIC, IOAPIC + 0xfff, 0x99)
+    vcpu.poke(CODE, b"\x8a\x07")                         # mov al, [bx]
+    vcpu.v.gpr[RBX] = 0x12345678
+    vcpu.cpu.write(m.VMCS_GUEST_RIP, CODE - 0x7000)
+    vcpu.cpu.write(m.VMCS_GUEST_LINEAR, IOAPIC + 0x5678)
+    vcpu.cpu.write(m.VMCS_GUEST_PHYSICAL, IOAPIC + 0x678)
+    assert vcpu.run("exit_ept_violation", TRAPPED | 1) == "resume"
+    assert vcpu.log == [(IOAPIC + 0x678, 1, None)]
+    assert vcpu["GUEST_RIP"] == CODE - 0x7000 + 2
+
+
+def test_single_step_ends_behind_the_instruction(m):
+    """SDM 27.7.3: with RFLAGS.TF, BS is pending after it."""
+    vcpu = long_mode(m, GUEST_RFLAGS=2 | TF)
+    vcpu.v.gpr[RBX] = NOBODY
+    assert trap(vcpu, b"\x8b\x03", NOBODY) == "resume"
+    assert vcpu["GUEST_PENDING_DEBUG"] == 1 << 14
+
+
+@pytest.mark.parametrize("qualification", [
+    TRAPPED | 1 << 2, 1, 1 << 7 | 1, 1 << 8 | 1])
+def test_what_no_load_or_store_caused_stops(m, qualification):
+    """A fetch from a device, a walk through one, no linear address."""
+    vcpu = long_mode(m)
+    vcpu.v.gpr[RBX] = NOBODY
+    assert trap(vcpu, b"\x8b\x03", NOBODY, qualification=qualification) == \
+        "stop"
+    assert vcpu["GUEST_RIP"] == CODE
+
+
+@pytest.mark.parametrize("code", [
+    b"\x0f\x28\x03", b"\xc5\xf8\x10\x03", b"\x0f\x0b", b"\xff\x33"],
+    ids=["movaps", "vmovups", "ud2", "push"])
+def test_what_is_not_decoded_stops(m, code):
+    vcpu = long_mode(m)
+    vcpu.v.gpr[RBX] = IOAPIC
+    vcpu.device(m.BUS_MMIO, IOAPIC, IOAPIC + 0xfff)
+    before = list(vcpu.v.gpr[0:4])
+    assert trap(vcpu, code, IOAPIC) == "stop"
+    assert list(vcpu.v.gpr[0:4]) == before and vcpu.log == []
+
+
+def test_no_instruction_at_rip_stops(m):
+    vcpu = long_mode(m)
+    vcpu.cpu.write(m.VMCS_GUEST_RIP, NOBODY)
+    assert vcpu.run("exit_ept_violation", TRAPPED | 1) == "stop"

@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: MIT
+"""The guest's ACPI tables as ACPICA reads them.
+
+iasl disassembles every table and compiles it again, acpiexec loads the DSDT
+and evaluates what a kernel evaluates; offsets here are ACPI 6.4's.
+"""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+import guestram
+import harness
+from guestram import MIB, PAGE, Guest, Row
+
+pytestmark = pytest.mark.skipif(not shutil.which("iasl"),
+                                reason="no iasl: apt install acpica-tools")
+TABLES, RSDP = 0x7fe0000, 0xf0000
+
+
+@pytest.fixture(scope="module")
+def m():
+    return harness.build(
+        "guest_acpi", ["vmm/guest_acpi.c", "vmm/aml.c", *guestram.SOURCES],
+        headers=["vmm/guest_acpi.h", "kernel/region.h", "kernel/log.h",
+                 "vmm/virq.h", "vmm/devmodel/acpi_pm.h"],
+        fakes=guestram.FAKES)
+
+
+class Build:
+    def __init__(self, m, size=64 * 1024, **config):
+        self.m = m
+        self.guest = Guest(m, [
+            Row(0, 0xa0000),
+            Row(RSDP, 0x10000, "ROM", "RESERVED", "bios"),
+            Row(MIB, MIB),
+            Row(TABLES, 64 * 1024, "RAM", "ACPI", "acpi")])
+        rom = m.ffi.from_buffer(self.guest.rows[1].memory)
+        windows = config.pop("below_4g", [(0x80000000, 0x60000000)])
+        self.config = m.new("struct guest_acpi_config *", {
+            "tables": TABLES, "tables_size": size, "rsdp": RSDP,
+            "rsdp_host": rom, "vcpus": 1, "ioapic_id": 1,
+            "below_4g": [{"base": b, "size": s} for b, s in windows],
+            **config})
+        self.rsdp = m.new("gpa_t *")
+        m.reset()
+        self.status = m.guest_acpi_build(self.config, self.guest.list,
+                                         self.rsdp)
+        if self.status == 0:
+            assert m.log_lines() == []
+            self.tables = self.walk()
+
+    def refusal(self):
+        assert self.status < 0 and self.guest.untouched() or \
+            self.status == -self.m.ENOSPC
+        (level, line), = self.m.log_lines()
+        assert level == self.m.LOG_ERROR
+        return line
+
+    def table(self, at):
+        raw = self.guest.read(at, self.guest.number(at + 4))
+        assert TABLES <= at and at + len(raw) <= TABLES + 64 * 1024
+        if raw[:4] != b"FACS":
+            assert sum(raw) % 256 == 0, raw[:4]
+        return raw
+
+    def walk(self):
+        """As ACPI 5.2.5 finds the tables: RSDP, XSDT, FADT."""
+        assert self.rsdp[0] == RSDP
+        rsdp = self.guest.read(RSDP, 36)
+        assert rsdp[:8] == b"RSD PTR " and rsdp[15] == 2
+        assert sum(rsdp[:20]) % 256 == 0 and sum(rsdp) % 256 == 0
+        xsdt = self.table(int.from_bytes(rsdp[24:32], "little"))
+        rsdt = self.table(int.from_bytes(rsdp[16:20], "little"))
+        rows = [int.from_bytes(xsdt[i:i + 8], "little")
+                for i in range(36, len(xsdt), 8)]
+        assert rows == [int.from_bytes(rsdt[i:i + 4], "little")
+                        for i in range(36, len(rsdt), 4)]
+        found = {"XSDT": xsdt, "RSDT": rsdt}
+        for at in rows:
+            found[self.table(at)[:4].decode()] = self.table(at)
+        fadt = found["FACP"]
+        for name, old, new in (("FACS", 36, 132), ("DSDT", 40, 140)):
+            at = int.from_bytes(fadt[new:new + 8], "little")
+            assert at == int.from_bytes(fadt[old:old + 4], "little")
+            found[name] = self.table(at)
+            assert found[name][:4] == name.encode()
+            assert name != "FACS" or at % 64 == 0
+        return found
+
+
+@pytest.fixture(scope="module")
+def built(m):
+    return Build(m, vcpus=2, ioapic_id=7, above_4g={
+        "base": 0x800000000, "size": 0x800000000},
+        below_4g=[(0x80000000, 0x60000000), (0xfd000000, 0x1000000)])
+
+
+def run(tmp_path, *command):
+    done = subprocess.run(command, cwd=tmp_path, text=True, check=False,
+                          capture_output=True)
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text
+    return text
+
+
+def iasl(tmp_path, name, raw):
+    """The table's own source, and what it compiles to without complaint."""
+    (tmp_path / f"{name}.aml").write_bytes(raw)
+    text = run(tmp_path, "iasl", "-d", f"{name}.aml")
+    assert not re.search(r"warning|error|incorrect", text, re.I), text
+    source = (tmp_path / f"{name}.dsl").read_text()
+    assert "****" not in source, source
+    text = run(tmp_path, "iasl", "-p", f"again_{name}", f"{name}.dsl")
+    assert "0 Errors, 0 Warnings, 0 Remarks" in text, text
+    return source, (tmp_path / f"again_{name}.aml").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def compiled(built, tmp_path_factory):
+    """{name: (source, what it compiles to)}"""
+    at = tmp_path_factory.mktemp("iasl")
+    return {name: iasl(at, name, raw) for name, raw in built.tables.items()}
+
+
+def fields(source):
+    """[(label, value)] of iasl's listing of a data table."""
+    return re.findall(r"^(?:\[[^\]]*\])? +(\S.*?) : (.*?)\s*$", source, re.M)
+
+
+def test_data_tables_compile_to_the_same_bytes(built, compiled):
+    for name in ("FACP", "APIC", "FACS", "XSDT", "RSDT"):
+        again, ours = compiled[name][1], built.tables[name]
+        if name != "FACS":      # iasl writes its own name and the checksum
+            ours, again = (b[:9] + b[10:28] + b[36:] for b in (ours, again))
+        assert ours == again
+
+
+def test_fadt(compiled):
+    got = dict(reversed(fields(compiled["FACP"][0])))
+    wanted = {
+        "Signature": '"FACP"    [Fixed ACPI Description Table (FADT)]',
+        "SCI Interrupt": "0009", "SMI Command Port": "00000000",
+        "PM1A Event Block Address": "00000600", "PM1 Event Block Length": "04",
+        "PM1A Control Block Address": "00000604",
+        "PM1 Control Block Length": "02",
+        "PM Timer Block Address": "00000608", "PM Timer Block Length": "04",
+        "GPE0 Block Address": "00000000", "GPE0 Block Length": "00",
+        "Legacy Devices Supported (V2)": "1",
+        "8042 Present on ports 60/64 (V2)": "1",
+        "VGA Not Present (V4)": "0", "MSI Not Supported (V4)": "0",
+        "CMOS RTC Not Present (V5)": "0",
+        "WBINVD instruction is operational (V1)": "1",
+        "All CPUs support C1 (V1)": "1", "32-bit PM Timer (V1)": "1",
+        "Control Method Power Button (V1)": "0",
+        "Control Method Sleep Button (V1)": "1",
+        "Reset Register Supported (V2)": "1",
+        "Hardware Reduced (V5)": "0", "Value to cause reset": "06"}
+    assert {k: got.get(k) for k in wanted} == wanted
+    assert int(got["Revision"], 16) >= 5
+
+
+def test_fadt_extended_addresses(compiled):
+    rows = fields(compiled["FACP"][0])
+    blocks = {}
+    for i, (label, _) in enumerate(rows):
+        if rows[i + 1:] and rows[i + 1][0] == "Space ID":
+            blocks[label] = [value.split()[0] for _, value in rows[i + 1:i + 6]]
+    assert blocks["Reset Register"] == ["01", "08", "00", "01",
+                                        "0000000000000CF9"]
+    for name, bits, port in (("PM1A Event Block", "20", "0600"),
+                             ("PM1A Control Block", "10", "0604"),
+                             ("PM Timer Block", "20", "0608")):
+        space, width, _, _, address = blocks[name]
+        assert (space, width) == ("01", bits)
+        assert address == port.rjust(16, "0")
+    for name in ("PM1B Event Block", "PM2 Control Block", "GPE0 Block"):
+        assert blocks[name][4] == "0" * 16
+
+
+def test_madt(compiled):
+    rows = fields(compiled["APIC"][0])
+    assert ("Local Apic Address", "FEE00000") in rows
+    assert ("PC-AT Compatibility", "1") in rows
+    entries, current = [], None
+    for label, value in rows:
+        if label == "Subtable Type":
+            current = {"type": int(value.split()[0], 16)}
+            entries.append(current)
+        elif current is not None:
+            current[label] = value.split()[0]
+    cpus = [e for e in entries if e["type"] == 0]
+    assert [(e["Processor ID"], e["Local Apic ID"], e["Processor Enabled"])
+            for e in cpus] == [("00", "00", "1"), ("01", "01", "1")]
+    ioapic, = (e for e in entries if e["type"] == 1)
+    assert (ioapic["I/O Apic ID"], ioapic["Address"], ioapic["Interrupt"]) == (
+        "07", "FEC00000", "00000000")
+    overrides = {(e["Source"], e["Interrupt"]): (e["Polarity"],
+                                                 e["Trigger Mode"])
+                 for e in entries if e["type"] == 2}
+    assert overrides == {("00", "00000002"): ("0", "0"),     # as the bus does
+                         ("09", "00000009"): ("1", "3")}     # high, level
+    nmi, = (e for e in entries if e["type"] == 4)
+    assert (nmi["Processor ID"], nmi["Interrupt Input LINT"]) == ("FF", "01")
+
+
+@pytest.mark.parametrize("count", [1, 64])
+def test_vcpus(m, count):
+    raw = Build(m, vcpus=count).tables["APIC"]
+    ids, at = [], 44
+    while at < len(raw):
+        if raw[at] == 0:
+            ids.append(raw[at + 3])
+        at += raw[at + 1]
+    assert at == len(raw) and ids == list(range(count))
+
+
+def acpiexec(tmp_path, raw, command):
+    """Loads the DSDT in ACPICA's interpreter and runs one command."""
+    (tmp_path / "dsdt.aml").write_bytes(raw)
+    text = run(tmp_path, "acpiexec", "-di", "-b", command, "dsdt.aml")
+    assert not re.search(r"ACPI (Error|Warning|Exception)", text), text
+    return text
+
+
+def numbers(text):
+    return [int(v, 16) for v in re.findall(r"\[Integer\] = ([0-9A-F]+)", text)]
+
+
+def test_dsdt_compiles_again(compiled, tmp_path):
+    source, again = compiled["DSDT"]
+    # The same source once more: nothing got lost on the way.
+    second, _ = iasl(tmp_path, "DSDT", again)
+    # But for the root that iasl finds superfluous in names.
+    first, second = (text[text.index("{"):].replace("\\", "")
+                     for text in (source, second))
+    assert first == second
+
+
+def test_s5(built, tmp_path):
+    text = acpiexec(tmp_path, built.tables["DSDT"], "evaluate \\_S5")
+    assert numbers(text)[0] == built.m.ACPI_SLP_TYP_S5 == 5
+    assert len(numbers(text)) == 4
+
+
+def test_routing(built, tmp_path):
+    """Every pin of every slot of bus 0 has a GSI of INTA to INTD."""
+    text = acpiexec(tmp_path, built.tables["DSDT"], "evaluate \\_SB.PCI0._PRT")
+    values = numbers(text)
+    rows = [tuple(values[i:i + 4]) for i in range(0, len(values), 4)]
+    assert [(r[0], r[1]) for r in rows] == [
+        (dev << 16 | 0xffff, pin) for dev in range(32) for pin in range(4)]
+    assert all(r[2] == 0 for r in rows)
+    # The conventional rotation, so that neighbours do not share a line.
+    assert [r[3] for r in rows] == [
+        built.m.VIRQ_PCI + (dev + pin) % 4
+        for dev in range(32) for pin in range(4)]
+    assert {r[3] for r in rows} == {16, 17, 18, 19}
+
+
+def resources(tmp_path, raw, device):
+    """A device's _CRS as ACPICA decodes it: [(type, {label: value})]."""
+    text = acpiexec(tmp_path, raw, f"resources {device}")
+    text = text[:text.index("Resource Conversion Comparison")]
+    out = []
+    for line in text.splitlines():
+        if hit := re.match(r"\[[0-9A-F]+\] (.*) Resource$", line):
+            out.append((hit[1], {}))
+        elif out and (hit := re.match(r" +(\S.*?) : (.*?)\s*$", line)):
+            out[-1][1][hit[1]] = hit[2]
+    assert out.pop()[0] == "EndTag"
+    return out
+
+
+def windows(found, kind):
+    """(first, last) of each range of that kind, which the root passes on."""
+    out = []
+    for _, d in found:
+        if d.get("Resource Type") != kind:
+            continue
+        low, high, length, moved, grain = (int(d[label], 16) for label in (
+            "Address Minimum", "Address Maximum", "Address Length",
+            "Translation Offset", "Granularity"))
+        assert length == high - low + 1 and moved == grain == 0
+        assert (d["Consumer/Producer"], d["Address Decode"],
+                d["Min Relocatability"], d["Max Relocatability"]) == (
+            "ResourceProducer", "PosDecode", "MinFixed", "MaxFixed")
+        out.append((low, high))
+    return out
+
+
+def ports(found):
+    out = []
+    for kind, d in found:
+        if kind == "I/O":
+            assert d["Address Decoding"] == "Decode16"
+            assert d["Address Minimum"] == d["Address Maximum"]
+            out.append((int(d["Address Minimum"], 16),
+                        int(d["Address Length"], 16)))
+    return out
+
+
+def test_root(built, compiled, tmp_path):
+    raw, source = built.tables["DSDT"], compiled["DSDT"][0]
+    assert re.search(r'Device \(PCI0\)\s*{\s*Name \(_HID, EisaId '
+                     r'\("PNP0A03"\)', source)
+    root = resources(tmp_path, raw, "\\_SB.PCI0")
+    assert windows(root, "Bus Number Range") == [(0, 255)]
+    assert windows(root, "I/O Range") == [(0, 0xcf7), (0xd00, 0xffff)]
+    assert windows(root, "Memory Range") == [
+        (0xa0000, 0xbffff), (0x80000000, 0xdfffffff),
+        (0xfd000000, 0xfdffffff), (0x800000000, 0xfffffffff)]
+    assert all(d["Caching"] == "NonCacheable" and
+               d["Write Protect"] == "ReadWrite"
+               for _, d in root if d.get("Resource Type") == "Memory Range")
+    assert ports(root) == [(0xcf8, 8)]
+
+
+def test_no_windows_but_the_legacy_one(m, tmp_path):
+    root = resources(tmp_path, Build(m, below_4g=[]).tables["DSDT"],
+                     "\\_SB.PCI0")
+    assert windows(root, "Memory Range") == [(0xa0000, 0xbffff)]
+
+
+@pytest.mark.parametrize("name, hid, io, irq", [
+    ("COM1", "PNP0501", [(0x3f8, 8)], 4),
+    ("PS2K", "PNP0303", [(0x60, 1), (0x64, 1)], 1),
+    ("PS2M", "PNP0F13", [], 12),
+    ("RTC", "PNP0B00", [(0x70, 2)], 8)])
+def test_isa_devices(built, compiled, tmp_path, name, hid, io, irq):
+    raw, source = built.tables["DSDT"], compiled["DSDT"][0]
+    assert re.search(r"Device \(ISA\)\s*{\s*Name \(_ADR, 0x001F0000\)",
+                     source)
+    assert re.search(rf'Device \({name}\)\s*{{\s*Name \(_HID, EisaId '
+                     rf'\("{hid}"\)', source)
+    found = resources(tmp_path, raw, f"\\_SB.PCI0.ISA.{name}")
+    assert ports(found) == io
+    (_, line), = (f for f in found if f[0] == "IRQ")
+    assert (line["Triggering"], line["Polarity"]) == ("Edge", "ActiveHigh")
+    assert int(line["Interrupt List"], 16) == irq
+
+
+def test_the_tables_fit_what_is_promised(m):
+    build = Build(m, size=m.GUEST_ACPI_SIZE, vcpus=m.GUEST_ACPI_VCPUS,
+                  below_4g=[(0x80000000 + n * 0x100000, 0x1000)
+                            for n in range(m.GUEST_ACPI_WINDOWS)],
+                  above_4g={"base": 1 << 40, "size": 1 << 40})
+    assert build.status == 0
+
+
+def test_sizes_that_are_too_small(m):
+    build = Build(m)
+    end = max(int.from_bytes(build.guest.read(RSDP + at, n), "little")
+              for at, n in ((16, 4), (24, 8))) + 52 - TABLES
+    for size in range(64, end + 256, 32):
+        small = Build(m, size=size)
+        if size < end:
+            assert "bytes" in small.refusal()
+        else:
+            assert small.tables == build.tables
+
+
+@pytest.mark.parametrize("config", [
+    {"vcpus": 0}, {"vcpus": 65}, {"rsdp": 0xf0008}, {"rsdp": 0x80000},
+    {"rsdp": 0xffff0}, {"tables": TABLES + 8}, {"tables": 0x7000000000},
+    {"tables": RSDP}, {"tables": TABLES, "tables_size": 1 << 20}])
+def test_bad_configurations(m, config):
+    assert "place" in Build(m, **config).refusal()
+
+
+def test_a_second_build_is_the_same(m):
+    build = Build(m)
+    first = build.guest.read(TABLES, 4 * PAGE)
+    assert m.guest_acpi_build(build.config, build.guest.list, build.rsdp) == 0
+    assert build.guest.read(TABLES, 4 * PAGE) == first

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""The house's own rules: which room may include which, headers that stand
+alone, short functions, and nothing of the machine it was written on."""
+import pathlib
+import re
+import statistics
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+# Room: what it may include besides itself. Longest prefix decides.
+ROOMS = {
+    "arch/x86/vmx": ["arch/x86", "kernel"],
+    "arch/x86": [],
+    "kernel": ["arch/x86"],
+    "drivers/pci": ["arch/x86", "kernel"],
+    "drivers/vtd": ["arch/x86", "kernel", "drivers/pci"],
+    "vmm/devmodel": ["arch/x86", "kernel", "drivers/pci", "drivers/vtd"],
+    "vmm": ["arch/x86", "arch/x86/vmx", "kernel", "drivers/pci",
+            "drivers/vtd", "vmm/devmodel"],
+    "boot": ["arch/x86", "arch/x86/vmx", "kernel", "drivers/pci",
+             "drivers/vtd", "vmm", "vmm/devmodel"],
+}
+# The trap bus, the clock, interrupt lines: the ground devices stand on.
+DEVICE_GROUND = {"vmm/bus.h", "vmm/vclock.h", "vmm/virq.h"}
+STANDARD = {"stdarg.h", "stdbool.h", "stddef.h", "stdint.h"}
+
+SOURCES = sorted(p for room in ROOMS for p in (ROOT / room).glob("*.[ch]"))
+HEADERS = [p for p in SOURCES if p.suffix == ".h"]
+
+
+def room(path):
+    return max((r for r in ROOMS if path.startswith(r + "/")), key=len)
+
+
+def includes(path):
+    return re.findall(r'^#include ["<](.+?)[">]', path.read_text(), re.M)
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_includes_run_down(path):
+    here = room(name(path))
+    for target in includes(path):
+        if target in STANDARD:
+            continue
+        assert (ROOT / target).is_file(), target
+        there = room(target)
+        allowed = there == here or there in ROOMS[here]
+        if here == "vmm/devmodel" and target in DEVICE_GROUND:
+            allowed = True
+        assert allowed, f"{name(path)} includes {target}: an arrow upwards"
+
+
+def test_no_circle_of_headers():
+    graph = {name(p): [t for t in includes(p) if (ROOT / t).is_file()]
+             for p in HEADERS}
+    done = set()
+
+    def visit(node, path):
+        assert node not in path, " -> ".join([*path, node])
+        if node not in done:
+            for target in graph.get(node, []):
+                visit(target, [*path, node])
+            done.add(node)
+    for node in graph:
+        visit(node, [])
+
+
+def test_each_header_compiles_alone(tmp_path):
+    """One compiler run for all, each in a translation unit of its own."""
+    for header in HEADERS:
+        unit = tmp_path / (name(header).replace("/", "_") + ".c")
+        unit.write_text(f'#include "{name(header)}"\n')
+    units = sorted(tmp_path.glob("*.c"))
+    done = subprocess.run(
+        ["gcc", "-std=c17", "-ffreestanding", "-mgeneral-regs-only",
+         "-fsyntax-only", "-Wall", "-Wextra", "-Wconversion", "-Wshadow",
+         "-Werror", "-Wno-unused-function", f"-I{ROOT}", *units],
+        capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+FUNCTION = re.compile(
+    r"^(?!(?:enum|struct|union|typedef|static const)\b[^(]*$)"
+    r"[a-zA-Z_][^;{}=#]*\([^;{}]*\)\n\{\n(.*?)^\}\n", re.M | re.S)
+
+
+def functions(path):
+    """(length in lines, first line) of each function's body."""
+    text = path.read_text()
+    for match in FUNCTION.finditer(text):
+        yield match.group(1).count("\n"), match.group(0).split("\n")[0]
+
+
+def test_functions_are_short():
+    lengths = []
+    for path in SOURCES:
+        for length, head in functions(path):
+            lengths.append(length)
+            # A switch that is a table of exits or keys has no other shape.
+            table = "exit_dispatch" in head or "parse_tag" in head
+            assert length <= 40 or table, f"{name(path)}: {head}: {length}"
+    assert len(lengths) > 500
+    print(f"{len(lengths)} functions, median {statistics.median(lengths)}")
+    assert statistics.median(lengths) <= 10
+
+
+def code_lines(path):
+    """Lines without blanks and comments."""
+    text = path.read_text()
+    if path.suffix == ".asm":
+        lines = (line.split(";")[0] for line in text.splitlines())
+    else:
+        lines = re.sub(r"/\*.*?\*/", "", text, flags=re.S).splitlines()
+    return sum(1 for line in lines if line.strip())
+
+
+def test_size(capsys):
+    """How much there is to read; printed, with a lid on growth."""
+    sizes = {r: sum(code_lines(p) for p in (ROOT / r).glob("*")
+                    if p.suffix in (".c", ".h", ".asm")) for r in ROOMS}
+    with capsys.disabled():
+        print("\nlines of C and assembly:", sum(sizes.values()), sizes)
+    assert sum(sizes.values()) < 20000
+
+
+TRACKED = subprocess.run(["git", "-C", ROOT, "ls-files"], text=True,
+                         capture_output=True, check=False).stdout.split()
+# Put together here, so that this file does not hold what it looks for.
+FOREIGN = ["/wo" + "rk/", "/ro" + "ot/", "/ho" + "me/", "fire" + "cracker",
+           "proxy" + ".golang", "registry" + ".npmjs"]
+
+
+@pytest.mark.skipif(not TRACKED, reason="not a git checkout")
+def test_the_repository_speaks_of_monocle_alone():
+    for file in TRACKED:
+        path = ROOT / file
+        if path.suffix in (".png", ".bin") or not path.is_file():
+            continue
+        text = path.read_text(errors="replace")
+        for word in FOREIGN:
+            assert word not in text, f"{file} names {word}"

@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: MIT
+"""format() against Python's % formatting; lines, ring and sinks of the log."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import harness
+
+# The sinks: what was written to each, and whether it is there.
+FAKES = """
+/* A hosted compiler knows log() as a function. */
+#define log log_state
+#include "kernel/log_sink.c"
+#undef log
+#include "kernel/screen.h"
+#include "kernel/serial.h"
+#define SINK 8192
+enum { AT_COM1, AT_COM2, AT_SCREEN, SINKS };
+char sink[SINKS][SINK];
+size_t sink_length[SINKS];
+bool sink_absent[SINKS];
+unsigned drained[SINKS];
+static void put(int at, const char *text, size_t n)
+{
+	for (size_t i = 0; i < n && sink_length[at] < SINK; i++)
+		sink[at][sink_length[at]++] = text[i];
+}
+static int at(enum serial_port port) { return port == COM1 ? 0 : 1; }
+bool serial_init(enum serial_port port) { return !sink_absent[at(port)]; }
+void serial_write_text(enum serial_port port, const char *text, size_t size)
+{
+	put(at(port), text, size);
+}
+void serial_drain(enum serial_port port) { drained[at(port)]++; }
+bool screen_init(const struct boot_framebuffer *fb)
+{
+	return fb && !sink_absent[AT_SCREEN];
+}
+void screen_write(const char *text, size_t n) { put(AT_SCREEN, text, n); }
+"""
+
+
+@pytest.fixture(scope="module")
+def m():
+    return harness.build(
+        "log", ["kernel/log.c"], fakes=FAKES,
+        headers=["kernel/log_sink.h", "kernel/boot_info.h"],
+        cdef="extern char sink[3][8192]; extern size_t sink_length[3];"
+             "extern bool sink_absent[3]; extern unsigned drained[3];")
+
+
+# --- format() ------------------------------------------------------------
+
+def c_format(m, size, fmt, *args):
+    """(what is in the buffer, what was returned); ASan guards the buffer."""
+    buf = m.new(f"char[{max(size, 1)}]", b"\x7f" * (max(size, 1) - 1))
+    length = m.format(buf if size else m.NULL, size, m.new(
+        "char[]", fmt.encode("latin-1")), *args)
+    text = bytes(m.ffi.buffer(buf, size))
+    assert not size or 0 in text, "no terminating zero"
+    return text.split(b"\0")[0].decode("latin-1"), length
+
+
+FLAGS = st.sampled_from(["", "-", "0", "#", "-#", "0#", "#0", "-0"])
+WIDTH = st.sampled_from(["", "1", "5", "12", "40"])
+PLAIN = st.text(st.characters(min_codepoint=1, max_codepoint=255,
+                              blacklist_characters="%"), max_size=8)
+
+
+def whole(bits, signed):
+    low, high = (-2**(bits - 1), 2**(bits - 1) - 1) if signed else (
+        0, 2**bits - 1)
+    return st.integers(low, high) | st.sampled_from([low, 0, 1, 9, 10, high])
+
+
+@st.composite
+def numbers(draw):
+    """(C's format, Python's, C's type, value)"""
+    letter = draw(st.sampled_from("diux"))
+    long = draw(st.sampled_from(["", "l", "ll", "z"]))
+    flags, width = draw(FLAGS), draw(WIDTH)
+    if letter != "x":
+        flags = flags.replace("#", "")
+    value = draw(whole(64 if long else 32, letter in "di"))
+    ctype = ("long" if long else "int") if letter in "di" else (
+        "unsigned long" if long else "unsigned")
+    return (f"%{flags}{width}{long}{letter}", f"%{flags}{width}{letter}",
+            ctype, value)
+
+
+@st.composite
+def texts(draw):
+    flag, width = draw(st.sampled_from(["", "-"])), draw(WIDTH)
+    precision = draw(st.sampled_from(["", ".0", ".3", ".20"]))
+    spec = f"%{flag}{width}{precision}s"
+    return spec, spec, "char[]", draw(PLAIN)
+
+
+@st.composite
+def characters(draw):
+    return "%c", "%c", "int", chr(draw(st.integers(1, 255)))
+
+
+PIECE = numbers() | texts() | characters() | PLAIN.map(lambda t: (t, t)) | \
+    st.just(("%%", "%%"))
+
+
+def argument(m, ctype, value):
+    if ctype == "char[]":
+        return m.new("char[]", value.encode("latin-1"))
+    return m.ffi.cast(ctype, ord(value) if isinstance(value, str) else value)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(PIECE, max_size=6), st.integers(0, 120))
+def test_format_is_pythons(m, pieces, size):
+    args = [p[3] for p in pieces if len(p) > 2]
+    expected = "".join(p[1] for p in pieces) % tuple(args)
+    fmt = "".join(p[0] for p in pieces)
+    text, length = c_format(m, size, fmt, *[argument(m, p[2], p[3])
+                                            for p in pieces if len(p) > 2])
+    assert length == len(expected)
+    assert text == expected[:max(size - 1, 0)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(PLAIN, st.integers(0, 12), st.integers(0, 12),
+       st.integers(0, 2**64 - 1))
+def test_stars_and_pointers(m, text, width, precision, pointer):
+    cast = m.ffi.cast
+    assert c_format(m, 200, "<%*s|%.*s|%p>", cast("int", width),
+                    argument(m, "char[]", text), cast("int", precision),
+                    argument(m, "char[]", text), cast("void *", pointer))[0] \
+        == f"<{text:>{width}}|{text[:precision]}|{pointer:#x}>"
+
+
+@pytest.mark.parametrize("fmt", ["%", "%5", "%l", "%-", "%.", "a%"])
+def test_a_format_that_ends_early(m, fmt):
+    """Stays within the format: ASan watches its end."""
+    text, length = c_format(m, 40, fmt)
+    assert text == fmt.split("%")[0] and length == len(text)
+
+
+def test_an_unterminated_string_with_a_precision(m):
+    four = m.new("char[4]", b"abcd")
+    assert c_format(m, 20, "%.*s", m.ffi.cast("int", 4), four) == ("abcd", 4)
+
+
+# --- Lines and the ring --------------------------------------------------
+
+class Log:
+    """The log's state is a global of the C file: where it stands now."""
+
+    def __init__(self, m):
+        self.m = m
+        position = m.new("u64[1]", [0])
+        while self.read(position)[0]:
+            pass
+        self.end, self.written = position[0], b""
+        for n in range(3):
+            m.sink_length[n] = m.drained[n] = 0
+            m.sink_absent[n] = False
+
+    def read(self, position, size=8192):
+        buf = self.m.new(f"char[{max(size, 1)}]")
+        n = self.m.log_read(position, buf, size)
+        return self.m.ffi.buffer(buf, n)[:], position[0]
+
+    def emit(self, line, level=None):
+        level = self.m.LOG_INFO if level is None else level
+        self.m.log_emit(level, self.m.new("char[]", line), len(line))
+        self.written += line
+
+    def write(self, level, text):
+        self.m.log_write(level, self.m.new("char[]", b"%s"),
+                         self.m.new("char[]", text))
+
+    def new(self):
+        position = self.m.new("u64[1]", [self.end])
+        out = b""
+        while part := self.read(position)[0]:
+            out += part
+        return out
+
+    def at(self, n):
+        return self.m.ffi.buffer(self.m.sink[n], self.m.sink_length[n])[:]
+
+
+@pytest.fixture
+def log(m):
+    m.log_start(0, m.LOG_INFO, m.NULL)
+    return Log(m)
+
+
+def test_prefixes(m, log):
+    for level in (m.LOG_ERROR, m.LOG_WARN, m.LOG_INFO, m.LOG_DEBUG):
+        log.write(level, b"text")
+    assert log.new().splitlines() == [
+        b"monocle: error: text", b"monocle: warning: text", b"monocle: text",
+        b"monocle: text"]
+
+
+@pytest.mark.parametrize("length", [0, 1, 200, 230, 237, 238, 239, 240, 241,
+                                    244, 245, 246, 247, 255, 256, 1000])
+def test_a_long_line_is_cut_and_stays_a_line(m, log, length):
+    for level, prefix in ((m.LOG_ERROR, b"monocle: error: "),
+                          (m.LOG_INFO, b"monocle: ")):
+        log = Log(m)
+        log.write(level, b"x" * length)
+        whole_line = prefix + b"x" * length
+        room = m.LOG_LINE - 2       # the newline, and no zero
+        assert log.new() == whole_line[:room] + b"\n"
+
+
+LINE = st.integers(0, 700).map(lambda n: bytes(n % 251 + 1 for n in range(n)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(LINE | st.just(b"y" * 40000), max_size=12),
+       st.lists(st.tuples(st.integers(-150000, 30000),
+                          st.integers(0, 5000)), max_size=6))
+def test_the_ring_keeps_the_last_bytes(m, lines, reads):
+    log = Log(m)
+    log.emit(b"z" * m.LOG_RING)
+    for line in lines:
+        log.emit(line)
+    end = log.end + len(log.written)
+    for back, size in reads:
+        start = max(0, end + back)
+        position = m.new("u64[1]", [start])
+        got, after = log.read(position, size)
+        first = max(start, end - m.LOG_RING)
+        expected = log.written[first - log.end:][:size] if first < end else b""
+        assert got == expected
+        assert after == first + len(got)
+
+
+# --- Sinks ---------------------------------------------------------------
+
+def e9(m):
+    return bytes(e.value for e in m.events("out") if e.addr == 0xe9)
+
+
+def test_each_sink_gets_what_it_was_asked_for(m, log):
+    fb = m.new("struct boot_framebuffer *")
+    for sinks in range(16):
+        m.log_start(0, m.LOG_INFO, fb)
+        log = Log(m)
+        m.log_start(sinks, m.LOG_ERROR, fb)
+        for n in range(3):
+            m.sink_length[n] = 0
+        m.clear_events()
+        m.log_start(sinks, m.LOG_ERROR, fb)
+        log.emit(b"line\n", m.LOG_ERROR)
+        for bit, text in ((m.LOG_COM1, log.at(0)), (m.LOG_COM2, log.at(1)),
+                          (m.LOG_SCREEN, log.at(2)), (m.LOG_E9, e9(m))):
+            assert text.endswith(b"line\n") == bool(sinks & bit), (sinks, bit)
+
+
+def test_levels(m, log):
+    levels = {m.LOG_ERROR: b"E", m.LOG_WARN: b"W", m.LOG_INFO: b"I",
+              m.LOG_DEBUG: b"D"}
+    for n, limit in enumerate(levels):
+        m.log_start(m.LOG_COM1, limit, m.NULL)
+        log = Log(m)
+        for level, text in levels.items():
+            log.emit(text, level)
+        assert log.at(0) == b"EWID"[:n + 1]
+        assert log.new() == b"EWID", "the ring keeps all"
+
+
+def test_the_start_brings_sinks_up_to_date(m, log):
+    # So much is forgotten that the ring starts in these lines.
+    log.emit(b"-" * m.LOG_RING)
+    log.emit(b"first\n")
+    log.emit(b"second\n")
+    m.log_start(m.LOG_COM2, m.LOG_INFO, m.NULL)
+    position = m.new("u64[1]", [0])
+    start = log.read(position, 8192)[0]
+    assert log.at(1) == start       # as much as the fake keeps
+    m.log_start(0, m.LOG_INFO, m.NULL)
+
+
+def test_absent_sinks_are_left_alone(m, log):
+    fb = m.new("struct boot_framebuffer *")
+    for n in range(3):
+        m.sink_absent[n] = True
+    m.log_start(m.LOG_COM1 | m.LOG_COM2 | m.LOG_SCREEN | m.LOG_E9,
+                m.LOG_ERROR, fb)
+    log.emit(b"line\n", m.LOG_ERROR)
+    assert [log.at(n) for n in range(3)] == [b""] * 3
+    assert e9(m).endswith(b"line\n")
+
+
+def test_the_guest_owns_the_screen(m, log):
+    fb = m.new("struct boot_framebuffer *")
+    m.log_start(m.LOG_SCREEN | m.LOG_COM1, m.LOG_ERROR, fb)
+    log = Log(m)
+    log.emit(b"1", m.LOG_ERROR)
+    m.log_leave_screen()
+    log.emit(b"2", m.LOG_ERROR)
+    m.log_take_screen()
+    log.emit(b"3", m.LOG_ERROR)
+    assert (log.at(2), log.at(0)) == (b"13", b"123")
+
+
+def test_drain_waits_for_the_uarts(m, log):
+    m.log_start(m.LOG_COM1 | m.LOG_COM2, m.LOG_ERROR, m.NULL)
+    m.log_drain()
+    assert (m.drained[0], m.drained[1]) == (1, 1)

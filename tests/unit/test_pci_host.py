@@ -1,0 +1,443 @@
+# SPDX-License-Identifier: MIT
+"""The host's PCI against machines whose configuration space is a dict."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import harness
+
+ECAM = 0xb000_0000
+ABSENT = b"\xff" * 256
+
+FAKES = """
+#include "kernel/phys.h"
+void *phys_to_virt(hpa_t hpa) { return (void *)hpa; }
+"""
+
+
+@pytest.fixture(scope="module")
+def m():
+    return harness.build(
+        "pci_host", ["drivers/pci/config.c", "drivers/pci/scan.c"],
+        headers=["drivers/pci/pci.h", "kernel/log.h"], fakes=FAKES)
+
+
+def bdf(bus, dev, fn=0):
+    return bus << 8 | dev << 3 | fn
+
+
+class Function:
+    """256 bytes, and for each of them the bits that a write changes."""
+
+    def __init__(self, vendor=0x8086, device=0x1234, cls=0x020000, header=0,
+                 multi=False, secondary=0):
+        self.config, self.writable = bytearray(4096), bytearray(4096)
+        self.put(0, 2, vendor)
+        self.put(2, 2, device)
+        self.put(4, 2, 0x0007)
+        self.put(8, 4, cls << 8 | 0x5a)
+        self.put(0xe, 1, header | multi << 7)
+        self.writable[4:6] = b"\x47\x05"
+        if header:
+            self.put(0x19, 1, secondary)
+
+    def put(self, at, size, value):
+        self.config[at:at + size] = value.to_bytes(size, "little")
+
+    def bar(self, n, value, mask):
+        """A BAR register: its value and its writable bits."""
+        self.put(0x10 + 4 * n, 4, value)
+        self.writable[0x10 + 4 * n:0x14 + 4 * n] = mask.to_bytes(4, "little")
+
+    def capabilities(self, *chain):
+        """[(offset, id, next)]; the first is where 0x34 points."""
+        self.put(6, 2, 0x10)
+        if chain:
+            self.put(0x34, 1, chain[0][0])
+        for at, kind, following in chain:
+            self.put(at & 0xfc, 2, kind | following << 8)
+
+    def read(self, at, size):
+        return int.from_bytes(self.config[at:at + size], "little")
+
+    def write(self, at, size, value):
+        for i, byte in enumerate(value.to_bytes(size, "little")):
+            mask = self.writable[at + i]
+            self.config[at + i] = self.config[at + i] & ~mask | byte & mask
+
+
+class Machine:
+    """Answers mechanism #1 and, up to last_bus, ECAM; keeps the writes."""
+
+    def __init__(self, m, functions, ecam=False, last_bus=255):
+        self.functions, self.address, self.writes = functions, 0, []
+        self.log = []
+        m.on_read(self.on_read)
+        m.on_write(self.on_write)
+        self.host = m.new("struct pci_host *")
+        if ecam:
+            self.host.ecam, self.host.ecam_last_bus = ECAM, last_bus
+
+    def target(self, kind, addr, size):
+        if kind in ("read", "write"):
+            at = addr - ECAM
+            assert 0 <= at < 256 << 20
+            return at >> 12, at & 0xfff
+        assert 0xcfc <= addr and addr + size <= 0xd00
+        assert self.address >> 31, "CONFIG_ADDRESS is not enabled"
+        assert not self.address & 0x7f00_0003
+        return self.address >> 8 & 0xffff, \
+            (self.address & 0xfc) + addr - 0xcfc
+
+    def on_read(self, kind, addr, size):
+        where, at = self.target(kind, addr, size)
+        assert at % size == 0
+        self.log.append((kind, where, at, size))
+        if where not in self.functions:
+            return 2 ** (8 * size) - 1
+        return self.functions[where].read(at, size)
+
+    def on_write(self, kind, addr, size, value):
+        if kind == "out" and addr == 0xcf8:
+            assert size == 4
+            self.address = value
+            return
+        where, at = self.target(kind, addr, size)
+        assert at % size == 0
+        self.writes.append((where, at, size, value))
+        if where in self.functions:
+            self.functions[where].write(at, size, value)
+
+    def scan(self, m):
+        m.pci_scan(self.host)
+        found = self.host.functions[0:self.host.count]
+        assert [f.bdf for f in found] == sorted({f.bdf for f in found})
+        return [f.bdf for f in found]
+
+
+BOTH = pytest.mark.parametrize("ecam", [False, True])
+
+
+# --- Access --------------------------------------------------------------
+
+@BOTH
+@pytest.mark.parametrize("where", [0, bdf(0, 2), bdf(255, 31, 7)])
+def test_every_width_at_every_place(m, ecam, where):
+    f = Function()
+    f.config[:] = bytes(n * 7 & 255 for n in range(4096))
+    f.writable[:] = b"\xff" * 4096
+    machine = Machine(m, {where: f}, ecam)
+    for size in 1, 2, 4:
+        for at in range(0, 256, size):
+            assert m.pci_config_read(machine.host, where, at, size) == \
+                f.read(at, size)
+            value = 0xa1b2c3d4 + at * 0x01030507 & 2 ** (8 * size) - 1
+            m.pci_config_write(machine.host, where, at, size, value)
+            assert machine.writes[-1] == (where, at, size, value)
+            assert f.read(at, size) == value
+    assert m.pci_config_read(machine.host, where ^ 8, 4, 2) == 0xffff
+
+
+def test_extended_space_needs_ecam(m):
+    f = Function()
+    f.put(0x100, 4, 0x12345678)
+    for last_bus, bus, seen in (255, 3, 0x12345678), (2, 3, 0xffffffff):
+        machine = Machine(m, {bdf(bus, 1): f}, True, last_bus)
+        assert m.pci_config_read(machine.host, bdf(bus, 1), 0x100, 4) == seen
+    # Past ECAM's buses and in reach of mechanism #1.
+    assert m.pci_config_read(machine.host, bdf(3, 1), 2, 2) == 0x1234
+    plain = Machine(m, {bdf(3, 1): f})
+    for size in 1, 2, 4:
+        assert m.pci_config_read(plain.host, bdf(3, 1), 0xffc, size) == \
+            2 ** (8 * size) - 1
+    m.pci_config_write(plain.host, bdf(3, 1), 0x100, 4, 0)
+    assert plain.writes == [] and plain.log == []
+
+
+@BOTH
+@pytest.mark.parametrize("at, size", [
+    (1, 2), (2, 4), (0, 3), (0, 0), (0, 8), (4096, 1), (2**32 - 4, 4)])
+def test_what_is_no_access_reaches_no_hardware(m, ecam, at, size):
+    machine = Machine(m, {0: Function()}, ecam)
+    m.pci_config_read(machine.host, 0, at, size)
+    m.pci_config_write(machine.host, 0, at, size, 0)
+    assert m.events() == []
+
+
+# --- Scan ----------------------------------------------------------------
+
+@BOTH
+def test_a_laptop(m, ecam):
+    """Bridges in and out of order, one function table with gaps."""
+    functions = {
+        bdf(0, 0): Function(device=0x1904, cls=0x060000),
+        bdf(0, 2): Function(device=0x191b, cls=0x030000),
+        bdf(0, 0x1c): Function(cls=0x060400, header=1, multi=True,
+                               secondary=3),
+        bdf(0, 0x1c, 4): Function(cls=0x060400, header=1, secondary=1),
+        bdf(0, 0x1f): Function(cls=0x060100, multi=True),
+        bdf(0, 0x1f, 3): Function(cls=0x040300),
+        bdf(0, 0x1f, 6): Function(device=0x15b7),
+        bdf(1, 0): Function(cls=0x060400, header=1, secondary=5),
+        bdf(3, 0): Function(vendor=0x10ec, cls=0xff0000),
+        bdf(5, 7): Function(vendor=0x144d, device=0xa802, cls=0x010802),
+    }
+    machine = Machine(m, functions, ecam)
+    assert machine.scan(m) == sorted(functions)
+    igd = m.pci_find(machine.host, bdf(0, 2))
+    assert (igd.vendor, igd.device, getattr(igd, "class"), igd.revision,
+            igd.header_type, igd.secondary_bus) == \
+        (0x8086, 0x191b, 0x0300, 0x5a, 0, 0)
+    port = m.pci_find(machine.host, bdf(0, 0x1c))
+    assert (port.header_type, port.secondary_bus) == (1, 3)
+    assert m.pci_find(machine.host, bdf(0, 3)) == m.NULL
+    assert m.pci_find(machine.host, 0xffff) == m.NULL
+    assert machine.writes == [], "a scan writes nothing"
+    assert "10 functions on 4 buses" in m.log_text()
+
+
+def test_functions_of_a_single_function_device_are_not_touched(m):
+    """Some single-function devices answer for all eight."""
+    machine = Machine(m, {bdf(0, 3, fn): Function() for fn in range(8)})
+    assert machine.scan(m) == [bdf(0, 3)]
+    assert not [e for e in machine.log if e[1] & 7]
+
+
+def test_function_zero_must_be_there(m):
+    machine = Machine(m, {bdf(0, 3, 1): Function(multi=True)})
+    assert machine.scan(m) == []
+
+
+@pytest.mark.parametrize("vendor", [0xffff, 0])
+def test_what_answers_with_no_vendor_is_absent(m, vendor):
+    dead = Function(vendor=vendor, header=1, multi=True, secondary=9)
+    machine = Machine(m, {bdf(0, 1): dead, bdf(0, 2): Function(),
+                          bdf(9, 0): Function()})
+    assert machine.scan(m) == [bdf(0, 2)]
+
+
+def test_a_bridge_that_has_died_leads_nowhere(m):
+    dead = Function(cls=0xffffff, header=0x7f, multi=True)
+    dead.config[2:] = b"\xff" * 4094
+    machine = Machine(m, {bdf(0, 1): dead, bdf(0, 1, 5): Function(),
+                          bdf(255, 0): Function()})
+    assert machine.scan(m) == [bdf(0, 1), bdf(0, 1, 5)]
+
+
+def test_loops_end(m):
+    """To itself, to its parent, unconfigured, and twice to one bus."""
+    machine = Machine(m, {
+        bdf(0, 1): Function(header=1, secondary=0),
+        bdf(0, 2): Function(header=1, secondary=7),
+        bdf(0, 3): Function(header=2, secondary=7),
+        bdf(7, 0): Function(header=1, secondary=7),
+        bdf(7, 1): Function(header=1, secondary=0),
+        bdf(7, 2): Function(header=1, secondary=255),
+        bdf(255, 31): Function(),
+    })
+    assert machine.scan(m) == sorted(machine.functions)
+    visits = [w for kind, w, at, size in machine.log if (at, size) == (0, 4)]
+    assert len(visits) == len(set(visits)), "a function was visited twice"
+
+
+def test_more_functions_than_the_table_holds(m):
+    functions = {bdf(0, d, f): Function(multi=True)
+                 for d in range(1, 32) for f in range(8)}
+    functions[bdf(0, 0)] = Function(header=1, secondary=1)
+    functions |= {bdf(1, d, f): Function(multi=True)
+                  for d in range(4) for f in range(8)}
+    machine = Machine(m, functions)
+    assert machine.scan(m) == sorted(functions)[:m.PCI_FUNCTIONS_MAX]
+    assert f"{len(functions)} functions on 2 buses" in m.log_text()
+    assert m.log_lines()[-1] == (
+        m.LOG_WARN, f"pci: {len(functions) - m.PCI_FUNCTIONS_MAX} functions "
+        "are too many, left out")
+
+
+BUS = st.integers(0, 6) | st.just(255)
+KIND = st.tuples(st.sampled_from([0, 0, 1, 1, 2, 3]), st.booleans(), BUS,
+                 st.sampled_from([0x8086, 0x8086, 0x8086, 0xffff, 0]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(
+    st.builds(bdf, BUS, st.integers(0, 3), st.integers(0, 7)), KIND,
+    max_size=60), st.booleans())
+def test_against_a_naive_search(m, drawn, ecam):
+    m.reset()
+    functions = {w: Function(vendor, header=header, multi=multi,
+                             secondary=secondary)
+                 for w, (header, multi, secondary, vendor) in drawn.items()}
+
+    def search(bus, done):
+        """Recursion by the manual's words."""
+        found, done = set(), done | {bus}
+        for dev in range(32):
+            zero = drawn.get(bdf(bus, dev))
+            if not zero or zero[3] != 0x8086:
+                continue
+            for fn in range(8 if zero[1] else 1):
+                one = drawn.get(bdf(bus, dev, fn))
+                if one and one[3] == 0x8086:
+                    found.add(bdf(bus, dev, fn))
+                    if one[0] in (1, 2) and one[2] not in done:
+                        found |= search(one[2], done)
+        return found
+    assert Machine(m, functions, ecam).scan(m) == sorted(search(0, set()))
+
+
+# --- BARs ----------------------------------------------------------------
+
+def bars(m, f):
+    machine = Machine(m, {bdf(0, 2): f})
+    machine.scan(m)
+    before = bytes(f.config)
+    found = m.pci_find(machine.host, bdf(0, 2))
+    m.pci_size_bars(machine.host, found)
+    assert bytes(f.config) == before, "every register is restored"
+    return machine, [
+        (b.base, b.size, "".join(c for c, on in zip(
+            "i6p", (b.io, b.is64, b.prefetchable)) if on)) for b in found.bars]
+
+
+def test_the_bars_of_an_igd(m):
+    f = Function(cls=0x030000)
+    f.bar(0, 0xd000_0004, 0xff00_0000)
+    f.bar(1, 0, 0xffff_ffff)
+    f.bar(2, 0x8000_000c, 0xe000_0000)
+    f.bar(3, 0x60, 0xffff_ffff)
+    f.bar(4, 0xf001, 0x0000_ffc0)   # 16 bits of port only
+    machine, found = bars(m, f)
+    assert found == [
+        (0xd000_0000, 16 << 20, "6"), (0, 0, ""),
+        (0x60_8000_0000, 512 << 20, "6p"), (0, 0, ""), (0xf000, 64, "i"),
+        (0, 0, "")]
+    command = [(i, w[3]) for i, w in enumerate(machine.writes) if w[1] == 4]
+    assert command == [(0, 4), (len(machine.writes) - 1, 7)], \
+        "decode is off first, back last, and bus mastering stays"
+
+
+@pytest.mark.parametrize("value, mask, expected", [
+    (0xfebf_0000, 0xffff_0000, (0xfebf_0000, 65536, "")),
+    (0xfebf_f008, 0xffff_fff0, (0xfebf_f000, 16, "p")),
+    (0x8000_0000, 0x8000_0000, (0x8000_0000, 2 << 30, "")),
+    (0xe001, 0xffff_fffc, (0xe000, 4, "i")),
+    (0x0000_0002, 0xfff0_0000, (0, 1 << 20, "")),  # below 1 MiB (PCI 2.1)
+    (0, 0, (0, 0, ""))])
+def test_single_bars(m, value, mask, expected):
+    f = Function()
+    f.bar(5, value, mask)
+    assert bars(m, f)[1][5] == expected
+
+
+def test_64_bit_bars_of_every_size(m):
+    for bit in range(4, 64):
+        f = Function()
+        mask = 2**64 - 2**bit
+        f.bar(1, 0x0000_0004, mask & 0xffff_fff0)
+        f.bar(2, 0, mask >> 32)
+        assert bars(m, f)[1][1:3] == [(0, 2**bit, "6"), (0, 0, "")]
+
+
+def test_a_64_bit_bar_has_no_room_in_the_last_register(m):
+    f = Function()
+    f.bar(5, 0xfeb0_0004, 0xffff_0000)
+    f.put(0x28, 4, 0xdeadbeef)      # CardBus CIS: not the upper half
+    f.writable[0x28:0x2c] = b"\xff" * 4
+    machine, found = bars(m, f)
+    assert found[5] == (0xfeb0_0000, 65536, "")
+    assert not [w for w in machine.writes if w[1] >= 0x28]
+
+
+def test_a_bridge_has_two(m):
+    f = Function(cls=0x060400, header=1, secondary=1)
+    f.bar(0, 0xfe00_0004, 0xffff_c000)
+    f.bar(1, 0, 0xffff_ffff)
+    f.writable[0x18:0x28] = b"\xff" * 16    # bus numbers and windows
+    machine, found = bars(m, f)
+    assert found == [(0xfe00_0000, 0x4000, "6")] + [(0, 0, "")] * 5
+    assert {w[1] for w in machine.writes} == {4, 0x10, 0x14}
+    f = Function(cls=0x060700, header=2, secondary=1)
+    assert bars(m, f)[1] == [(0, 0, "")] * 6
+
+
+def test_a_host_bridge_keeps_its_decode(m):
+    f = Function(cls=0x060000)
+    f.bar(0, 0xe000_0008, 0xf000_0000)
+    machine, found = bars(m, f)
+    assert found[0] == (0xe000_0000, 256 << 20, "p")
+    assert not [w for w in machine.writes if w[1] == 4]
+
+
+def test_a_function_that_is_gone_has_no_bars(m):
+    f = Function()
+    f.bar(0, 0xfe00_0000, 0xffff_0000)
+    machine = Machine(m, {bdf(0, 2): f})
+    machine.scan(m)
+    found = m.pci_find(machine.host, bdf(0, 2))
+    m.pci_size_bars(machine.host, found)
+    assert found.bars[0].size == 65536
+    del machine.functions[bdf(0, 2)]
+    m.pci_size_bars(machine.host, found)
+    assert [b.size for b in found.bars] == [0] * 6
+
+
+# --- Capabilities --------------------------------------------------------
+
+def capability(m, f, kind):
+    machine = Machine(m, {bdf(0, 2): f})
+    at = m.pci_find_capability(machine.host, bdf(0, 2), kind)
+    assert machine.writes == []
+    assert len(machine.log) < 200, "no bound"
+    return at
+
+
+def test_capabilities(m):
+    f = Function()
+    f.capabilities((0x40, 9, 0x70), (0x70, 0x10, 0xac), (0xac, 5, 0xd0),
+                   (0xd0, 1, 0))
+    assert [capability(m, f, k) for k in (9, 0x10, 5, 1, 0x11)] == \
+        [0x40, 0x70, 0xac, 0xd0, 0]
+    assert capability(m, Function(), 0) == 0
+    f.put(6, 2, 0)      # without the status bit the pointer means nothing
+    assert capability(m, f, 9) == 0
+
+
+def test_capability_pointers_that_lie(m):
+    f = Function()
+    f.capabilities((0x53, 9, 0x62), (0x60, 5, 0x3c))    # low bits: reserved
+    assert capability(m, f, 9) == 0x50 and capability(m, f, 5) == 0x60
+    f.put(0x3c, 1, 7)       # a header register is no capability
+    assert capability(m, f, 7) == 0
+    loop = Function()
+    loop.capabilities((0x40, 9, 0x44), (0x44, 5, 0x40))
+    assert capability(m, loop, 5) == 0x44 and capability(m, loop, 1) == 0
+    every = Function()
+    every.capabilities(*((at, 9, at + 4 & 255) for at in range(0x40, 256, 4)))
+    every.put(0xfc, 1, 0x10)        # the longest list there is
+    assert capability(m, every, 0x10) == 0xfc
+    every.config[0x34] = every.config[0xfd] = 0xff
+    every.put(0xfc, 2, 0xffff)
+    assert capability(m, every, 1) == 0
+    assert m.pci_find_capability(Machine(m, {}).host, 0, 0xff) == 0
+
+
+def test_cardbus_keeps_its_pointer_elsewhere(m):
+    f = Function(header=2, secondary=4)
+    f.capabilities()
+    f.put(0x14, 1, 0xa0)
+    f.put(0x34, 1, 0x40)        # an I/O window there
+    f.put(0xa0, 2, 1)
+    assert capability(m, f, 1) == 0xa0
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(min_size=256, max_size=256), st.integers(0, 255))
+def test_any_bytes(m, config, kind):
+    m.reset()
+    f = Function()
+    f.config[:256], f.writable[:256] = config, b"\xff" * 256
+    at = capability(m, f, kind)
+    if at:
+        assert at % 4 == 0 and 0x40 <= at < 256 and config[at] == kind

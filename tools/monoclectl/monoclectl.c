@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * monoclectl: asks Monocle from within its guest, by hypercall (the ABI is
+ * docs/hypercalls.md). Needs no rights: these calls only ask.
+ *
+ *   monoclectl version    the ABI's version
+ *   monoclectl stats      exits by reason, ticks and share spent in Monocle
+ *   monoclectl log        Monocle's log
+ */
+#include <cpuid.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "vmm/hypercall.h"
+#include "vmm/stats.h"
+
+#define LEAF 0x40000000u
+
+static uint32_t base;
+
+static int64_t hypercall(unsigned number, const void *buf, uint64_t size,
+			 uint64_t *rdx)
+{
+	uint64_t rax = base + number;
+	uint64_t d = rdx ? *rdx : 0;
+
+	/* Monocle writes the buffer through our page tables. */
+	__asm__ volatile("vmcall"
+			 : "+a"(rax), "+d"(d)
+			 : "b"(buf), "c"(size)
+			 : "memory", "cc");
+	if (rdx)
+		*rdx = d;
+	return (int64_t)rax;
+}
+
+/* A page that is there: the hypercall's page faults cost a turn each. */
+static union {
+	struct stats stats;
+	char text[HYPERCALL_BUFFER];
+} buffer;
+
+static int find(void)
+{
+	unsigned a, b, c, d;
+	char name[13] = {0};
+
+	__cpuid(LEAF, a, b, c, d);
+	memcpy(name, &b, 4);
+	memcpy(name + 4, &c, 4);
+	memcpy(name + 8, &d, 4);
+	if (a < LEAF + 1 || strcmp(name, "MonocleVMM")) {
+		fprintf(stderr, "monoclectl: this is no guest of Monocle "
+				"(CPUID 0x40000000)\n");
+		return -1;
+	}
+	__cpuid(LEAF + 1, a, b, c, d);
+	base = b;
+	return (int)a;
+}
+
+static void print_reason(unsigned reason, const struct exit_count *count)
+{
+	char name[64] = {0};
+	uint64_t size = sizeof(name) - 1;
+	uint64_t rax = base + HYPERCALL_REASON_NAME;
+
+	__asm__ volatile("vmcall"
+			 : "+a"(rax)
+			 : "b"((uint64_t)reason), "c"(name), "d"(size)
+			 : "memory", "cc");
+	printf("%-24s %10lu %14lu %8lu\n", name, count->count, count->ticks,
+	       count->ticks / count->count);
+}
+
+static int print_stats(void)
+{
+	const struct stats *s = &buffer.stats;
+	uint64_t all;
+
+	if (hypercall(HYPERCALL_STATS, &buffer, sizeof(*s), NULL) !=
+	    (int64_t)sizeof(*s)) {
+		fprintf(stderr, "monoclectl: Monocle's statistics are of "
+				"another version\n");
+		return 1;
+	}
+	all = s->now - s->start;
+	printf("%lu exits, %lu of %lu ticks in Monocle (%.3f %%), TSC %lu Hz\n",
+	       s->exits, s->ticks, all,
+	       all ? 100.0 * (double)s->ticks / (double)all : 0, s->tsc_hz);
+	printf("%-24s %10s %14s %8s\n", "reason", "exits", "ticks", "each");
+	for (unsigned i = 0; i < STATS_REASONS; i++)
+		if (s->reasons[i].count)
+			print_reason(i, &s->reasons[i]);
+	return 0;
+}
+
+static int print_log(void)
+{
+	uint64_t position = 0;
+	int64_t n;
+
+	while ((n = hypercall(HYPERCALL_LOG, &buffer, sizeof(buffer.text),
+			      &position)) > 0)
+		fwrite(buffer.text, 1, (size_t)n, stdout);
+	return n < 0;
+}
+
+int main(int argc, char **argv)
+{
+	int version = find();
+
+	if (version < 0)
+		return 2;
+	if (argc == 2 && !strcmp(argv[1], "version")) {
+		printf("%d\n", version);
+		return 0;
+	}
+	if (version != 1) {
+		fprintf(stderr,
+			"monoclectl: Monocle's ABI is version %d, "
+			"this program's 1\n",
+			version);
+		return 2;
+	}
+	if (argc == 2 && !strcmp(argv[1], "stats"))
+		return print_stats();
+	if (argc == 2 && !strcmp(argv[1], "log"))
+		return print_log();
+	fprintf(stderr, "usage: monoclectl version|stats|log\n");
+	return 2;
+}
