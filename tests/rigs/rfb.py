@@ -6,6 +6,7 @@ sends updates whether asked or not, and follows the guest's screen size only
 for a client that knows the DesktopSize pseudo-encoding: so the client is
 there from the start, and a thread of its own reads.
 """
+import contextlib
 import socket
 import struct
 import threading
@@ -21,7 +22,7 @@ STATUS_BAR = 18
 # The screen is redrawn at 5 Hz: two pictures this far apart that do not
 # differ show what the guest's video memory holds.
 REFRESH = 0.3
-PICTURE_LIMIT = 20
+PICTURE_LIMIT = 8
 
 # X11 keysyms (RFC 6143, section 7.5.4)
 KEYSYMS = {"ret": 0xFF0D, "\n": 0xFF0D, "esc": 0xFF1B, "tab": 0xFF09,
@@ -48,9 +49,15 @@ class Rfb:
     """One connection."""
 
     def __init__(self, port, timeout=10):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout)
+        self.port, self.timeout = port, timeout
         self.change = threading.Condition()
-        self.full = 0           # whole pictures that have come
+        self.why = ""           # the connection ended
+        self._connect()
+
+    def _connect(self):
+        self.socket = socket.create_connection(("127.0.0.1", self.port),
+                                               self.timeout)
+        self.full = 0           # whole pictures that have come; -1: it ended
         self._handshake()
         self.socket.settimeout(None)
         self.thread = threading.Thread(target=self._read, daemon=True)
@@ -95,9 +102,9 @@ class Rfb:
                     self._exact(struct.unpack(">3xI", self._exact(7))[0])
                 elif kind != 2:     # Bell
                     raise RigError(f"display message {kind} not understood")
-        except (OSError, RigError):
+        except (OSError, RigError, struct.error, ValueError) as error:
             with self.change:
-                self.full = -1
+                self.full, self.why = -1, str(error)
                 self.change.notify_all()
 
     def _rectangle(self):
@@ -116,7 +123,26 @@ class Rfb:
                 self.change.notify_all()
 
     def picture(self):
-        """One whole picture: (width, height, BGR233 pixels), bars cut."""
+        """One whole picture: (width, height, BGR233 pixels), bars cut.
+
+        Two threads of Bochs write to the connection without a lock: when
+        they have spoilt it, a new one serves.
+        """
+        for _ in range(4):
+            if self.full < 0:
+                self.socket.close()
+                self.thread.join()
+                self._connect()
+            try:
+                return self._picture()
+            except RigError as error:
+                self.why = self.why or str(error)
+                with contextlib.suppress(OSError):
+                    self.socket.shutdown(socket.SHUT_RDWR)
+                self.full = -1
+        raise RigError(f"the display sends no picture: {self.why}")
+
+    def _picture(self):
         limit = time.monotonic() + PICTURE_LIMIT
         with self.change:
             wanted = self.full + 1

@@ -45,6 +45,7 @@ class Spec:
     iommu: str = ""             # QEMU rigs: more properties of intel-iommu
     qemu: tuple = ()            # QEMU rigs: more words of the command line
     bochsrc: tuple = ()         # bochs: lines that override the rig's
+    breakpoints: tuple = ()     # bochs: linear addresses, set at the start
 
     def guest(self):
         """Return (kernel, initrd, command line) as paths or None."""

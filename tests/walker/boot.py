@@ -14,6 +14,7 @@ reach, or where a page could have been larger.
 """
 
 import contextlib
+import dataclasses
 import functools
 import re
 import struct
@@ -114,11 +115,10 @@ def _frozen_qemu(machine):
 class Breakpoint:
     """Bochs stops where Monocle enters the guest for the first time."""
 
-    def __init__(self, machine, address):
+    def __init__(self, machine):
         self.machine = machine
         self.sort = machine._sort
         machine._sort = self._sort
-        machine.monitor(f"lb {address:#x}")
 
     def _sort(self):
         # A break is expected, and so no end of the run.
@@ -346,19 +346,22 @@ def check(still):
     return found
 
 
+def wanted(spec):
+    """Whether there is something to check, and a log that says what."""
+    return not spec.native and spec.module and not spec.iso and \
+        "quiet" not in spec.hv.split()
+
+
 def check_start(machine):
     """Runs the machine until it enters its guest, and checks it there: what
     was Found, or None where no guest starts or nothing is to be seen."""
     spec = machine.spec
-    if spec.native or machine.name not in ("bochs", "kvm") or \
-            "quiet" in spec.hv.split():
+    if not wanted(spec) or machine.name not in ("bochs", "kvm"):
         return None
     limit = min(START_LIMIT, spec.timeout)
     if machine.name == "kvm":
         return _check_kvm(machine, limit)
-    from rigs.spec import BUILD
-    point = Breakpoint(machine, _symbol(
-        str(spec.monocle or BUILD / "monocle.elf"), START_SYMBOL))
+    point = Breakpoint(machine)
     if not point.wait(limit):
         return None
     with _at_breakpoint(machine, point) as still:
@@ -381,13 +384,19 @@ def install():
     enters a guest. What was Found is the machine's `walked`."""
     import rigs
     from rigs import run
+    from rigs.spec import BUILD
     plain = run.start
     if hasattr(plain, "walks"):
         return
 
     @functools.wraps(plain)
-    def start(*args, **fields):
-        machine = plain(*args, **fields)
+    def start(spec=None, hooks=None, say=None, **fields):
+        spec = spec or rigs.Spec(**fields)
+        if wanted(spec):
+            # Set before the CPU's first instruction: there is no race.
+            spec = dataclasses.replace(spec, breakpoints=(_symbol(
+                str(spec.monocle or BUILD / "monocle.elf"), START_SYMBOL),))
+        machine = plain(spec, hooks, say)
         try:
             machine.walked = check_start(machine)
         except BaseException:

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""Boots are shared: each run is made once, and two at a time.
+
+A test names the runs that it looks at, `@pytest.mark.runs("exits")`, and
+gets each by `run("exits")`. A run is a function under `@runs.define(name)`;
+those that the selected tests need are started when collection is over.
+"""
+import os
+import time
+
+import pytest
+
+from boot import runs
+from walker import boot as walk
+
+BUDGET = 600            # seconds of `make test` on two cores
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "runs(*names): boots that are needed")
+    config.started = time.monotonic()
+    # What each boot that enters a guest maps, compared with what it says.
+    walk.install()
+
+
+def names_of(item):
+    """The runs that a test needs."""
+    return [name for mark in item.iter_markers("runs") for name in mark.args]
+
+
+def pytest_collection_modifyitems(items):
+    """Quick ones first; the budget is looked at when all is done."""
+    items.sort(key=lambda item: (item.name == "test_budget",
+                                 bool(item.get_closest_marker("long"))))
+
+
+def pytest_collection_finish(session):
+    if session.config.option.collectonly:
+        return
+    for item in session.items:
+        for name in names_of(item):
+            runs.request(name)
+
+
+def pytest_sessionfinish():
+    runs.shutdown()
+
+
+@pytest.fixture
+def run(request):
+    """run(name): what that run returned."""
+    named = names_of(request.node)
+
+    def get(name):
+        assert name in named, f"@pytest.mark.runs({name!r}) is missing"
+        return runs.result(name)
+    return get
+
+
+@pytest.fixture
+def budget(request):
+    """(seconds since pytest began, seconds allowed, whether others run)."""
+    busy = os.getloadavg()[1] > 1.5 * (os.cpu_count() or 1) + 1
+    return time.monotonic() - request.config.started, BUDGET, busy

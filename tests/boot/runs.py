@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""The boots that tests share, and what most of them have in common."""
+import concurrent.futures
+import os
+import pathlib
+import tempfile
+
+import pytest
+
+import rigs
+from rigs.spec import BUILD
+
+GUEST = BUILD / "guests" / "guest.elf"
+# Another image, and fewer emulators at once: for a machine that is shared.
+MONOCLE = os.environ.get("MONOCLE_ELF")
+JOBS = int(os.environ.get("MONOCLE_JOBS", min(2, os.cpu_count() or 1)))
+TIMEOUT = 400
+
+_directory = tempfile.TemporaryDirectory(prefix="monocle-boot-")
+_defined = {}
+_futures = {}
+_pool = concurrent.futures.ThreadPoolExecutor(JOBS)
+
+
+def define(name):
+    """Decorator: the function makes the run of that name."""
+    def keep(function):
+        _defined[name] = function
+        return function
+    return keep
+
+
+def each(names, pattern="{}"):
+    """Parameters of a test, each marked with the run that it needs."""
+    return [pytest.param(name, marks=pytest.mark.runs(pattern.format(name)))
+            for name in names]
+
+
+def request(name):
+    """Start a run unless it has been started."""
+    if name not in _futures:
+        _futures[name] = _pool.submit(_defined[name])
+
+
+def result(name):
+    """Wait for a run."""
+    return _futures[name].result()
+
+
+def shutdown():
+    """No further run begins."""
+    _pool.shutdown(wait=True, cancel_futures=True)
+
+
+def work(name):
+    """A path for a file of this session."""
+    return pathlib.Path(_directory.name, name)
+
+
+def spec(append="", **fields):
+    """What boots the tiny guest on a small machine."""
+    fields = {"rig": "bochs", "memory": 64, "timeout": TIMEOUT,
+              "monocle": MONOCLE, "kernel": GUEST, **fields}
+    return rigs.Spec(append=append, **fields)
+
+
+def boot(append="", **fields):
+    """Boot the tiny guest to its end."""
+    return rigs.boot(spec(append, **fields))
+
+
+def start(append="", **fields):
+    """Start the tiny guest; a machine."""
+    return rigs.start(spec(append, **fields))

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""Text screens: drawn from the VGA BIOS's font, and read by the same."""
+import functools
+import pathlib
+
+from PIL import Image, ImageChops
+
+# Characters of 8 x 16, in cells 9 wide (IBM VGA technical reference).
+BIOS = pathlib.Path("/usr/share/bochs/VGABIOS-lgpl-latest")
+FIRST_GLYPHS = bytes(16) + bytes.fromhex("00007e81a58181bd9981817e00000000")
+WIDTH, HEIGHT = 9, 16
+COLUMNS, ROWS = 80, 25
+DAC = [(0, 0, 0), (0, 0, 0xAA), (0, 0xAA, 0), (0, 0xAA, 0xAA), (0xAA, 0, 0),
+       (0xAA, 0, 0xAA), (0xAA, 0x55, 0), (0xAA, 0xAA, 0xAA)]
+COLOURS = DAC + [tuple(level + 0x55 for level in colour) for colour in DAC]
+COLOURS[14] = (0xFF, 0xFF, 0x55)
+
+
+@functools.cache
+def font():
+    """256 glyphs of 16 bytes."""
+    data = BIOS.read_bytes()
+    start = data.index(FIRST_GLYPHS)
+    return [data[start + 16 * n:][:16] for n in range(256)]
+
+
+def dots(character):
+    """A glyph as rows of 9 dots."""
+    rows = []
+    for row in font()[character]:
+        bits = [row >> (7 - x) & 1 for x in range(8)]
+        # Line graphics go on into the ninth column.
+        bits.append(bits[7] if 0xC0 <= character <= 0xDF else 0)
+        rows.append(tuple(bits))
+    return tuple(rows)
+
+
+def reduce(colour):
+    """A colour as Bochs's display sends it: 3, 3 and 2 bits."""
+    red, green, blue = colour
+    return ((red >> 5) * 255 // 7, (green >> 5) * 255 // 7,
+            (blue >> 6) * 255 // 3)
+
+
+def draw(cells):
+    """The picture of (character, attribute) cells, attributes not blinking."""
+    image = Image.new("RGB", (COLUMNS * WIDTH, ROWS * HEIGHT))
+    for n, (character, attribute) in enumerate(cells):
+        x, y = n % COLUMNS * WIDTH, n // COLUMNS * HEIGHT
+        pair = (reduce(COLOURS[attribute >> 4 & 7]),
+                reduce(COLOURS[attribute & 15]))
+        for row, line in enumerate(dots(character)):
+            for column, on in enumerate(line):
+                image.putpixel((x + column, y + row), pair[on])
+    return image
+
+
+def text_picture(path):
+    """A picture of a text screen.
+
+    Bochs keeps a window of 720 x 480 until the size of the screen changes for
+    the first time after its viewer has come.
+    """
+    image = Image.open(path).convert("RGB")
+    if image.size == (COLUMNS * WIDTH, 480):
+        image = image.crop((0, 0, COLUMNS * WIDTH, ROWS * HEIGHT))
+    return image
+
+
+def difference(one, other):
+    """None, or where two pictures differ: a box, or their sizes."""
+    one, other = one.convert("RGB"), other.convert("RGB")
+    if one.size != other.size:
+        return one.size, other.size
+    return ImageChops.difference(one, other).getbbox()
+
+
+@functools.cache
+def _characters():
+    """From dots to a character; of equals the first from space on."""
+    return {dots(n): chr(n) for n in [*range(255, 126, -1), *range(31, -1, -1),
+                                      *range(126, 31, -1)]}
+
+
+def read(image):
+    """The lines of a text screen: each cell's glyph looked up."""
+    assert image.size == (COLUMNS * WIDTH, ROWS * HEIGHT), image.size
+    pixels = image.load()
+    lines = []
+    for row in range(ROWS):
+        line = ""
+        for column in range(COLUMNS):
+            x, y = column * WIDTH, row * HEIGHT
+            cell = [[pixels[x + i, y + j] for i in range(WIDTH)]
+                    for j in range(HEIGHT)]
+            # Blanks look the same in every colour; elsewhere the background
+            # is what stands at the edge.
+            back = cell[0][8]
+            glyph = tuple(tuple(int(dot != back) for dot in part)
+                          for part in cell)
+            line += _characters().get(glyph, "\ufffd")
+        lines.append(line.rstrip())
+    return lines

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: MIT
+"""Boot information and ACPI tables that firmware or a loader got wrong.
+
+What Monocle cannot do without is refused in one line; the rest is named, and
+the guest runs. A tiny loader (tests/guests/chain.c) hands over the first,
+GRUB's write_dword spoils the second before Monocle starts.
+"""
+import functools
+import pathlib
+import re
+import struct
+
+import pytest
+
+from boot import multiboot2 as mb
+from boot import runs
+from rigs.spec import BUILD
+
+FULL = 0xFFFFFFFF
+
+
+def chained(changes, magic=mb.MAGIC, total=None):
+    """Start Monocle with the changed information."""
+    elf = pathlib.Path(runs.MONOCLE or BUILD / "monocle.elf").read_bytes()
+    guest = runs.GUEST.read_bytes()
+    info = mb.information(mb.tags(len(guest), **changes), total)
+    path = runs.work(f"parcel-{abs(hash(info))}")
+    path.write_bytes(mb.parcel(elf, info, guest, magic))
+    return runs.boot("chain", native=True, initrd=path)
+
+
+def module_tags(count):
+    """Many modules, of which none is a kernel."""
+    return b"".join(mb.module(mb.EXTRA, mb.EXTRA + 16, b"what\0")
+                    for _ in range(count))
+
+
+# name: (line, changes of the tags, further arguments)
+REFUSED = {
+    "not a loader of ours": ("use GRUB's multiboot2 command",
+                             {}, {"magic": 0x12345678}),
+    "no size": ("information of 0 bytes", {}, {"total": 0}),
+    "absurd size": ("information of 4294967295 bytes", {}, {"total": FULL}),
+    "no memory map": ("no memory map", {"memory": None}, {}),
+    "map of empty rows": ("no memory map",
+                          {"memory": mb.mmap([(0, 0, 1)])}, {}),
+    "map rows too small": ("no memory map",
+                           {"memory": mb.mmap(entry_size=4)}, {}),
+    "map rows of no size": ("no memory map",
+                            {"memory": mb.mmap(entry_size=0)}, {}),
+    "map rows wrap": ("no memory map", {"memory": mb.mmap(
+        [(FULL << 32, 1 << 40, 1)])}, {}),
+    "map tag too short": ("no memory map", {"memory": mb.mmap(size=12)}, {}),
+    "no module": ("no guest", {"module": None}, {}),
+    "module ends before it starts": (
+        "no guest", {"module": mb.module(mb.EXTRA, mb.EXTRA - 1)}, {}),
+    "module tag too short": ("no guest", {"module": mb.module(
+        mb.EXTRA, mb.EXTRA + 16, b"", 12)}, {}),
+    "module without its role": ("no guest", {"module": mb.module(
+        mb.EXTRA, mb.EXTRA + 16, b"what\0")}, {}),
+    "tag of no size": ("no memory map", {"cmdline": mb.cmdline(size=0)}, {}),
+    "tag over the end": ("no memory map",
+                         {"cmdline": mb.cmdline(size=FULL)}, {}),
+}
+TOLERATED = {
+    "as it should be": (None, {}, {}),
+    "no command line": (None, {"cmdline": None}, {}),
+    "unknown tags": (None, {"more": mb.tag(99, bytes(24)) +
+                            mb.tag(FULL, b"")}, {}),
+    "string without an end": ("a string with no end",
+                              {"more": mb.tag(2, b"loader")}, {}),
+    "map rows that are larger": (None, {"memory": mb.tag(
+        6, struct.pack("<II", 32, 0) + b"".join(
+            struct.pack("<QQII8x", *row, 0) for row in mb.MEMORY))}, {}),
+    "unknown kind of memory": (None, {"memory": mb.mmap(
+        mb.MEMORY + [(1 << 33, 1 << 30, 77)])}, {}),
+    "300 rows of memory": ("more than 256 rows", {"memory": mb.mmap(
+        mb.MEMORY + [(1 << 40 | n << 20, 1 << 19, 2)
+                     for n in range(300)])}, {}),
+    "20 modules more": ("more than 8 modules", {"more": module_tags(20)}, {}),
+    "framebuffer of no size": (None, {"more": mb.framebuffer(
+        0, 0, 0, 0)}, {}),
+    "framebuffer tag too short": ("too short", {
+        "more": mb.framebuffer(size=16)}, {}),
+    # Found in the BIOS's area.
+    "no RSDP": (None, {"rsdp": None}, {}),
+    "RSDP of another name": ("acpi", {"rsdp": mb.rsdp(
+        signature=b"RSD FTR ")}, {}),
+    "RSDP with a wrong checksum": ("acpi", {"rsdp": mb.rsdp(
+        checksum=0)}, {}),
+    "RSDP to nowhere": ("acpi", {"rsdp": mb.rsdp(0xFFFFFFF0)}, {}),
+    "RSDP to 0": ("acpi", {"rsdp": mb.rsdp(0)}, {}),
+}
+
+
+def spoil(*writes):
+    """GRUB commands that write 32-bit words."""
+    return {"grub": tuple(f"write_dword {at:#x} {value:#x}"
+                          for at, value in writes)}
+
+
+def rows(log):
+    """Where the ACPI tables of a machine lie."""
+    return {name: int(at, 16) for name, at in
+            re.findall(r"acpi: (\w{4}) 0x(\w+)", log)}
+
+
+# name of the table, offset in it, value: lengths, signatures, entries.
+SPOILED = {
+    "RSDT of no length": ("RSDT", 4, 0),
+    "RSDT of absurd length": ("RSDT", 4, FULL),
+    "RSDT with a wrong checksum": ("RSDT", 8, 0x12345678),
+    "RSDT entry to nowhere": ("RSDT", 36, FULL),
+    "RSDT entry to 0": ("RSDT", 36, 0),
+    "FADT of no length": ("FACP", 4, 0),
+    "FADT of absurd length": ("FACP", 4, FULL),
+    "FADT with a wrong checksum": ("FACP", 60, 0xABCDEF01),
+    "MADT of no length": ("APIC", 4, 0),
+    "MADT of absurd length": ("APIC", 4, FULL),
+    "MADT entry of no length": ("APIC", 44, 0),
+    "MADT with a wrong signature": ("APIC", 0, 0),
+    "DSDT of absurd length": ("DSDT", 4, FULL),
+    "DSDT with a wrong checksum": ("DSDT", 100, 0),
+}
+
+
+@runs.define("tables")
+def tables():
+    """Where this machine's tables are."""
+    return rows(runs.boot("exit").log)
+
+
+def spoiled(name):
+    table, offset, value = SPOILED[name]
+    at = runs.result("tables")[table] + offset
+    return runs.boot("exit", **spoil((at, value)))
+
+
+for _name, (_, _changes, _more) in {**REFUSED, **TOLERATED}.items():
+    runs.define(_name)(functools.partial(chained, _changes, **_more))
+for _name in SPOILED:
+    runs.define(_name)(functools.partial(spoiled, _name))
+
+
+def said(result, kind):
+    """Monocle's lines of a kind."""
+    return re.findall(rf"^monocle: {kind}: (.*)$", result.log, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", runs.each(REFUSED))
+def test_refused(run, name):
+    result = run(name)
+    assert result.status == 4, result.report()
+    complaints = said(result, "error")
+    assert len(complaints) == 1, result.report()
+    assert REFUSED[name][0] in complaints[0]
+    assert "the guest starts" not in result.log
+
+
+@pytest.mark.parametrize("name", runs.each(TOLERATED))
+def test_tolerated(run, name):
+    """The guest runs; what is odd is named."""
+    result = run(name)
+    # Without a command line the log goes to COM1.
+    assert "monocle: end: 0 guest exit 0\n" in result.log + result.serial, \
+        result.report()
+    line = TOLERATED[name][0]
+    if line:
+        assert any(line in text for text in said(result, "warning")), \
+            result.report()
+
+
+@pytest.mark.runs("tables")
+@pytest.mark.parametrize("name", runs.each(SPOILED))
+def test_spoiled_acpi(run, name):
+    """A table that cannot be trusted is named and not used."""
+    result = run(name)
+    assert result.status == 0, result.report()
+    table = SPOILED[name][0]
+    named = [text for text in said(result, "(?:warning|error)")
+             if "acpi" in text]
+    assert named, f"nothing is said of {table}\n{result.report()}"

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""An exit of every kind, each result checked in the guest: tests/guests.
+
+The same guest runs on the bare machine: what it expects is then shown to be
+what a CPU of another make gives, too.
+"""
+import pathlib
+import re
+
+import pytest
+
+from boot import runs
+from rigs.spec import REPOSITORY
+
+ROW = re.compile(r'\{"([\w-]+)",\s+test_\w+,\s+(true|false)\}')
+SOURCES = sorted(pathlib.Path(REPOSITORY, "tests/guests").glob("*.c"))
+TABLE = [row for path in SOURCES for row in ROW.findall(path.read_text())]
+NAMES = [name for name, _ in TABLE]
+ON_BARE = [name for name, monocle_only in TABLE if monocle_only == "false"]
+# Exit reasons that the guest must have caused: their names in the statistics.
+REASONS = ["external interrupt", "interrupt window", "NMI window", "CPUID",
+           "HLT", "INVD", "RDPMC", "VMCALL", "VMCLEAR", "VMLAUNCH", "VMPTRLD",
+           "VMPTRST", "VMREAD", "VMRESUME", "VMWRITE", "VMXOFF", "VMXON",
+           "control register", "I/O", "RDMSR", "WRMSR", "MWAIT", "MONITOR",
+           "EPT violation", "INVEPT", "INVVPID", "preemption timer",
+           "XSETBV"]
+MODELS = ["corei7_ivy_bridge_3770k", "broadwell_ult", "corei7_skylake_x",
+          "corei7_icelake_u"]
+
+
+@runs.define("exits")
+def exits():
+    """Guest memory laid out anew."""
+    return runs.boot("exits")
+
+
+@runs.define("exits-identity")
+def exits_identity():
+    """Guest memory 1:1 with the host's."""
+    return runs.boot("exits", hv="ram=identity")
+
+
+@runs.define("exits-native")
+def exits_native():
+    """On the bare machine."""
+    return runs.boot("exits", native=True)
+
+
+def verdict(result, name):
+    """The guest's line on one test, with what it complained of before."""
+    lines = result.serial.splitlines()
+    for at, line in enumerate(lines):
+        if line.startswith(f"{name}: "):
+            first = at
+            while first and lines[first - 1].startswith("  "):
+                first -= 1
+            return "\n".join(lines[first:at + 1])
+    return result.report()
+
+
+def test_table_is_read():
+    assert len(NAMES) > 50
+    assert len(set(NAMES)) == len(NAMES)
+
+
+@pytest.mark.runs("exits")
+@pytest.mark.parametrize("name", NAMES)
+def test_exit(run, name):
+    assert verdict(run("exits"), name) == f"{name}: ok"
+
+
+@pytest.mark.runs("exits-identity")
+@pytest.mark.parametrize("name", NAMES)
+def test_exit_identity(run, name):
+    assert verdict(run("exits-identity"), name) == f"{name}: ok"
+
+
+@pytest.mark.runs("exits-native")
+@pytest.mark.parametrize("name", ON_BARE)
+def test_expectation(run, name):
+    assert verdict(run("exits-native"), name) == f"{name}: ok"
+
+
+@pytest.mark.runs("exits", "exits-identity")
+@pytest.mark.parametrize("mode", ["exits", "exits-identity"])
+def test_end(run, mode):
+    result = run(mode)
+    assert result.status == 0, result.report()
+    assert result.text == "guest exit 0"
+
+
+@pytest.mark.runs("exits")
+@pytest.mark.parametrize("reason", REASONS)
+def test_reason_is_counted(run, reason):
+    log = run("exits").log
+    match = re.search(rf"^monocle: stats: {re.escape(reason)} +(\d+) exits",
+                      log, re.MULTILINE)
+    assert match and int(match[1]) > 0, log
+
+
+@pytest.mark.runs("exits-identity")
+def test_identity_is_identity(run):
+    """Every region of RAM lies at its own host address."""
+    rows = re.findall(r"^monocle: region ([0-9a-f]+)-\S+ hpa (\S+) ram",
+                      run("exits-identity").log, re.MULTILINE)
+    assert rows and all(gpa == hpa for gpa, hpa in rows), rows
+
+
+@pytest.mark.runs("exits")
+def test_relocated_is_not(run):
+    rows = re.findall(r"^monocle: region ([0-9a-f]+)-\S+ hpa (\S+) ram",
+                      run("exits").log, re.MULTILINE)
+    assert rows and all(gpa != hpa for gpa, hpa in rows), rows
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", MODELS)
+def test_other_cpus(model):
+    result = runs.boot("exits", cpu=model)
+    assert result.status == 0, result.report()
+
+
+@pytest.mark.parametrize("status", [0, 1, 255])
+def test_exit_status(status):
+    """What the guest writes to port 0xF4 is what a user gets."""
+    result = runs.boot(f"exit status={status}")
+    assert result.status == (10 if status else 0), result.report()
+    assert result.text == f"guest exit {status}"

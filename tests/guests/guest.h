@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The tiny guest: 64-bit, ring 0, the first 4 GiB mapped one to one, one CPU.
+ * The first word of its Multiboot command line picks what it does (main.c);
+ * it prints on COM1 and ends with a status at port 0xF4.
+ */
+#ifndef TESTS_GUESTS_GUEST_H
+#define TESTS_GUESTS_GUEST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef uint8_t u8;
+typedef uint16_t u16;
+typedef uint32_t u32;
+typedef uint64_t u64;
+
+#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
+#define BIT(n) (1ull << (n))
+#define MIB 0x100000ull
+
+/* Selectors of start.asm's GDT. */
+enum selector {
+	SEL_CODE64 = 0x08,
+	SEL_DATA = 0x10,
+	SEL_USER_DATA = 0x33,
+	SEL_USER_CODE64 = 0x3b
+};
+
+enum vector {
+	VEC_DE = 0,
+	VEC_DB = 1,
+	VEC_NMI = 2,
+	VEC_UD = 6,
+	VEC_DF = 8,
+	VEC_GP = 13,
+	VEC_PF = 14
+};
+
+static inline u8 inb(u16 port)
+{
+	u8 value;
+
+	__asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
+	return value;
+}
+
+static inline u16 inw(u16 port)
+{
+	u16 value;
+
+	__asm__ volatile("inw %1, %0" : "=a"(value) : "Nd"(port));
+	return value;
+}
+
+static inline u32 inl(u16 port)
+{
+	u32 value;
+
+	__asm__ volatile("inl %1, %0" : "=a"(value) : "Nd"(port));
+	return value;
+}
+
+static inline void outb(u16 port, u8 value)
+{
+	__asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port) : "memory");
+}
+
+static inline void outw(u16 port, u16 value)
+{
+	__asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port) : "memory");
+}
+
+static inline void outl(u16 port, u32 value)
+{
+	__asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port) : "memory");
+}
+
+static inline u64 rdmsr(u32 msr)
+{
+	u32 low, high;
+
+	__asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(msr));
+	return (u64)high << 32 | low;
+}
+
+static inline void wrmsr(u32 msr, u64 value)
+{
+	__asm__ volatile("wrmsr"
+			 :
+			 : "c"(msr), "a"((u32)value), "d"((u32)(value >> 32))
+			 : "memory");
+}
+
+static inline u64 rdtsc(void)
+{
+	u32 low, high;
+
+	__asm__ volatile("rdtsc" : "=a"(low), "=d"(high) : : "memory");
+	return (u64)high << 32 | low;
+}
+
+struct cpuid {
+	u32 eax, ebx, ecx, edx;
+};
+
+static inline struct cpuid cpuid(u32 leaf, u32 subleaf)
+{
+	struct cpuid r;
+
+	__asm__ volatile("cpuid"
+			 : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx)
+			 : "a"(leaf), "c"(subleaf));
+	return r;
+}
+
+#define READ_CR(n)                                                             \
+	static inline u64 read_cr##n(void)                                     \
+	{                                                                      \
+		u64 value;                                                     \
+		__asm__ volatile("mov %%cr" #n ", %0"                          \
+				 : "=r"(value)                                 \
+				 :                                             \
+				 : "memory");                                  \
+		return value;                                                  \
+	}                                                                      \
+	static inline void write_cr##n(u64 value)                              \
+	{                                                                      \
+		__asm__ volatile("mov %0, %%cr" #n : : "r"(value) : "memory"); \
+	}
+READ_CR(0)
+READ_CR(2)
+READ_CR(3)
+READ_CR(4)
+READ_CR(8)
+
+static inline void cli(void)
+{
+	__asm__ volatile("cli" : : : "memory");
+}
+
+static inline void sti(void)
+{
+	__asm__ volatile("sti" : : : "memory");
+}
+
+/* STI opens interrupts only after the instruction behind it. */
+static inline void open_interrupts(void)
+{
+	__asm__ volatile("sti; nop; nop; cli" : : : "memory");
+}
+
+static inline void halt_open(void)
+{
+	__asm__ volatile("sti; hlt; cli" : : : "memory");
+}
+
+static inline void relax(void)
+{
+	__asm__ volatile("pause" : : : "memory");
+}
+
+static inline u32 read32(u64 address)
+{
+	return *(volatile u32 *)address;
+}
+
+static inline void write32(u64 address, u32 value)
+{
+	*(volatile u32 *)address = value;
+}
+
+/* -- runtime.c */
+
+void console_init(void);
+/* %s %u %x (unsigned), %lu %lx (u64), %c; no widths. */
+void print(const char *format, ...);
+__attribute__((noreturn)) void finish(u8 status);
+void *memcpy(void *to, const void *from, size_t size);
+void *memset(void *to, int value, size_t size);
+int strcmp(const char *a, const char *b);
+bool starts(const char *text, const char *with);
+/* The word "name=N" of the command line, or the default. */
+u64 option(const char *name, u64 otherwise);
+
+struct frame {
+	u64 r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp, rbx, rdx, rcx,
+		rax, vector, error, rip, cs, rflags, rsp, ss;
+};
+
+/* The exception that ended the last attempt. */
+struct fault {
+	int vector; /* -1: none */
+	u64 error, address, rip;
+	struct frame frame;
+};
+
+extern struct fault fault;
+extern bool is_monocle; /* or the bare machine */
+
+void traps_init(void);
+void idt_load(void);
+/* Runs f(arg); returns the vector of the exception that ended it, or -1. */
+int attempt(void (*f)(void *), void *arg);
+
+typedef void handler(struct frame *frame);
+
+/* Of vectors 32 to 255, and of #DB and NMI. NULL: counted and EOIed only. */
+extern handler *handlers[256];
+extern volatile u32 interrupts[256];
+
+/* Waits with interrupts open; false after `ticks` of the TSC. */
+bool wait_for(unsigned vector, u32 count, u64 ticks);
+
+/* Says where what came differs from what hardware gives. */
+void check_at(const char *file, int line, const char *what, u64 got, u64 want);
+#define check(got, want) check_at(__FILE__, __LINE__, #got, (u64)(got), want)
+#define check_true(condition) \
+	check_at(__FILE__, __LINE__, #condition, (condition) ? 1 : 0, 1)
+
+struct test {
+	const char *name;
+	void (*run)(void);
+	bool monocle; /* not on the bare machine: it answers otherwise */
+};
+
+/* Prints a line for each, or for this one; returns how many failed. */
+extern const char *only_test;
+unsigned run_tests(const struct test *tests, unsigned count);
+
+/* -- Multiboot information */
+
+struct mmap_row {
+	u32 size;
+	u64 base, length;
+	u32 kind;
+} __attribute__((packed));
+
+/* RAM below 4 GiB ends here; nothing answers in [ram_end, hole_end). */
+extern u64 ram_end;
+/* A page below 1 MiB that is RAM, for 16-bit code. */
+extern u64 low_page;
+void memory_init(u64 info);
+
+/* -- interrupt controllers: apic.c */
+
+enum lapic {
+	LAPIC_ID = 0x02,
+	LAPIC_VERSION = 0x03,
+	LAPIC_TPR = 0x08,
+	LAPIC_PPR = 0x0A,
+	LAPIC_EOI = 0x0B,
+	LAPIC_LDR = 0x0D,
+	LAPIC_DFR = 0x0E,
+	LAPIC_SVR = 0x0F,
+	LAPIC_ISR = 0x10,
+	LAPIC_TMR = 0x18,
+	LAPIC_IRR = 0x20,
+	LAPIC_ESR = 0x28,
+	LAPIC_ICR = 0x30,
+	LAPIC_ICR_HIGH = 0x31,
+	LAPIC_LVT_TIMER = 0x32,
+	LAPIC_LVT_LINT0 = 0x35,
+	LAPIC_LVT_LINT1 = 0x36,
+	LAPIC_LVT_ERROR = 0x37,
+	LAPIC_TIMER_INITIAL = 0x38,
+	LAPIC_TIMER_CURRENT = 0x39,
+	LAPIC_TIMER_DIVIDE = 0x3E,
+	LAPIC_SELF_IPI = 0x3F,
+};
+
+#define MSR_APIC_BASE 0x1B
+#define LAPIC_PAGE 0xFEE00000u
+#define IOAPIC_PAGE 0xFEC00000u
+
+extern bool x2apic;
+
+u32 lapic_read(unsigned reg);
+void lapic_write(unsigned reg, u32 value);
+/* To this CPU by its ID: the interrupt command register's low half. */
+void send_self(u32 icr);
+void lapic_on(void);
+void pics_off(void);
+u32 ioapic_read(u8 reg);
+void ioapic_write(u8 reg, u32 value);
+void ioapic_route(unsigned pin, u32 low);
+
+/* Channel 0, mode 2: every `count` of 1.193182 MHz. 0 stops it. */
+void pit_periodic(u16 count);
+
+/* -- what main.c picks from */
+
+extern const struct test cpu_tests[], port_tests[], memory_tests[],
+	apic_tests[], mode_tests[];
+extern const unsigned cpu_test_count, port_test_count, memory_test_count,
+	apic_test_count, mode_test_count;
+void draw(const char *what);
+void hostile(const char *what);
+void garbage(void);
+void resets(void);
+/* Starts Monocle as a boot loader does, with information of the test's. */
+void chain(u64 info);
+void bench(void);
+
+#endif

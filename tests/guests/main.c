@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The command line's first word:
+ *	exits		every kind of exit, each result checked
+ *	exits NAME	one test of these
+ *	draw-WHAT	pictures, see draw.c
+ *	hostile-WHAT	what no guest should do, see hostile.c
+ *	resets		each way to reset, then an exit with status 0
+ *	bench		ticks of single exits
+ *	chain		starts the module on the bare machine, see chain.c
+ *	exit status=N	nothing else
+ */
+#include "guests/guest.h"
+
+#define MULTIBOOT_MAGIC 0x2BADB002
+
+void guest_main(u32 magic, u64 info);
+
+static u8 exits(void)
+{
+	unsigned failed = run_tests(cpu_tests, cpu_test_count);
+
+	failed += run_tests(port_tests, port_test_count);
+	failed += run_tests(memory_tests, memory_test_count);
+	failed += run_tests(mode_tests, mode_test_count);
+	failed += run_tests(apic_tests, apic_test_count);
+	print("exits: %u failed\n", failed);
+	return (u8)(failed ? 1 : 0);
+}
+
+void guest_main(u32 magic, u64 info)
+{
+	const char *line = (const char *)(u64)read32(info + 16);
+
+	console_init();
+	traps_init();
+	is_monocle = cpuid(0x40000000, 0).ebx == 0x6f6e6f4d; /* "Mono" */
+	print("guest: %s on %s\n", line, is_monocle ? "Monocle" : "bare metal");
+	if (magic != MULTIBOOT_MAGIC)
+		finish(98);
+	memory_init(info);
+	pics_off();
+	lapic_on();
+	if (starts(line, "exits ")) {
+		only_test = line + 6;
+		finish(exits());
+	}
+	if (starts(line, "exits"))
+		finish(exits());
+	else if (starts(line, "draw-"))
+		draw(line + 5);
+	else if (starts(line, "hostile-"))
+		hostile(line + 8);
+	else if (starts(line, "resets"))
+		resets();
+	else if (starts(line, "bench"))
+		bench();
+	else if (starts(line, "chain"))
+		chain(info);
+	else if (starts(line, "exit"))
+		finish((u8)option("status", 0));
+	print("guest: %s: not known\n", line);
+	finish(97);
+}
