@@ -14,7 +14,8 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 COM1, COM2, E9, SCREEN = 1, 2, 4, 8
 DEFAULTS = {"ram": 0, "iommu": 0, "selftest": 0, "sinks": COM1 | SCREEN,
             "memory": 0, "dma_faults": 0, "quiet": False, "debug": False,
-            "help": False, "unsafe_dma": False, "no_vga": False}
+            "help": False, "unsafe_dma": False, "no_vga": False,
+            "assign": []}
 # Every option: what is written, what it sets.
 GOOD = [
     ("ram=relocated", "ram", 0), ("ram=identity", "ram", 1),
@@ -31,6 +32,9 @@ GOOD = [
     ("no-vga", "no_vga", True), ("help", "help", True),
     ("iommu=strict", "iommu", 0), ("iommu=off", "iommu", 1),
     ("unsafe-dma", "unsafe_dma", True),
+    ("assign=00:02.0", "assign", ["00:02.0"]),
+    ("assign=8086:10d3", "assign", ["8086:10d3"]),
+    ("assign=class=0200", "assign", ["class=0200"]),
     ("dma-faults=7", "dma_faults", 7), ("dma-faults=0", "dma_faults", 0),
     ("selftest=none", "selftest", 0), ("selftest=vtd", "selftest", 1),
     ("selftest=vtd-sweep", "selftest", 2),
@@ -42,7 +46,8 @@ BAD = ["ram", "ram=", "ram=identit", "ram=identityx", "ram=Identity",
        "memory=1T", "memory=99999999999G", "memory=18446744073709551616",
        "log", "log=", "log=com3", "log=com1,", "log=,com1", "log=com1;com2",
        "quiet=", "quiet=1", "debug=yes", "iommu", "iommu=on",
-       "dma-faults=many", "selftest", "selftest=all"]
+       "dma-faults=many", "assign",
+       "selftest", "selftest=all"]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +67,10 @@ def parse(m, line):
     options = m.new("struct options *")
     text = m.new("char[]", line.encode())
     status = m.options_parse(options, text)
-    return status, {name: getattr(options, name) for name in DEFAULTS}
+    got = {name: getattr(options, name) for name in DEFAULTS}
+    got["assign"] = [m.ffi.buffer(word.text, word.length)[:].decode()
+                     for word in options.assign[0:options.assign_count]]
+    return status, got
 
 
 def test_nothing_said(m):
@@ -141,16 +149,27 @@ def test_the_nearest_is_what_was_meant(m):
 @given(st.lists(st.tuples(st.sampled_from(GOOD), st.integers(1, 3)),
                 max_size=8), st.none() | st.sampled_from(BAD))
 def test_a_line_of_them(m, words, bad):
-    """The last one counts; a bad one ends it."""
+    """The last one counts (of assign= all do); a bad one ends it."""
     line, expected = "", dict(DEFAULTS)
     for (word, name, value), spaces in words:
         line += " " * spaces + word
-        expected[name] = value
+        expected[name] = expected[name] + value if name == "assign" else value
     if bad:
         assert parse(m, f"{line} {bad}")[0] == -m.EINVAL
         assert len(m.log_lines()) == 1
     else:
         assert parse(m, line) == (0, expected)
+
+
+def test_functions_to_assign(m):
+    """All that are named, in order; the ninth is too many, and named."""
+    words = [f"{n:02x}:1f.{n}" for n in range(m.ASSIGN_WORDS)]
+    line = " quiet ".join(f"assign={word}" for word in words)
+    assert parse(m, line) == (0, {**DEFAULTS, "quiet": True, "assign": words})
+    assert parse(m, f"{line} assign=class=0300")[0] == -m.EINVAL
+    (_, text), = m.log_lines()
+    assert "option assign" in text and "'class=0300'" in text
+    assert f"at most {m.ASSIGN_WORDS}" in text
 
 
 @settings(max_examples=200, deadline=None)
@@ -186,6 +205,6 @@ def test_help_lists_every_option_and_value(m):
     lines = [text.split(":")[0].strip() for _, text in m.log_lines()]
     assert lines == ["ram=relocated|identity", "memory=N",
                      "log=com1,com2,e9,screen", "quiet", "debug", "no-vga",
-                     "iommu=strict|off", "unsafe-dma", "dma-faults=N",
-                     "selftest=none|vtd|vtd-sweep", "help"]
+                     "assign=...", "iommu=strict|off", "unsafe-dma",
+                     "dma-faults=N", "selftest=none|vtd|vtd-sweep", "help"]
     assert all(len(text.partition(": ")[2]) >= 10 for _, text in m.log_lines())

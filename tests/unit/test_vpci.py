@@ -74,8 +74,10 @@ VGA_BARS = {0: (0xfd000000, 16 << 20, 0, 0, 1), 1: (0xc000, 256, 1, 0, 0),
 class Machine:
     """A bus with the bridges and one assigned function."""
 
-    def __init__(self, m, bars=None, config=None, forward=0, bdf=VGA):
-        self.m, self.events = m, []
+    def __init__(self, m, bars=None, config=None, forward=0, bdf=VGA,
+                 pin=0):
+        self.m, self.events, self.pin = m, [], pin
+        self.interrupts = []    # what was wanted at each change
         self.bars = VGA_BARS if bars is None else bars
         self.bus = m.new("struct bus *")
         self.pci = m.new("struct vpci *")
@@ -97,9 +99,12 @@ class Machine:
         self.assigned = m.new("struct pci_assigned *")
         changed = m.callback("void(void *, unsigned, uint64_t, uint64_t, bool)",
                              lambda _, *what: self.events.append(what))
+        interrupts = m.callback(
+            "void(void *)", lambda _: self.interrupts.append(self.wanted()))
         self.setup = m.new("struct pci_assigned_config *", {
             "host": self.host, "function": self.function,
-            "command_forward": forward, "bar_changed": changed})
+            "command_forward": forward, "bar_changed": changed,
+            "interrupts_changed": interrupts, "pin": pin})
         assert m.vpci_init(self.pci, self.bus) == 0
         assert m.host_bridge_init(self.bridges, self.pci, self.identity) == 0
         assert m.isa_bridge_init(self.bridges + 1, self.pci, self.isa) == 0
@@ -124,6 +129,25 @@ class Machine:
         self.select(bdf, offset)
         self.port(DATA + offset % 4, size, value)
 
+    def wanted(self):
+        """What the guest wants raised: MSI, MSI-X (on, masked), INTx."""
+        msi = self.m.pci_assigned_msi(self.assigned)
+        masked = self.m.new("bool *")
+        on = self.m.pci_assigned_msix(self.assigned, masked)
+        return ((msi.enabled, msi.masked, msi.address, msi.data),
+                (on, masked[0]), self.m.pci_assigned_intx(self.assigned))
+
+    def chain(self):
+        """[(offset, ID)] as a guest walks it; it has to end."""
+        out, at = [], 0
+        if self.read(self.bdf, 6, 2) & 0x10:
+            at = self.read(self.bdf, 0x34, 1)
+        while at:
+            assert at >= 0x40 and at % 4 == 0 and len(out) < 48
+            out.append((at, self.read(self.bdf, at, 1)))
+            at = self.read(self.bdf, at + 1, 1)
+        return out
+
     def host_writes(self):
         return [(e.addr >> 8, e.addr & 0xff, e.size, e.value)
                 for e in self.m.events("other")]
@@ -138,6 +162,35 @@ class Machine:
             if is64:
                 out[i + 1] = (mask >> 32, 0)
         return out
+
+
+PM, VPD, MSI, HOT_SWAP, VENDOR, HOT_PLUG, EXPRESS, MSIX, AF = (
+    1, 3, 5, 6, 9, 0xc, 0x10, 0x11, 0x13)
+OFFERED = {PM, MSI, VENDOR, EXPRESS, MSIX}
+WIDE, MASKABLE = 0x80, 0x100
+
+
+def capability_size(id_, control):
+    """Bytes that it has at least, in whole dwords."""
+    if id_ == MSI:          # PCI 3.0, figure 6-9
+        return {0: 12, WIDE: 16, MASKABLE: 20,
+                WIDE | MASKABLE: 24}[control & (WIDE | MASKABLE)]
+    return {PM: 8, MSIX: 12, EXPRESS: 12}.get(id_, 4)
+
+
+def with_capabilities(caps, config=None, first=None, last=0):
+    """[(offset, ID, bits of the control word)] as a chain in this order."""
+    config = config or header()
+    config[6] |= 0x10
+    config[0x34] = first if first is not None else caps[0][0]
+    for n, (at, id_, control) in enumerate(caps):
+        link = caps[n + 1][0] if n + 1 < len(caps) else last
+        config[at:at + 2] = bytes((id_, link))
+        if id_ == MSI:      # the rest of it as firmware's garbage
+            control |= 0x7f
+        if control or id_ == MSI:
+            config[at + 2:at + 4] = control.to_bytes(2, "little")
+    return config
 
 
 class Model:
@@ -156,8 +209,10 @@ class Model:
             self.put(bdf, 8, ids.revision | class_ << 16, 4)
             self.put(bdf, 0x2c, ids.subsystem_vendor | ids.subsystem << 16, 4)
         card, host = self.space[machine.bdf], machine.config
-        for at in (*range(4), *range(8, 12), *range(0x2c, 0x30), 0x3e, 0x3f):
+        for at in (*range(4), *range(8, 12), *range(0x2c, 0x30), 0x3e, 0x3f,
+                   *range(0x40, 0x100)):
             card[at] = host[at]
+        card[0x3d] = machine.pin
         card[0xe] = host[0xe] & 0x7f
         card[4] = host[4] & 3
         card[6], card[7] = host[6] & 0xa0, host[7] & 0x06
@@ -171,6 +226,53 @@ class Model:
             for k in range(4):
                 self.writable[machine.bdf][0x10 + 4 * i + k] = \
                     mask >> 8 * k & 0xff
+
+        self.capabilities(card, host, self.writable[machine.bdf])
+
+    @staticmethod
+    def capabilities(card, host, writable):
+        """Those of a host's well-formed list."""
+        at, links, seen = host[0x34] & 0xfc, [0x34], []
+        offered = []
+        if not host[6] & 0x10:
+            return
+        while at >= 0x40 and at not in seen:
+            seen.append(at)
+            id_ = host[at]
+            control = host[at + 2] | host[at + 3] << 8
+            again = id_ in (MSI, MSIX) and id_ in offered
+            if id_ not in OFFERED or again or \
+                    at + capability_size(id_, control) > 256:
+                card[at:at + 4] = bytes(4)
+            else:
+                card[links[-1]] = at
+                links.append(at + 1)
+                offered.append(id_)
+                Model.capability(card, host, writable, at)
+            at = host[at + 1] & 0xfc
+        if offered:
+            card[links[-1]] = 0
+            card[6] |= 0x10
+
+    @staticmethod
+    def capability(card, host, writable, at):
+        def field(k, value, bits=()):
+            card[at + k:at + k + len(value)] = bytes(value)
+            writable[at + k:at + k + len(bits)] = bytes(bits)
+        control = host[at + 2] | host[at + 3] << 8
+        if host[at] == PM:
+            field(4, (host[at + 4] & 8, host[at + 5], 0, 0), (3,))
+        elif host[at] == MSIX:
+            field(3, (host[at + 3] & 7,), (0xc0,))
+        elif host[at] == MSI:
+            field(2, (host[at + 2] & 0x80, host[at + 3] & 1), (0x71, 0))
+            field(4, bytes(4), (0xfc, 0xff, 0xff, 0xff))
+            data = 12 if control & WIDE else 8
+            if control & WIDE:
+                field(8, bytes(4), b"\xff" * 4)
+            field(data, bytes(4), (0xff, 0xff))
+            if control & MASKABLE:
+                field(data + 4, bytes(4), b"\xff" * 4)
 
     def put(self, bdf, at, value, size):
         self.space[bdf][at:at + size] = value.to_bytes(size, "little")
@@ -257,12 +359,43 @@ def bars(draw):
     return bars_ok(chosen)
 
 
+IDS = st.sampled_from([*OFFERED, *OFFERED, VPD, HOT_SWAP, HOT_PLUG, AF, 0,
+                       0xff])
+
+
+@st.composite
+def layouts(draw):
+    """A configuration space whose capabilities do not overlap."""
+    caps, at = [], 0x40
+    while draw(st.integers(0, 7)):
+        at += 4 * draw(st.integers(0, 6))
+        id_ = draw(IDS)
+        control = draw(st.integers(0, 0xffff))
+        if at > 0xfc:
+            break
+        caps.append((at + draw(st.sampled_from([0, 0, 1, 2, 3])), id_,
+                     control))
+        at += capability_size(id_, control)
+    caps = draw(st.permutations(caps))
+    last = draw(st.sampled_from([0, 0, 0x3f] + [at for at, *_ in caps]))
+    config = header()
+    config[0x34], config[6] = 0, draw(st.sampled_from([0x10, 0x10, 0xb0, 0]))
+    links = [*(at for at, *_ in caps), last]
+    for n, (odd, id_, control) in enumerate(caps):
+        at = odd & 0xfc
+        config[at:at + 4] = bytes((id_, links[n + 1], control & 0xff,
+                                   control >> 8))
+    config[0x34] = links[0]
+    return config
+
+
 @settings(max_examples=300, deadline=None)
-@given(bars(), st.lists(st.one_of(CONFIG, ACCESS, DATA_ACCESS, DATA_ACCESS),
-                        max_size=60))
-def test_against_the_model(m, chosen, accesses):
+@given(bars(), st.none() | layouts(), st.integers(0, 4),
+       st.lists(st.one_of(CONFIG, ACCESS, DATA_ACCESS, DATA_ACCESS),
+                max_size=60))
+def test_against_the_model(m, chosen, config, pin, accesses):
     m.reset()
-    machine = Machine(m, chosen)
+    machine = Machine(m, chosen, config=config, pin=pin)
     model = Model(machine)
     where = model.decoded(machine)
     assert list(machine.assigned.decoded) == where
@@ -286,7 +419,9 @@ def test_against_the_model(m, chosen, accesses):
 
 
 def test_every_size_at_every_offset(m):
-    machine = Machine(m)
+    machine = Machine(m, pin=3, config=with_capabilities([
+        (0xf0, MSI, WIDE), (0x48, AF, 0), (0x50, MSIX, 0xffff),
+        (0x80, PM, 0), (0xc0, VENDOR, 0)]))
     model = Model(machine)
     for bdf in (0, 0xf8, VGA, 0x20):
         for offset in range(256):
@@ -440,14 +575,259 @@ def test_command_bits_that_policy_forwards(m):
     assert machine.host_writes() == [(VGA, 4, 2, 0x0103)]
 
 
-def test_no_capability_rom_or_pin_is_seen(m):
-    machine = Machine(m)
+@pytest.mark.parametrize("status, caps", [
+    (0x10, [(0x50, VPD, 0), (0x60, AF, 0), (0x70, HOT_PLUG, 0),
+            (0x80, HOT_SWAP, 0), (0x90, 0x14, 0), (0xa0, 0, 0)]),
+    (0, [(0x50, PM, 0), (0x60, MSI, WIDE)])])
+def test_no_capability_rom_or_pin_is_seen(m, status, caps):
+    config = with_capabilities(caps)
+    config[6] = status
+    machine = Machine(m, config=config)
     assert machine.read(VGA, 6, 2) & 0x10 == 0
     assert machine.read(VGA, 0x34) == 0 and machine.read(VGA, 0x3d, 1) == 0
     machine.write(VGA, 0x30, 0xffffffff)
     assert machine.read(VGA, 0x30) == 0
     assert machine.assigned.dropped == 1
-    assert all(machine.read(VGA, at) == 0 for at in range(0x40, 256, 4))
+    hidden = [at for at, *_ in caps] if status else []
+    for at in range(0x40, 256, 4):
+        assert machine.read(VGA, at) == (0 if at in hidden else int.from_bytes(
+            config[at:at + 4], "little"))
+    assert machine.wanted() == ((False, False, 0, 0), (False, False), False)
+
+
+def test_the_chain_skips_what_is_hidden(m):
+    machine = Machine(m, config=with_capabilities([
+        (0x40, VPD, 0), (0xc8, PM, 0), (0x48, AF, 0), (0x50, HOT_PLUG, 0),
+        (0xd0, MSI, 0), (0x70, EXPRESS, 0), (0x60, HOT_SWAP, 0),
+        (0xa0, MSIX, 0), (0xb0, VENDOR, 0), (0x54, VPD, 0)]))
+    assert machine.chain() == [(0xc8, PM), (0xd0, MSI), (0x70, EXPRESS),
+                               (0xa0, MSIX), (0xb0, VENDOR)]
+    m.clear_events()
+    for at in (0x34, 0x40, 0x44, 0x48, 0x4c, 0x50, 0x54, 0x70, 0x78, 0xb0):
+        machine.write(VGA, at, 0xffffffff)
+    assert machine.host_writes() == []
+    assert len(machine.chain()) == 5
+
+
+@pytest.mark.parametrize("last", [0x40, 0x50, 0x60, 0x43, 0x61])
+def test_a_loop_ends_at_the_second_visit(m, last):
+    caps = [(0x40, PM, 0), (0x50, VPD, 0), (0x60, VENDOR, 0)]
+    machine = Machine(m, config=with_capabilities(caps, last=last))
+    assert machine.chain() == [(0x40, PM), (0x60, VENDOR)]
+
+
+def test_a_vendor_capability_of_no_length_in_a_loop(m):
+    config = with_capabilities([(0x40, VENDOR, 0), (0x50, VENDOR, 0)],
+                               last=0x40)
+    config[0x42] = config[0x52] = 0
+    assert Machine(m, config=config).chain() == [(0x40, VENDOR),
+                                                 (0x50, VENDOR)]
+
+
+def test_pointers_low_bits_are_ignored(m):
+    """PCI 3.0, 6.7: software masks the two reserved bits."""
+    config = with_capabilities([(0x40, PM, 0), (0x50, MSI, 0)], first=0x43)
+    config[0x41] = 0x51
+    assert Machine(m, config=config).chain() == [(0x40, PM), (0x50, MSI)]
+
+
+def test_a_chain_into_the_header_or_a_card_that_is_gone(m):
+    for last in (0x3c, 0x04, 0x01):
+        config = with_capabilities([(0x40, PM, 0)], last=last)
+        assert Machine(m, config=config).chain() == [(0x40, PM)]
+    gone = Machine(m, bars={}, config=bytearray(b"\xff" * 256))
+    assert gone.chain() == []
+
+
+def test_a_first_generation_express_capability_has_neighbours(m):
+    """Its 20 bytes are not the 60 of later ones."""
+    caps = [(0x44, EXPRESS, 1), (0x58, MSI, WIDE), (0x68, MSIX, 3)]
+    machine = Machine(m, config=with_capabilities(caps))
+    assert machine.chain() == [(at, id_) for at, id_, _ in caps]
+
+
+def test_a_vendors_length_swallows_nothing(m):
+    config = with_capabilities([(0x44, VENDOR, 0xff), (0x58, MSI, WIDE)])
+    assert Machine(m, config=config).chain() == [(0x44, VENDOR), (0x58, MSI)]
+
+
+@pytest.mark.parametrize("kind", [0, WIDE, MASKABLE, WIDE | MASKABLE])
+@pytest.mark.parametrize("at", range(0xe4, 0x100, 4))
+def test_msi_at_the_end(m, at, kind):
+    """Where it does not fit there is none; nothing is overrun (ASan)."""
+    machine = Machine(m, config=with_capabilities([(at, MSI, kind)]), pin=1)
+    fits = at + capability_size(MSI, kind) <= 256
+    assert machine.chain() == ([(at, MSI)] if fits else [])
+    for dword in range(0x40, 256, 4):
+        machine.write(VGA, dword, 0xffffffff)
+    (enabled, masked, address, data), _, intx = machine.wanted()
+    assert (enabled, masked) == (fits, bool(fits and kind & MASKABLE))
+    assert data == (0xffff if fits else 0)
+    assert address == (0 if not fits else 0xfffffffffffffffc
+                       if kind & WIDE else 0xfffffffc)
+    assert intx == (not fits) and machine.host_writes() == []
+
+
+@pytest.mark.parametrize("id_, seen", [
+    (VENDOR, True), (PM, False), (MSIX, False), (EXPRESS, False),
+    (AF, False)])
+def test_a_capability_in_the_last_dword(m, id_, seen):
+    machine = Machine(m, config=with_capabilities([(0xfc, id_, 0xc000)]))
+    assert machine.chain() == ([(0xfc, id_)] if seen else [])
+    for size in (1, 2, 4):
+        for at in range(0xfc, 0x100, size):
+            machine.read(VGA, at, size)
+            machine.write(VGA, at, 0xffffffff, size)
+    assert machine.wanted()[1] == (False, False)
+
+
+@pytest.mark.parametrize("kind", [0, WIDE, MASKABLE, WIDE | MASKABLE])
+def test_msi_fields(m, kind):
+    machine = Machine(m, config=with_capabilities([(0x60, MSI, kind)]), pin=1)
+    data = 0x6c if kind & WIDE else 0x68
+    host = bytes(m.host_config[VGA])
+    # One message, nothing of firmware's: only what the card is.
+    assert machine.read(VGA, 0x62, 2) == kind
+    assert machine.wanted() == ((False, False, 0, 0), (False, False), True)
+    machine.write(VGA, 0x64, 0xfee01007)
+    assert machine.read(VGA, 0x64) == 0xfee01004
+    address = 0xfee01004
+    if kind & WIDE:
+        machine.write(VGA, 0x68, 0x12345678)
+        address |= 0x12345678 << 32
+    machine.write(VGA, data, 0x4321, 2)
+    machine.write(VGA, data + 2, 0xffff, 2)
+    assert machine.read(VGA, data) == 0x4321
+    machine.write(VGA, 0x62, 0x11, 2)
+    assert machine.read(VGA, 0x62, 2) == kind | 0x11
+    on = ((True, False, address, 0x4321), (False, False), False)
+    assert machine.wanted() == on and machine.interrupts[-1] == on
+    if kind & MASKABLE:
+        machine.write(VGA, data + 4, 1, 1)
+        assert machine.wanted()[0] == (True, True, address, 0x4321)
+        assert machine.interrupts[-1] == machine.wanted()
+        # Pending is the card's.
+        machine.write(VGA, data + 8, 0)
+        assert machine.read(VGA, data + 8) == int.from_bytes(
+            host[data + 8:data + 12], "little")
+    assert bytes(m.host_config[VGA]) == host
+
+
+def test_msix_control(m):
+    machine = Machine(m, config=with_capabilities([(0x70, MSIX, 0xc0ff)]),
+                      pin=2)
+    # As many entries as the card's; disabled whatever firmware left.
+    assert machine.read(VGA, 0x72, 2) == 0x00ff
+    assert machine.wanted()[1:] == ((False, False), True)
+    for value, seen, wanted in ((0x4000, 0x40ff, (False, True)),
+                                (0xffff, 0xc0ff, (True, True)),
+                                (0x8000, 0x80ff, (True, False)),
+                                (0, 0x00ff, (False, False))):
+        machine.write(VGA, 0x72, value, 2)
+        assert machine.read(VGA, 0x72, 2) == seen
+        assert machine.interrupts[-1][1:] == (wanted, not wanted[0])
+    machine.write(VGA, 0x73, 0x80, 1)
+    assert machine.wanted()[1] == (True, False)
+    table = machine.read(VGA, 0x74)
+    machine.write(VGA, 0x74, ~table & 0xffffffff)   # read-only
+    assert machine.read(VGA, 0x74) == table
+    assert machine.host_writes() == []
+
+
+def test_the_first_of_two_is_the_one(m):
+    """Drivers take the first that they find."""
+    machine = Machine(m, config=with_capabilities([
+        (0x80, MSI, 0), (0x60, MSI, WIDE), (0xa0, MSIX, 1), (0x40, MSIX, 2)]))
+    assert machine.chain() == [(0x80, MSI), (0xa0, MSIX)]
+    machine.write(VGA, 0x82, 1, 2)
+    machine.write(VGA, 0xa2, 0x8000, 2)
+    machine.write(VGA, 0x60, 0xffffffff)
+    assert machine.wanted()[0][0] and machine.wanted()[1] == (True, False)
+    assert machine.read(VGA, 0x60) == machine.read(VGA, 0x40) == 0
+
+
+def test_power_states_are_a_copy(m):
+    config = with_capabilities([(0x50, PM, 0)])
+    machine = Machine(m, config=config)
+    before = machine.read(VGA, 0x54, 2)
+    assert before == config[0x54] & 8 | config[0x55] << 8
+    machine.write(VGA, 0x54, 0xffff, 2)
+    assert machine.read(VGA, 0x54, 2) == before | 3
+    machine.write(VGA, 0x54, 0, 2)
+    assert machine.read(VGA, 0x54, 2) == before
+    assert machine.host_writes() == []
+
+
+@pytest.mark.parametrize("pin", range(5))
+def test_intx_is_wanted_by_default(m, pin):
+    machine = Machine(m, pin=pin)
+    assert machine.read(VGA, 0x3d, 1) == pin
+    machine.write(VGA, 0x3c, 0xffff, 2)     # the line alone
+    assert machine.read(VGA, 0x3c, 2) == pin << 8 | 0xff
+    assert machine.wanted()[2] == bool(pin)
+    machine.write(VGA, 4, 0x400, 2)         # Interrupt Disable
+    assert not machine.wanted()[2] and not machine.interrupts[-1][2]
+    machine.write(VGA, 4, 0, 2)
+    assert machine.interrupts[-1][2] == bool(pin)
+
+
+def test_reset_brings_capabilities_back(m):
+    machine = Machine(m, pin=1, config=with_capabilities([
+        (0x40, PM, 0), (0x50, MSI, WIDE | MASKABLE), (0x70, MSIX, 7),
+        (0x80, VPD, 0), (0x90, VENDOR, 0)]))
+    before = [machine.read(VGA, at) for at in range(0, 256, 4)]
+    wanted, chain = machine.wanted(), machine.chain()
+    for at in range(0, 256, 4):
+        machine.write(VGA, at, 0xffffffff)
+    assert machine.wanted() != wanted and machine.chain() == chain
+    # What the card says meanwhile (it may be in reset) changes no layout.
+    m.host_config[VGA][0x34] = 0
+    machine.interrupts.clear()
+    m.vpci_reset(machine.pci)
+    assert [machine.read(VGA, at) for at in range(0, 256, 4)] == before
+    assert machine.wanted() == wanted and machine.interrupts == [wanted]
+    assert machine.chain() == chain
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.tuples(st.integers(0x40, 0xff), IDS,
+                          st.integers(0, 0xff), st.integers(0, 0xffff)),
+                max_size=30),
+       st.integers(0, 0xff), st.lists(st.tuples(
+           OFFSETS, st.sampled_from([1, 2, 4]), VALUES), max_size=40),
+       st.randoms(use_true_random=False))
+def test_any_layout_is_safe(m, heads, first, writes, random):
+    """Overlaps, loops, nonsense: a chain that ends, with what is offered."""
+    m.reset()
+    config = header()
+    config[6], config[0x34] = 0x10, first
+    for n, (at, id_, link, control) in enumerate(heads):
+        if n + 1 < len(heads) and random.random() < .8:
+            link = heads[n + 1][0]
+        at &= 0xfc
+        config[at:at + 4] = bytes((id_, link, control & 0xff, control >> 8))
+    if heads and random.random() < .8:
+        config[0x34] = heads[0][0]
+    machine = Machine(m, config=config, pin=1)
+    chain = machine.chain()
+    for at, id_ in chain:
+        assert id_ in OFFERED and id_ == config[at]
+        control = config[at + 2] | config[at + 3] << 8
+        assert at + capability_size(id_, control) <= 256
+    assert len({at for at, _ in chain}) == len(chain)
+    ids = [id_ for _, id_ in chain]
+    assert ids.count(MSI) <= 1 and ids.count(MSIX) <= 1
+    for offset, size, value in writes:
+        machine.write(VGA, offset & -size, value & (1 << 8 * size) - 1, size)
+        machine.wanted()
+        # A card may as well change its mind about what it has.
+        m.host_config[VGA][offset] = value & 0xff
+    m.host_config[VGA] = bytes(config)
+    assert machine.chain() == chain
+    m.vpci_reset(machine.pci)
+    assert machine.chain() == chain
+    assert machine.wanted() == ((False, False, 0, 0), (False, False), True)
+    assert machine.host_writes() == []
 
 
 def test_every_dword_has_a_reason(m):

@@ -2,6 +2,9 @@
 #include "vmm/devmodel/pci_assigned.h"
 #include "kernel/string.h"
 
+#define STATUS_CAPABILITIES 0x10u
+#define MSI_WIDE 0x80u
+#define MSI_MASKABLE 0x100u
 #define BAR_END 0x28
 #define BAR_IO 1u
 #define BAR_64 4u
@@ -61,7 +64,7 @@ static const struct {
 };
 
 struct capability_row {
-	u8 id, dwords; /* 0 dwords: its own length byte says */
+	u8 id, dwords; /* that it has at least; MSI's by its control */
 	const char *reason;
 };
 
@@ -71,10 +74,10 @@ struct capability_row {
  * space (SR-IOV, ATS, PASID, resizable BARs, ...). */
 static const struct capability_row offered[] = {
 	{PCI_CAP_POWER, 2, "drivers write D0; other states are a copy"},
-	{PCI_CAP_MSI, 6, "emulated: the host's message is remapped"},
+	{PCI_CAP_MSI, 3, "emulated: the host's message is remapped"},
 	{PCI_CAP_MSIX, 3, "emulated: the host's table is Monocle's"},
-	{PCI_CAP_EXPRESS, 15, "drivers read link and payload; writes drop"},
-	{PCI_CAP_VENDOR, 0, "virtio and others describe themselves"},
+	{PCI_CAP_EXPRESS, 3, "drivers read link and payload; writes drop"},
+	{PCI_CAP_VENDOR, 1, "virtio and others describe themselves"},
 };
 
 const struct pci_policy_row *pci_policy_find(unsigned offset)
@@ -278,17 +281,22 @@ static void assigned_write(void *dev, unsigned offset, unsigned size, u32 value)
 
 struct pci_message pci_assigned_msi(const struct pci_assigned *d)
 {
-	const u32 *c = &d->copy[d->msi / 4];
-	bool wide = d->msi && host_read(d, d->msi + 2u, 2) & 0x80;
-	bool maskable = d->msi && host_read(d, d->msi + 2u, 2) & 0x100;
+	unsigned at = d->msi / 4u, data, mask;
+	const u32 *c = d->copy;
+	bool wide;
 
 	if (!d->msi)
 		return (struct pci_message){0};
+	/* Not asked of the host again: the rules are what was bounded. */
+	wide = d->rule[at + 2] == RULE_MSI_ANY;
+	data = at + (wide ? 3 : 2);
+	mask = data + 1;
 	return (struct pci_message){
-		.enabled = c[0] & BIT(16),
-		.masked = maskable && c[wide ? 4 : 3] & 1,
-		.address = c[1] | (wide ? (u64)c[2] << 32 : 0),
-		.data = c[wide ? 3 : 2] & 0xffff,
+		.enabled = c[at] & BIT(16),
+		.masked = mask < ARRAY_SIZE(d->rule) &&
+			  d->rule[mask] == RULE_MSI_ANY && c[mask] & 1,
+		.address = c[at + 1] | (wide ? (u64)c[at + 2] << 32 : 0),
+		.data = c[data] & 0xffff,
 	};
 }
 
@@ -328,46 +336,60 @@ static void initial_copies(struct pci_assigned *d)
 		if (i < 5 && bars[i].is64)
 			copy[1] = (u32)(bars[i].base >> 32);
 	}
+	if (d->first)
+		d->copy[PCI_STATUS / 4] |= STATUS_CAPABILITIES << 16;
+	d->copy[PCI_CAPABILITIES / 4] = d->first;
+	d->copy[PCI_INTERRUPT_LINE / 4] |= (u32)d->config.pin << 8;
 }
 
-static void set_msi_rules(struct pci_assigned *d, unsigned at)
+static void set_msi_rules(struct pci_assigned *d, unsigned at, u32 control)
 {
-	bool wide = host_read(d, at + 2, 2) & 0x80;
 	u8 *rule = &d->rule[at / 4];
 
 	d->msi = (u8)at;
 	*rule++ = RULE_MSI_CONTROL;
 	*rule++ = RULE_MSI_ADDRESS;
-	if (wide)
+	if (control & MSI_WIDE)
 		*rule++ = RULE_MSI_ANY;
 	*rule++ = RULE_MSI_DATA;
-	if (host_read(d, at + 2, 2) & 0x100) {
+	if (control & MSI_MASKABLE) {
 		*rule++ = RULE_MSI_ANY; /* mask */
 		*rule = RULE_READ;	/* pending */
 	}
 }
 
-static void set_rules(struct pci_assigned *d, unsigned at,
+/* Within the 256 bytes, and on no other capability. */
+static bool is_free(const struct pci_assigned *d, unsigned at, unsigned dwords)
+{
+	for (unsigned i = at / 4; i < at / 4 + dwords; i++)
+		if (i >= ARRAY_SIZE(d->rule) || d->rule[i] != RULE_NONE)
+			return false;
+	return true;
+}
+
+/* False: it is not offered. A second MSI or MSI-X has no meaning. */
+static bool set_rules(struct pci_assigned *d, unsigned at,
 		      const struct capability_row *row)
 {
-	u8 id = row ? row->id : 0;
-	unsigned dwords = row ? row->dwords : 1;
+	u32 control = host_read(d, at + 2, 2);
+	unsigned dwords = row->dwords;
 
-	if (row && !dwords)
-		dwords = (host_read(d, at + 2, 1) + 3) / 4;
-	if (id == PCI_CAP_MSI && at <= 0x100 - 4 * 6) {
-		set_msi_rules(d, at);
-		return;
-	}
-	for (unsigned i = at / 4; i < at / 4 + dwords && i < 64; i++)
-		if (d->rule[i] == RULE_NONE)
-			d->rule[i] = row ? RULE_READ : RULE_HIDE;
-	if (id == PCI_CAP_POWER && at < 0xfc)
+	if (row->id == PCI_CAP_MSI)
+		dwords += (control & MSI_WIDE ? 1u : 0) +
+			  (control & MSI_MASKABLE ? 2u : 0);
+	if (!is_free(d, at, dwords) || (row->id == PCI_CAP_MSI && d->msi) ||
+	    (row->id == PCI_CAP_MSIX && d->msix))
+		return false;
+	memset(&d->rule[at / 4], RULE_READ, dwords);
+	if (row->id == PCI_CAP_MSI)
+		set_msi_rules(d, at, control);
+	if (row->id == PCI_CAP_POWER)
 		d->rule[at / 4 + 1] = RULE_POWER_STATE;
-	if (id == PCI_CAP_MSIX) {
+	if (row->id == PCI_CAP_MSIX) {
 		d->msix = (u8)at;
 		d->rule[at / 4] = RULE_MSIX_CONTROL;
 	}
+	return true;
 }
 
 static const struct capability_row *find_offered(u32 id)
@@ -383,42 +405,31 @@ static void build_chain(struct pci_assigned *d)
 {
 	u8 *link = &d->first;
 	unsigned at = 0;
+	u64 seen = 0;
 
-	if (host_read(d, PCI_STATUS, 2) & 0x10)
+	if (host_read(d, PCI_STATUS, 2) & STATUS_CAPABILITIES)
 		at = host_read(d, PCI_CAPABILITIES, 1) & 0xfc;
-	while (at >= 0x40 && d->rule[at / 4] == RULE_NONE) {
+	while (at >= 0x40 && !(seen & BIT(at / 4))) {
 		const struct capability_row *row =
 			find_offered(host_read(d, at, 1));
 
-		set_rules(d, at, row);
-		if (row) {
+		seen |= BIT(at / 4);
+		if (row && set_rules(d, at, row)) {
 			*link = (u8)at;
 			link = &d->next[at / 4];
 			*link = 1; /* offered, and the last so far */
+		} else if (d->rule[at / 4] == RULE_NONE) {
+			d->rule[at / 4] = RULE_HIDE;
 		}
 		at = host_read(d, at + 1, 1) & 0xfc;
 	}
-	if (d->first) {
-		d->copy[PCI_STATUS / 4] |= 0x10u << 16;
-		d->copy[PCI_CAPABILITIES / 4] = d->first;
-	}
-	d->copy[PCI_INTERRUPT_LINE / 4] |= (u32)d->config.pin << 8;
-}
-
-static void initial_state(struct pci_assigned *d)
-{
-	memset(d->rule, 0, sizeof(d->rule));
-	memset(d->next, 0, sizeof(d->next));
-	d->first = d->msi = d->msix = 0;
-	initial_copies(d);
-	build_chain(d);
 }
 
 static void assigned_reset(void *dev)
 {
 	struct pci_assigned *d = dev;
 
-	initial_state(d);
+	initial_copies(d);
 	forward_command(d);
 	follow_bars(d);
 	interrupts_changed(d);
@@ -436,7 +447,8 @@ int pci_assigned_init(struct pci_assigned *d, struct vpci *pci,
 	*d = (struct pci_assigned){.config = *config};
 	d->initial_command = (u16)(host_read(d, PCI_COMMAND, 2) &
 				   (PCI_COMMAND_IO | PCI_COMMAND_MEMORY));
-	initial_state(d);
+	build_chain(d);
+	initial_copies(d);
 	for (unsigned i = 0; i < 6; i++)
 		d->decoded[i] = bar_decoded(d, i);
 	return vpci_add(pci, config->function->bdf, &assigned_ops, d);
