@@ -52,7 +52,7 @@ def ask(machine, session, questions):
 
 def look(machine, session, name):
     """A picture of the screen."""
-    path = runs.work(f"{name}.png")
+    path = runs.work(f"linux-{name}.png")
     machine.screenshot(path)
     session.pictures[name] = path
 

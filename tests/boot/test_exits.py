@@ -24,8 +24,9 @@ REASONS = ["external interrupt", "interrupt window", "NMI window", "CPUID",
            "control register", "I/O", "RDMSR", "WRMSR", "MWAIT", "MONITOR",
            "EPT violation", "INVEPT", "INVVPID", "preemption timer",
            "XSETBV"]
-MODELS = ["corei7_ivy_bridge_3770k", "broadwell_ult", "corei7_skylake_x",
-          "corei7_icelake_u"]
+MODELS = ["corei5_arrandale_m520", "corei7_sandy_bridge_2600k",
+          "corei7_ivy_bridge_3770k", "broadwell_ult", "corei7_skylake_x",
+          "corei7_icelake_u", "tigerlake"]
 
 
 @runs.define("exits")

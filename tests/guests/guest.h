@@ -35,7 +35,8 @@ enum vector {
 	VEC_UD = 6,
 	VEC_DF = 8,
 	VEC_GP = 13,
-	VEC_PF = 14
+	VEC_PF = 14,
+	VEC_USER_EXIT = 0x80
 };
 
 static inline u8 inb(u16 port)
@@ -113,6 +114,11 @@ static inline struct cpuid cpuid(u32 leaf, u32 subleaf)
 			 : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx)
 			 : "a"(leaf), "c"(subleaf));
 	return r;
+}
+
+static inline bool has_xsave(void)
+{
+	return cpuid(1, 0).ecx >> 26 & 1;
 }
 
 #define READ_CR(n)                                                             \
@@ -203,6 +209,8 @@ void traps_init(void);
 void idt_load(void);
 /* Runs f(arg); returns the vector of the exception that ended it, or -1. */
 int attempt(void (*f)(void *), void *arg);
+/* The same in ring 3; interrupts are not let in. flags: of RFLAGS. */
+int attempt_user(void (*f)(void *), void *arg, u64 flags);
 
 typedef void handler(struct frame *frame);
 
@@ -292,9 +300,9 @@ void pit_periodic(u16 count);
 /* -- what main.c picks from */
 
 extern const struct test cpu_tests[], port_tests[], memory_tests[],
-	apic_tests[], mode_tests[];
+	apic_tests[], mode_tests[], user_tests[];
 extern const unsigned cpu_test_count, port_test_count, memory_test_count,
-	apic_test_count, mode_test_count;
+	apic_test_count, mode_test_count, user_test_count;
 void draw(const char *what);
 void hostile(const char *what);
 void garbage(void);

@@ -23,6 +23,7 @@ static u8 exits(void)
 	failed += run_tests(port_tests, port_test_count);
 	failed += run_tests(memory_tests, memory_test_count);
 	failed += run_tests(mode_tests, mode_test_count);
+	failed += run_tests(user_tests, user_test_count);
 	failed += run_tests(apic_tests, apic_test_count);
 	print("exits: %u failed\n", failed);
 	return (u8)(failed ? 1 : 0);

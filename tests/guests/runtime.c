@@ -191,13 +191,15 @@ void traps_init(void)
 		u64 stub = (u64)stubs + 16 * n;
 
 		idt[n] = (struct gate){
-			(u16)stub,
-			SEL_CODE64,
-			(u8)(n == VEC_DF ? 1 : n == VEC_NMI ? 2 : 0),
-			0x8e,
-			(u16)(stub >> 16),
-			(u32)(stub >> 32),
-			0};
+			.offset_low = (u16)stub,
+			.offset_middle = (u16)(stub >> 16),
+			.offset_high = (u32)(stub >> 32),
+			.selector = SEL_CODE64,
+			.type = n == VEC_USER_EXIT ? 0xee : 0x8e,
+			.ist = n == VEC_DF    ? 1
+			       : n == VEC_NMI ? 2
+					      : 0,
+		};
 	}
 	idt_load();
 }
@@ -219,8 +221,23 @@ static void eoi(u64 vector)
 
 void trap(struct frame *f);
 
+/* Back behind try_call(), which returns this. */
+static void leave(struct frame *f, u64 result)
+{
+	f->rax = result;
+	f->rip = (u64)try_return;
+	f->rsp = try_rsp;
+	f->cs = SEL_CODE64;
+	f->ss = SEL_DATA;
+	f->rflags = 2;
+}
+
 void trap(struct frame *f)
 {
+	if (f->vector == VEC_USER_EXIT && try_rsp) {
+		leave(f, ~0ull);
+		return;
+	}
 	if (f->vector >= 32 || f->vector == VEC_NMI || handlers[f->vector]) {
 		interrupts[f->vector]++;
 		if (handlers[f->vector])
@@ -233,12 +250,15 @@ void trap(struct frame *f)
 		unexpected(f);
 	fault = (struct fault){(int)f->vector, f->error, read_cr2(), f->rip,
 			       *f};
-	f->rax = f->vector;
-	f->rip = (u64)try_return;
-	f->rsp = try_rsp;
-	f->cs = SEL_CODE64;
-	f->ss = SEL_DATA;
-	f->rflags = 2;
+	leave(f, f->vector);
+}
+
+int user_call(void (*f)(void *), void *arg, u64 flags);
+
+int attempt_user(void (*f)(void *), void *arg, u64 flags)
+{
+	fault.vector = -1;
+	return user_call(f, arg, flags | 2);
 }
 
 int attempt(void (*f)(void *), void *arg)

@@ -39,7 +39,8 @@ gdt_end:
 gdt_pointer:
 	dw gdt_end - gdt - 1
 	dq gdt
-tss64:	times 104 db 0
+tss64:	times 102 db 0
+	dw 104				; no I/O bitmap
 
 section .text
 bits 32
@@ -156,6 +157,32 @@ try_return:				; trap() comes here, vector in eax
 	pop rbp
 	pop rbx
 	ret
+
+; int user_call(void (*f)(void *), void *arg, u64 flags): as try_call, in ring 3
+; with these RFLAGS. f's pages and the stack must be the user's.
+global user_call
+user_call:
+	push rbx
+	push rbp
+	push r12
+	push r13
+	push r14
+	push r15
+	mov [try_rsp], rsp
+	push USER_DATA
+	push user_stack_end - 8
+	push rdx
+	push USER_CODE64
+	push rdi
+	mov rdi, rsi
+	mov qword [user_stack_end - 8], .done
+	iretq
+.done:	int USER_EXIT
+
+section .bss align=4096
+	resb 8192
+user_stack_end:
+section .text
 
 ; Stubs of 16 bytes: vectors with an error code have one already.
 extern trap
