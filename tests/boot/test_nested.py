@@ -14,7 +14,7 @@ from rigs.nested import Case
 from rigs.spec import BUILD, Spec
 from walker import boot as walk
 
-pytestmark = pytest.mark.nested
+pytestmark = [pytest.mark.nested, pytest.mark.long]
 
 GUEST = str(BUILD / "guests" / "guest.elf")
 EDU, DISPLAY, IOAPIC = 0x0028, 0x0010, 0xff00   # requester IDs

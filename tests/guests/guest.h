@@ -310,5 +310,8 @@ void resets(void);
 /* Starts Monocle as a boot loader does, with information of the test's. */
 void chain(u64 info);
 void bench(void);
+/* How many tests failed. */
+unsigned edu(void);
+unsigned edu_steady(void);
 
 #endif

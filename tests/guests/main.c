@@ -8,6 +8,8 @@
  *	resets		each way to reset, then an exit with status 0
  *	bench		ticks of single exits
  *	chain		starts the module on the bare machine, see chain.c
+ *	edu		drives QEMU's edu, see edu.c; hold=TICKS at the end
+ *	edu-steady	with accesses=N interrupts=N, to count exits
  *	exit status=N	nothing else
  */
 #include "guests/guest.h"
@@ -58,6 +60,10 @@ void guest_main(u32 magic, u64 info)
 		bench();
 	else if (starts(line, "chain"))
 		chain(info);
+	else if (starts(line, "edu-steady"))
+		finish((u8)edu_steady());
+	else if (starts(line, "edu"))
+		finish((u8)edu());
 	else if (starts(line, "exit"))
 		finish((u8)option("status", 0));
 	print("guest: %s: not known\n", line);

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 
-from . import result
+from . import nested, result
 from .result import RigError
 from .run import RIGS, start
 from .spec import Spec
@@ -30,7 +30,7 @@ def parser():
         prog="tools/boot", description=__doc__.split(": ")[1], epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parse.add_argument
-    add("--rig", choices=["auto", *RIGS], default="auto",
+    add("--rig", choices=["auto", *RIGS, "nested"], default="auto",
         help="auto: kvm where it has nested VMX, else bochs")
     add("--kernel", metavar="FILE", help="bzImage or Multiboot 1 ELF")
     add("--initrd", metavar="FILE",
@@ -115,6 +115,10 @@ def run(args, copy):
     """Boot as the arguments say; return the Result."""
     out = Output(copy)
     hooks = {"serial": out.serial, "log": out.log}
+    if args.rig == "nested":
+        if args.interactive or args.screenshot:
+            raise RigError("nested shows its streams at the end, no more")
+        return nested.boot(spec_of(args), hooks, out.say)
     with start(spec_of(args), hooks, out.say) as machine:
         with contextlib.ExitStack() as stack:
             if args.interactive:
