@@ -109,7 +109,7 @@ static int host_msi_on(struct assigned *a)
 	unsigned at = a->config.msi;
 	u32 control = host_read(a, at + MSI_CONTROL, 2);
 	bool wide = control & MSI_WIDE;
-	struct vtd_msi msi;
+	struct vtd_msi msi = {0};
 	int err = arm(&a->messages[0], &msi);
 
 	if (err)
@@ -136,7 +136,7 @@ static volatile u8 *host_entry(const struct assigned *a, unsigned n)
 static void host_msix_entry(struct assigned *a, unsigned n, bool on)
 {
 	volatile u8 *e = host_entry(a, n);
-	struct vtd_msi msi;
+	struct vtd_msi msi = {0};
 
 	mmio_write32(e + 12, ENTRY_MASKED);
 	if (!on)
