@@ -37,9 +37,7 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish(session):
     if session.config.option.collectonly:
         return
-    for item in session.items:
-        for name in names_of(item):
-            runs.request(name)
+    runs.request(name for item in session.items for name in names_of(item))
 
 
 def pytest_sessionfinish():

@@ -18,27 +18,39 @@ TIMEOUT = 400
 
 _directory = tempfile.TemporaryDirectory(prefix="monocle-boot-")
 _defined = {}
+_first = []
 _futures = {}
 _pool = concurrent.futures.ThreadPoolExecutor(JOBS)
 
 
-def define(name):
-    """Decorator: the function makes the run of that name."""
+def define(name, first=False):
+    """Decorator: the function makes the run of that name.
+
+    first: it takes long, and so begins before the others.
+    """
     def keep(function):
+        assert name not in _defined, name
         _defined[name] = function
+        if first:
+            _first.append(name)
         return function
     return keep
 
 
-def each(names, pattern="{}"):
-    """Parameters of a test, each marked with the run that it needs."""
-    return [pytest.param(name, marks=pytest.mark.runs(pattern.format(name)))
+def each(names, pattern="{}", short=None):
+    """Parameters of a test, each marked with the run that it needs.
+
+    short: those of the short suite, where not all are.
+    """
+    return [pytest.param(name, marks=[
+        pytest.mark.runs(pattern.format(name)),
+        *([] if short is None or name in short else [pytest.mark.long])])
             for name in names]
 
 
-def request(name):
-    """Start a run unless it has been started."""
-    if name not in _futures:
+def request(names):
+    """Start these runs, the long ones first."""
+    for name in sorted(dict.fromkeys(names), key=lambda n: n not in _first):
         _futures[name] = _pool.submit(_defined[name])
 
 

@@ -4,7 +4,7 @@
 The same guest runs on the bare machine: what it expects is then shown to be
 what a CPU of another make gives, too.
 """
-import pathlib
+import functools
 import re
 
 import pytest
@@ -13,8 +13,23 @@ from boot import runs
 from rigs.spec import REPOSITORY
 
 ROW = re.compile(r'\{"([\w-]+)",\s+test_\w+,\s+(true|false)\}')
-SOURCES = sorted(pathlib.Path(REPOSITORY, "tests/guests").glob("*.c"))
-TABLE = [row for path in SOURCES for row in ROW.findall(path.read_text())]
+GUESTS = REPOSITORY / "tests/guests"
+
+
+def rows():
+    """(name, whether Monocle's only) of the tests that main.c's exits() runs.
+    """
+    source = "".join(path.read_text() for path in sorted(GUESTS.glob("*.c")))
+    main = (GUESTS / "main.c").read_text()
+    body = re.search(r"^static u8 exits\(void\)\n\{(.*?)^\}", main,
+                     re.MULTILINE | re.DOTALL)[1]
+    return [row for table in re.findall(r"run_tests\((\w+),", body)
+            for row in ROW.findall(re.search(
+                rf"^const struct test {table}\[\] = \{{(.*?)^\}};", source,
+                re.MULTILINE | re.DOTALL)[1])]
+
+
+TABLE = rows()
 NAMES = [name for name, _ in TABLE]
 ON_BARE = [name for name, monocle_only in TABLE if monocle_only == "false"]
 # Exit reasons that the guest must have caused: their names in the statistics.
@@ -24,6 +39,7 @@ REASONS = ["external interrupt", "interrupt window", "NMI window", "CPUID",
            "control register", "I/O", "RDMSR", "WRMSR", "MWAIT", "MONITOR",
            "EPT violation", "INVEPT", "INVVPID", "preemption timer",
            "XSETBV"]
+STATUSES = [0, 1, 255]
 MODELS = ["corei5_arrandale_m520", "corei7_sandy_bridge_2600k",
           "corei7_ivy_bridge_3770k", "broadwell_ult", "corei7_skylake_x",
           "corei7_icelake_u", "tigerlake"]
@@ -121,9 +137,14 @@ def test_other_cpus(model):
     assert result.status == 0, result.report()
 
 
-@pytest.mark.parametrize("status", [0, 1, 255])
-def test_exit_status(status):
+for _status in STATUSES:
+    runs.define(f"exit {_status}")(functools.partial(
+        runs.boot, f"exit status={_status}"))
+
+
+@pytest.mark.parametrize("status", runs.each(STATUSES, "exit {}"))
+def test_exit_status(run, status):
     """What the guest writes to port 0xF4 is what a user gets."""
-    result = runs.boot(f"exit status={status}")
+    result = run(f"exit {status}")
     assert result.status == (10 if status else 0), result.report()
     assert result.text == f"guest exit {status}"

@@ -10,8 +10,8 @@ from PIL import Image
 
 from boot import linux, runs, screen
 
-runs.define("linux")(linux.on_monocle)
-runs.define("linux-bare")(linux.on_bare)
+runs.define("linux", first=True)(linux.on_monocle)
+runs.define("linux-bare", first=True)(linux.on_bare)
 
 BORN = 1700000000       # what Bochs's clock says at power-on
 pytestmark = pytest.mark.runs("linux")

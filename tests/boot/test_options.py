@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Monocle's command line, as a user meets it."""
+import functools
 import re
 
 import pytest
@@ -8,6 +9,7 @@ from boot import runs, screen
 from rigs.spec import REPOSITORY
 
 OPTION = re.compile(r'\{"([a-z-]+)",\s+(?:FLAG|CHOICE|SET|SIZE),')
+SINKS = ["com2", "com1,e9", "e9,screen"]
 
 
 @runs.define("help")
@@ -82,6 +84,7 @@ def test_memory_limit(run):
     assert 19 << 20 < given <= 20 << 20
 
 
+@pytest.mark.long
 @pytest.mark.runs("big")
 def test_memory_is_given(run):
     """All but a little of it is the guest's."""
@@ -126,9 +129,14 @@ def test_log_on_the_screen(run):
     assert wanted in shown, lines
 
 
-@pytest.mark.parametrize("sink", ["com2", "com1,e9", "e9,screen"])
-def test_sinks_are_accepted(sink):
-    result = runs.boot("exit", hv=f"log={sink}")
+for _sink in SINKS:
+    runs.define(f"log={_sink}")(functools.partial(
+        runs.boot, "exit", hv=f"log={_sink}"))
+
+
+@pytest.mark.parametrize("sink", runs.each(SINKS, "log={}"))
+def test_sinks_are_accepted(run, sink):
+    result = run(f"log={sink}")
     assert "guest: exit on Monocle" in result.serial, result.report()
     assert ("monocle: end: 0 guest exit 0\n" in result.log) == \
         ("e9" in sink), result.report()

@@ -206,6 +206,13 @@ def _symbol(image, name):
                          re.MULTILINE)[1], 16)
 
 
+def _has_symbols(image):
+    """Whether it is Monocle, and not what stands in for it."""
+    done = subprocess.run(["nm", image], capture_output=True, text=True,
+                          check=False)
+    return f" {START_SYMBOL}\n" in done.stdout
+
+
 def own_pages(still):
     """{page: what it is} of Monocle's own memory, without the tables."""
     image = IMAGE.search(still.log)
@@ -359,7 +366,8 @@ def check_start(machine):
     """Runs the machine until it enters its guest, and checks it there: what
     was Found, or None where no guest starts or nothing is to be seen."""
     spec = machine.spec
-    if not wanted(spec) or machine.name not in ("bochs", "kvm"):
+    if not wanted(spec) or machine.name not in ("bochs", "kvm") or \
+            machine.name == "bochs" and not spec.breakpoints:
         return None
     limit = min(START_LIMIT, spec.timeout)
     if machine.name == "kvm":
@@ -395,10 +403,11 @@ def install():
     @functools.wraps(plain)
     def start(spec=None, hooks=None, say=None, **fields):
         spec = spec or rigs.Spec(**fields)
-        if wanted(spec):
+        image = str(spec.monocle or BUILD / "monocle.elf")
+        if wanted(spec) and _has_symbols(image):
             # Set before the CPU's first instruction: there is no race.
-            spec = dataclasses.replace(spec, breakpoints=(_symbol(
-                str(spec.monocle or BUILD / "monocle.elf"), START_SYMBOL),))
+            spec = dataclasses.replace(
+                spec, breakpoints=(_symbol(image, START_SYMBOL),))
         machine = plain(spec, hooks, say)
         try:
             machine.walked = check_start(machine)
