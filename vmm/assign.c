@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: MIT */
+/* Which of the host's functions the guest is given. */
+#include "arch/x86/errno.h"
+#include "kernel/log.h"
+#include "kernel/string.h"
+#include "vmm/assigned.h"
+#include "vmm/machine.h"
+
+static int hex(const char **p, const char *end, unsigned digits, u32 *value)
+{
+	for (*value = 0; digits; digits--, (*p)++) {
+		char c = *p < end ? **p : ' ';
+
+		if (c >= '0' && c <= '9')
+			*value = *value * 16 + (u32)(c - '0');
+		else if (c >= 'a' && c <= 'f')
+			*value = *value * 16 + (u32)(c - 'a' + 10);
+		else if (c >= 'A' && c <= 'F')
+			*value = *value * 16 + (u32)(c - 'A' + 10);
+		else
+			return -EINVAL;
+	}
+	return 0;
+}
+
+/* What one assign= word names. */
+struct selection {
+	enum { BY_ADDRESS, BY_ID, BY_CLASS } kind;
+	u32 a, b, c;
+};
+
+static int parse(const struct option_word *w, struct selection *s)
+{
+	const char *p = w->text, *end = w->text + w->length;
+
+	if (w->length == 10 && !strncmp(p, "class=", 6)) {
+		s->kind = BY_CLASS;
+		p += 6;
+		return hex(&p, end, 4, &s->a);
+	}
+	if (w->length == 9 && p[4] == ':') {
+		s->kind = BY_ID;
+		if (hex(&p, end, 4, &s->a))
+			return -EINVAL;
+		p++;
+		return hex(&p, end, 4, &s->b);
+	}
+	s->kind = BY_ADDRESS;
+	if (w->length != 7 || p[2] != ':' || p[5] != '.' ||
+	    hex(&p, end, 2, &s->a))
+		return -EINVAL;
+	p++;
+	if (hex(&p, end, 2, &s->b))
+		return -EINVAL;
+	p++;
+	return hex(&p, end, 1, &s->c) || s->b > 31 || s->c > 7 ? -EINVAL : 0;
+}
+
+static bool matches(const struct selection *s, const struct pci_function *f)
+{
+	switch (s->kind) {
+	case BY_ADDRESS:
+		return f->bdf == BDF(s->a, s->b, s->c);
+	case BY_ID:
+		return f->vendor == s->a && f->device == s->b;
+	case BY_CLASS:
+		return f->class == s->a;
+	}
+	return false;
+}
+
+static bool is_chosen(const struct machine *m, bdf_t bdf)
+{
+	for (unsigned i = 0; i < m->assigned_count; i++)
+		if (m->assigned[i].function->bdf == bdf)
+			return true;
+	return false;
+}
+
+/* The reason why it cannot be assigned, or NULL. */
+static const char *objection(const struct machine *m,
+			     const struct pci_function *f)
+{
+	const struct host *h = m->host;
+
+	if (f->header_type != 0 || f->class >> 8 == 6)
+		return "is a bridge; assign what is behind it";
+	if (BDF_BUS(f->bdf) != 0)
+		return "is behind a bridge, which is not offered yet";
+	if (is_chosen(m, f->bdf))
+		return "is named twice";
+	if (m->assigned_count == ASSIGNED_MAX)
+		return "is one function too many";
+	if (f->class == 0x0700)
+		return "is a serial port, and may be the console's";
+	if (h->has_vtd && !vtd_has_unit((struct vtd *)&h->vtd, f->bdf))
+		return "is behind no IOMMU; its DMA would reach everything";
+	if (!h->has_vtd &&
+	    !(h->options.unsafe_dma && h->options.iommu == IOMMU_OFF &&
+	      h->options.ram == RAM_IDENTITY))
+		return "needs an IOMMU: switch VT-d on in the firmware's setup "
+		       "(or iommu=off unsafe-dma ram=identity: its DMA then "
+		       "reaches all memory, Monocle's too)";
+	return NULL;
+}
+
+static void choose(struct machine *m, struct pci_function *f)
+{
+	struct assigned *a = &m->assigned[m->assigned_count++];
+
+	*a = (struct assigned){.machine = m, .function = f};
+	for (unsigned n = 0; n < MESSAGES_MAX; n++)
+		a->messages[n] = (struct assigned_message){
+			.owner = a, .vector = -1, .entry = -1};
+	pci_size_bars(&m->host->pci, f);
+	assigned_msix_find(a, &m->host->pci);
+	log_info("assigned: %02x:%02x.%x %04x:%04x class %04x",
+		 BDF_ARGS(f->bdf), f->vendor, f->device, f->class);
+}
+
+static int choose_word(struct machine *m, const struct option_word *w)
+{
+	struct pci_host *pci = &m->host->pci;
+	struct selection s = {0};
+	unsigned found = 0;
+
+	if (parse(w, &s)) {
+		log_error("assign=%.*s: write BB:DD.F, VENDOR:DEVICE or "
+			  "class=CCSS, in hexadecimal",
+			  (int)w->length, w->text);
+		return -EINVAL;
+	}
+	for (unsigned i = 0; i < pci->count; i++) {
+		struct pci_function *f = &pci->functions[i];
+		const char *why;
+
+		if (!matches(&s, f))
+			continue;
+		found++;
+		why = objection(m, f);
+		if (why) {
+			log_error("assign=%.*s: %02x:%02x.%x %s",
+				  (int)w->length, w->text, BDF_ARGS(f->bdf),
+				  why);
+			return -EPERM;
+		}
+		choose(m, f);
+	}
+	if (found)
+		return 0;
+	log_error("assign=%.*s: no such function; 'help' lists the options, "
+		  "the log the functions",
+		  (int)w->length, w->text);
+	return -ENODEV;
+}
+
+/* PCIe 6.12: without ACS, functions of one device can reach each other. */
+static int check_groups(const struct machine *m)
+{
+	const struct pci_host *pci = &m->host->pci;
+
+	for (unsigned i = 0; i < m->assigned_count; i++) {
+		bdf_t bdf = m->assigned[i].function->bdf;
+
+		for (unsigned j = 0; j < pci->count; j++) {
+			bdf_t other = pci->functions[j].bdf;
+
+			if (other >> 3 != bdf >> 3 || is_chosen(m, other))
+				continue;
+			log_error("assign: %02x:%02x.%x cannot be isolated "
+				  "from %02x:%02x.%x; assign both",
+				  BDF_ARGS(bdf), BDF_ARGS(other));
+			return -EPERM;
+		}
+	}
+	return 0;
+}
+
+static void choose_display(struct machine *m)
+{
+	struct pci_host *pci = &m->host->pci;
+
+	for (unsigned i = 0; i < pci->count; i++) {
+		struct pci_function *f = &pci->functions[i];
+
+		if (f->class >> 8 != 3 || m->host->options.no_vga)
+			continue;
+		m->display_function = f;
+		if (!is_chosen(m, f->bdf) && m->assigned_count < ASSIGNED_MAX)
+			choose(m, f);
+		return;
+	}
+	log_info("display: none is assigned");
+}
+
+int assigned_choose(struct machine *m)
+{
+	const struct options *o = &m->host->options;
+	int err = 0;
+
+	for (unsigned i = 0; !err && i < o->assign_count; i++)
+		err = choose_word(m, &o->assign[i]);
+	if (err)
+		return err;
+	err = check_groups(m);
+	if (!err)
+		choose_display(m);
+	return err;
+}
