@@ -75,7 +75,7 @@ class Machine:
     """A bus with the bridges and one assigned function."""
 
     def __init__(self, m, bars=None, config=None, forward=0, bdf=VGA,
-                 pin=0):
+                 pin=0, rows=()):
         self.m, self.events, self.pin = m, [], pin
         self.interrupts = []    # what was wanted at each change
         self.bars = VGA_BARS if bars is None else bars
@@ -104,7 +104,8 @@ class Machine:
         self.setup = m.new("struct pci_assigned_config *", {
             "host": self.host, "function": self.function,
             "command_forward": forward, "bar_changed": changed,
-            "interrupts_changed": interrupts, "pin": pin})
+            "interrupts_changed": interrupts, "pin": pin,
+            "rows": rows or m.NULL, "row_count": len(rows)})
         assert m.vpci_init(self.pci, self.bus) == 0
         assert m.host_bridge_init(self.bridges, self.pci, self.identity) == 0
         assert m.isa_bridge_init(self.bridges + 1, self.pci, self.isa) == 0
@@ -896,3 +897,84 @@ def test_the_routing_is_the_conventional_rotation(m):
     assert [m.vpci_line(dev << 3, pin) for dev in (0, 1, 31)
             for pin in (1, 2, 3, 4)] == [16, 17, 18, 19, 17, 18, 19, 16,
                                          19, 16, 17, 18]
+
+
+# --- Intel's graphics -----------------------------------------------------
+
+# Dwords that drivers read of the host bridge: docs/igd.md.
+GRAPHICS = {"IRONLAKE": (0x52, [0x50, 0x54, 0x60, 0x64, 0xa0, 0xa4, 0xa8,
+                                0xac, 0xb0]),
+            "SANDY_BRIDGE": (0x50, [0x50, 0x54, 0x58, 0x5c, 0x60, 0x64, 0xa8,
+                                    0xac, 0xb0, 0xb4, 0xb8, 0xbc, 0xe0, 0xe4,
+                                    0xe8, 0xec])}
+ALIGNED = st.sampled_from([1, 2, 4]).flatmap(lambda size: st.tuples(
+    st.integers(0, 256 // size - 1).map(lambda n: n * size), st.just(size)))
+
+
+def with_graphics(m, layout):
+    """A machine whose host bridge has a byte of its own everywhere."""
+    machine = Machine(m)
+    machine.bridge_config = bytearray((5 * i + 3) % 251 for i in range(256))
+    m.host_config[0] = bytes(machine.bridge_config)
+    m.host_bridge_graphics(machine.bridges, machine.host,
+                           getattr(m, f"BRIDGE_{layout}"))
+    return machine
+
+
+@pytest.mark.parametrize("layout", GRAPHICS)
+def test_host_bridge_registers(m, layout):
+    machine = with_graphics(m, layout)
+    _, listed = GRAPHICS[layout]
+    shown = {at + i for at in [*listed, 0x48, 0x4c] for i in range(4)}
+    for at in range(0x40, 0x100):
+        want = machine.bridge_config[at] if at in shown else 0
+        assert machine.read(0, at, 1) == want, hex(at)
+    assert machine.read(0, 0, 4) == 0x12378086
+
+
+@pytest.mark.parametrize("layout", GRAPHICS)
+@settings(max_examples=200, deadline=None)
+@given(writes=st.lists(st.tuples(ALIGNED, VALUES), max_size=20))
+def test_host_bridge_writes(m, layout, writes):
+    """Nothing but bit 1 of the control word arrives, MCHBAR is a copy, and a
+    reset undoes both."""
+    machine = with_graphics(m, layout)
+    control, listed = GRAPHICS[layout]
+    host = bytearray(machine.bridge_config)
+    mchbar = bytearray(host[0x48:0x50])
+    for (at, size), value in writes:
+        value &= (1 << 8 * size) - 1
+        machine.write(0, at, value, size)
+        data = value.to_bytes(size, "little")
+        if at <= control < at + size:
+            host[control] = host[control] & ~2 | data[control - at] & 2
+        for i, byte in enumerate(data):
+            if 0x48 <= at + i < 0x50:
+                mchbar[at + i - 0x48] = byte
+    assert bytes(m.host_config[0]) == bytes(host)
+    assert bytes(machine.read(0, 0x48 + i, 1) for i in range(8)) == mchbar
+    assert machine.read(0, listed[0], 4) == int.from_bytes(
+        host[listed[0]:listed[0] + 4], "little")
+    m.vpci_reset(machine.pci)
+    assert bytes(m.host_config[0]) == bytes(machine.bridge_config)
+    assert machine.read(0, 0x48, 1) == machine.bridge_config[0x48]
+
+
+def test_rows_of_a_function(m):
+    """They count before capabilities and before the general table."""
+    rows = m.new("struct pci_policy_row[]", [
+        {"first": 0xfc, "last": 0xfc, "policy": m.PCI_HIDDEN},
+        {"first": 0x80, "last": 0x84, "policy": m.PCI_READ_THROUGH}])
+    config = with_capabilities([(0x80, MSI, 0)])
+    machine = Machine(m, config=config, rows=rows)
+    assert machine.read(VGA, 0xfc) == 0
+    assert machine.read(VGA, 0x80) == int.from_bytes(config[0x80:0x84],
+                                                     "little")
+    assert machine.read(VGA, 0xf8) == int.from_bytes(config[0xf8:0xfc],
+                                                     "little")
+    dropped = machine.assigned.dropped
+    for at in (0xfc, 0x80, 0x84, 0xe8):
+        machine.write(VGA, at, 0xffffffff)
+        machine.write(VGA, at + 2, 0xff, 1)
+    assert not machine.host_writes()
+    assert machine.assigned.dropped == dropped + 8

@@ -206,13 +206,25 @@ static u32 capability_read(struct pci_assigned *d, unsigned offset,
 	return with_chain(d, offset, size, value);
 }
 
+/* The row of this function's own, or NULL. */
+static const struct pci_policy_row *own_row(const struct pci_assigned *d,
+					    unsigned offset)
+{
+	for (unsigned i = 0; i < d->config.row_count; i++)
+		if ((offset & 0xfc) >= d->config.rows[i].first &&
+		    (offset & 0xfc) <= d->config.rows[i].last)
+			return &d->config.rows[i];
+	return NULL;
+}
+
 static u32 assigned_read(void *dev, unsigned offset, unsigned size)
 {
 	struct pci_assigned *d = dev;
-	const struct pci_policy_row *row = pci_policy_find(offset);
+	const struct pci_policy_row *row = own_row(d, offset);
 
-	if (d->rule[offset / 4] != RULE_NONE)
+	if (!row && d->rule[offset / 4] != RULE_NONE)
 		return capability_read(d, offset, size);
+	row = row ? row : pci_policy_find(offset);
 	switch (row->policy) {
 	case PCI_READ_THROUGH:
 	case PCI_WRITE_THROUGH:
@@ -253,8 +265,11 @@ static void emulated_write(struct pci_assigned *d, unsigned offset, u32 mask,
 
 static enum pci_policy policy_of(const struct pci_assigned *d, unsigned offset)
 {
+	const struct pci_policy_row *row = own_row(d, offset);
 	u8 rule = d->rule[offset / 4];
 
+	if (row)
+		return row->policy;
 	if (rule == RULE_NONE)
 		return pci_policy_find(offset)->policy;
 	return rule > RULE_READ ? PCI_EMULATED : PCI_HIDDEN;

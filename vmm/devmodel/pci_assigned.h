@@ -58,6 +58,9 @@ struct pci_assigned_config {
 			    bool enabled);
 	/* The guest wrote to its MSI or MSI-X capability, or to COMMAND. */
 	void (*interrupts_changed)(void *ctx);
+	/* Rows that count before the general table and capabilities. */
+	const struct pci_policy_row *rows;
+	unsigned row_count;
 	u8 pin; /* 1-4: INTA-INTD as the guest sees it, 0: none */
 	void *ctx;
 };

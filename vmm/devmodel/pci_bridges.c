@@ -1,10 +1,69 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmm/devmodel/pci_bridges.h"
 
+#include "kernel/string.h"
+
 #define CLASS_HOST_BRIDGE 0x0600
 #define CLASS_ISA_BRIDGE 0x0601
 /* DEVSEL timing medium, as both bridges of every chip set say. */
 #define STATUS_MEDIUM 0x0200
+#define MCHBAR 0x48 /* 8 bytes; bit 0: enabled */
+#define CONTROL_VGA_DISABLE 2u
+
+struct register_row {
+	u8 first, last; /* offsets of dwords, inclusive */
+	const char *reason;
+};
+
+/* Of generation 5, and from generation 6 on; what i915 and others read. */
+static const struct register_row ironlake[] =
+	{
+		{0x50, 0x54, "GMCH control in the upper half; DEVEN"},
+		{0x60, 0x64, "PCIEXBAR"},
+		{0xa0, 0xb0, "TOM and TOUUD, stolen memory, GTT, TSEG, TOLUD"},
+},
+				 sandy_bridge[] = {
+					 {0x50, 0x54, "GGC, DEVEN"},
+					 {0x58, 0x5c, "PAVPC, DPR"},
+					 {0x60, 0x64, "PCIEXBAR"},
+					 {0xa8, 0xac, "TOUUD"},
+					 {0xb0, 0xbc,
+					  "BDSM, BGSM, TSEGMB, TOLUD"},
+					 {0xe0, 0xec, "CAPID0: fuses"},
+};
+
+static const struct {
+	const struct register_row *rows;
+	unsigned count;
+	u8 control; /* the graphics control word */
+} layouts[] = {
+	[BRIDGE_PLAIN] = {NULL, 0, 0},
+	[BRIDGE_IRONLAKE] = {ironlake, ARRAY_SIZE(ironlake), 0x52},
+	[BRIDGE_SANDY_BRIDGE] = {sandy_bridge, ARRAY_SIZE(sandy_bridge), 0x50},
+};
+
+static u32 read_graphics(const struct pci_bridge *b, unsigned offset)
+{
+	for (unsigned i = 0; i < layouts[b->layout].count; i++)
+		if (offset >= layouts[b->layout].rows[i].first &&
+		    offset <= layouts[b->layout].rows[i].last)
+			return pci_config_read(b->host, HOST_BRIDGE_BDF, offset,
+					       4);
+	if (b->layout != BRIDGE_PLAIN && (offset & ~4u) == MCHBAR)
+		return b->mchbar[(offset - MCHBAR) / 4];
+	return 0;
+}
+
+static void set_vga_disable(const struct pci_bridge *b, bool disable)
+{
+	unsigned at = layouts[b->layout].control;
+	u32 control = pci_config_read(b->host, HOST_BRIDGE_BDF, at, 2);
+	u32 wanted = (control & ~CONTROL_VGA_DISABLE) |
+		     (disable ? CONTROL_VGA_DISABLE : 0);
+
+	if (wanted != control)
+		pci_config_write(b->host, HOST_BRIDGE_BDF, at, 2, wanted);
+}
 
 /* PCI 3.0, 6.1: the registers that are there; all others read 0. */
 static u32 read_dword(const struct pci_bridge *b, unsigned offset)
@@ -22,7 +81,7 @@ static u32 read_dword(const struct pci_bridge *b, unsigned offset)
 	case PCI_SUBSYSTEM_VENDOR:
 		return (u32)id->subsystem << 16 | id->subsystem_vendor;
 	default:
-		return 0;
+		return read_graphics(b, offset);
 	}
 }
 
@@ -33,17 +92,54 @@ static u32 bridge_read(void *dev, unsigned offset, unsigned size)
 	return value & (u32)bus_all_ones(size);
 }
 
-static void bridge_write(void *dev, unsigned offset UNUSED,
-			 unsigned size UNUSED, u32 value UNUSED)
+static void bridge_write(void *dev, unsigned offset, unsigned size, u32 value)
+{
+	struct pci_bridge *b = dev;
+	unsigned control = layouts[b->layout].control;
+	unsigned shift = 8 * (offset & 3);
+	u32 mask = (u32)bus_all_ones(size) << shift, *copy;
+
+	if (b->layout != BRIDGE_PLAIN && (offset & ~7u) == MCHBAR) {
+		copy = &b->mchbar[(offset - MCHBAR) / 4];
+		*copy = (*copy & ~mask) | (value << shift & mask);
+		return;
+	}
+	if (b->layout != BRIDGE_PLAIN && offset <= control &&
+	    offset + size > control)
+		set_vga_disable(b, value >> (8 * (control - offset)) &
+					   CONTROL_VGA_DISABLE);
+	else
+		b->dropped++;
+}
+
+static void bridge_reset(void *dev)
 {
 	struct pci_bridge *b = dev;
 
-	b->dropped++;
+	if (b->layout == BRIDGE_PLAIN)
+		return;
+	set_vga_disable(b, b->initial_vga_disable);
+	memcpy(b->mchbar, b->initial_mchbar, sizeof(b->mchbar));
+}
+
+void host_bridge_graphics(struct pci_bridge *b, const struct pci_host *host,
+			  enum bridge_layout layout)
+{
+	b->layout = layout;
+	b->host = host;
+	b->initial_vga_disable = pci_config_read(host, HOST_BRIDGE_BDF,
+						 layouts[layout].control, 2) &
+				 CONTROL_VGA_DISABLE;
+	for (unsigned i = 0; i < 2; i++)
+		b->initial_mchbar[i] = pci_config_read(host, HOST_BRIDGE_BDF,
+						       MCHBAR + 4 * i, 4);
+	memcpy(b->mchbar, b->initial_mchbar, sizeof(b->mchbar));
 }
 
 static const struct vpci_ops bridge_ops = {
 	.read = bridge_read,
 	.write = bridge_write,
+	.reset = bridge_reset,
 };
 
 bool pci_identity_read(const struct pci_host *host, bdf_t bdf,

@@ -20,9 +20,16 @@ struct pci_identity {
 	u8 revision;
 };
 
+/* Where the host bridge's graphics registers are. */
+enum bridge_layout { BRIDGE_PLAIN, BRIDGE_IRONLAKE, BRIDGE_SANDY_BRIDGE };
+
 struct pci_bridge {
 	struct pci_identity identity;
 	u16 class;
+	enum bridge_layout layout;
+	const struct pci_host *host; /* BRIDGE_PLAIN: NULL */
+	u32 mchbar[2], initial_mchbar[2];
+	bool initial_vga_disable;
 	u64 dropped; /* writes */
 };
 
@@ -39,6 +46,14 @@ void pci_identity_isa(const struct pci_host *host,
 /* *bridge is kept by the bus. Errors: vpci_add()'s. */
 int host_bridge_init(struct pci_bridge *bridge, struct vpci *pci,
 		     const struct pci_identity *identity);
+/*
+ * For Intel's graphics: the registers that its drivers read are the host's,
+ * MCHBAR is the guest's copy of it, and of the graphics control register the
+ * VGA-disable bit goes through, until the reset. *host is kept.
+ */
+void host_bridge_graphics(struct pci_bridge *bridge,
+			  const struct pci_host *host,
+			  enum bridge_layout layout);
 int isa_bridge_init(struct pci_bridge *bridge, struct vpci *pci,
 		    const struct pci_identity *identity);
 
