@@ -6,13 +6,14 @@
 #include "kernel/log_sink.h"
 #include "kernel/string.h"
 
-enum kind { FLAG, CHOICE, SET, SIZE, WORD };
+enum kind { FLAG, CHOICE, SWITCH, SET, SIZE, WORD };
 
 struct option {
 	const char *name;
 	enum kind kind;
 	size_t offset;		/* in struct options */
-	const char *choices[5]; /* CHOICE: value n; SET: bit n */
+	const char *choices[5]; /* CHOICE: value n; SET: bit n; SWITCH: value n,
+				 * and 1 for the bare word */
 	const char *help;
 };
 
@@ -43,6 +44,16 @@ static const struct option table[] = {
 	 {0},
 	 "a PCI function for the guest: BB:DD.F, VENDOR:DEVICE or class=CCSS; "
 	 "repeatable, at most 8"},
+	{"igd",
+	 SWITCH,
+	 AT(igd),
+	 {"off", "open"},
+	 "assign Intel's graphics at 00:02.0"},
+	{"igd-gen",
+	 SIZE,
+	 AT(igd_gen),
+	 {0},
+	 "5 to 12: the generation of Intel's graphics (default: by its ID)"},
 	{"iommu",
 	 CHOICE,
 	 AT(iommu),
@@ -175,7 +186,10 @@ static int set_option(struct options *options, const struct option *o,
 		*(bool *)field = true;
 		return 0;
 	case CHOICE:
-		n = value ? choice(o, value, length) : -EINVAL;
+	case SWITCH:
+		n = value		? choice(o, value, length)
+		    : o->kind == SWITCH ? 1
+					: -EINVAL;
 		if (n >= 0)
 			*(unsigned *)field = (unsigned)n;
 		return MIN(n, 0);

@@ -11,6 +11,7 @@
 
 enum ram_mode { RAM_RELOCATED, RAM_IDENTITY };
 enum iommu_mode { IOMMU_STRICT, IOMMU_OFF };
+enum igd_mode { IGD_OFF, IGD_OPEN };
 enum selftest { SELFTEST_NONE, SELFTEST_VTD, SELFTEST_VTD_SWEEP };
 
 #define ASSIGN_WORDS 8
@@ -26,6 +27,8 @@ struct options {
 	unsigned iommu;	   /* enum iommu_mode */
 	unsigned selftest; /* enum selftest */
 	unsigned sinks;	   /* enum log_sink */
+	unsigned igd;	   /* enum igd_mode */
+	u64 igd_gen;	   /* its generation, 0: by its ID */
 	u64 memory;	   /* bytes of guest RAM at most, 0: all there is */
 	u64 dma_faults;	   /* after so many a device is stopped, 0: never */
 	unsigned assign_count;

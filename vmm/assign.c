@@ -89,6 +89,8 @@ static const char *objection(const struct machine *m,
 		return "is behind a bridge, which is not offered yet";
 	if (is_chosen(m, f->bdf))
 		return "is named twice";
+	if (igd_is_one(f) && !m->host->options.igd)
+		return "is Intel's graphics; the option igd assigns it";
 	if (m->assigned_count == ASSIGNED_MAX)
 		return "is one function too many";
 	if (f->class == 0x0700)
@@ -176,27 +178,76 @@ static int check_groups(const struct machine *m)
 	return 0;
 }
 
+/* Its RMRRs count where there is remapping. */
+static void add_rmrrs(struct machine *m, struct igd_input *in)
+{
+	struct vtd *vtd = &m->host->vtd;
+	const struct dmar_entry *e = NULL;
+
+	while (m->host->has_vtd &&
+	       (e = dmar_rmrr_of(vtd->dmar, vtd->pci, IGD_BDF, e))) {
+		if (in->rmrr_count < IGD_RMRRS)
+			in->rmrr[in->rmrr_count] = (struct phys_range){
+				e->base, e->limit + 1 - e->base};
+		in->rmrr_count++;
+	}
+}
+
+static int choose_igd(struct machine *m)
+{
+	struct pci_function *f = pci_find(&m->host->pci, IGD_BDF);
+	struct igd_input in = {
+		.pci = &m->host->pci,
+		.function = f,
+		.boot = &m->host->boot,
+		.options = &m->host->options,
+	};
+	const char *why;
+	int err;
+
+	add_rmrrs(m, &in);
+	err = igd_probe(&m->igd, &in);
+	if (err)
+		return err;
+	why = objection(m, f);
+	if (why) {
+		log_error("igd: 00:02.0 %s", why);
+		return -EPERM;
+	}
+	choose(m, f);
+	igd_log(&m->igd);
+	m->display_function = f;
+	m->vga = m->igd.vga;
+	return 0;
+}
+
 static void choose_display(struct machine *m)
 {
 	struct pci_host *pci = &m->host->pci;
 
-	for (unsigned i = 0; i < pci->count; i++) {
+	for (unsigned i = 0; i < pci->count && !m->display_function; i++) {
 		struct pci_function *f = &pci->functions[i];
 
 		if (f->class >> 8 != 3 || m->host->options.no_vga)
 			continue;
+		if (igd_is_one(f)) {
+			log_warn("00:02.0 is Intel's graphics; the option igd "
+				 "assigns it");
+			continue;
+		}
 		m->display_function = f;
+		m->vga = true;
 		if (!is_chosen(m, f->bdf) && m->assigned_count < ASSIGNED_MAX)
 			choose(m, f);
-		return;
 	}
-	log_info("display: none is assigned");
+	if (!m->display_function)
+		log_info("display: none is assigned");
 }
 
 int assigned_choose(struct machine *m)
 {
 	const struct options *o = &m->host->options;
-	int err = 0;
+	int err = o->igd ? choose_igd(m) : 0;
 
 	for (unsigned i = 0; !err && i < o->assign_count; i++)
 		err = choose_word(m, &o->assign[i]);

@@ -170,6 +170,8 @@ static int init_one(struct machine *m, struct assigned *a)
 	};
 	int err = 0;
 
+	if (f == m->igd.function)
+		config.rows = igd_policy(&m->igd, &config.row_count);
 	/* Without a unit its DMA would reach everything: it gets none. */
 	if (m->domain || m->host->options.unsafe_dma)
 		config.command_forward = PCI_COMMAND_MASTER;

@@ -57,6 +57,19 @@ static int find_modules(struct machine *m)
 	return -ENOENT;
 }
 
+/* Another card may show what the loader has drawn. */
+static bool owns_screen(const struct machine *m)
+{
+	const struct boot_framebuffer *fb = &m->host->boot.fb;
+	const struct pci_function *f = m->display_function;
+	bool owns = m->vga;
+
+	for (unsigned i = 0; f && fb->kind == DISPLAY_RGB && i < 6; i++)
+		owns |= !f->bars[i].io &&
+			fb->base - f->bars[i].base < f->bars[i].size;
+	return owns;
+}
+
 int machine_plan(struct machine *m, struct host *host)
 {
 	int err;
@@ -73,7 +86,7 @@ int machine_plan(struct machine *m, struct host *host)
 	m->loader.map = &m->vm.map;
 	m->loader.rsdp = BIOS_RSDP;
 	m->loader.uefi = host->boot.uefi;
-	if (m->display_function)
+	if (owns_screen(m))
 		m->loader.screen = &host->boot.fb;
 	return loader_check(&m->loader);
 }
@@ -234,6 +247,11 @@ static int init_pci(struct machine *m)
 	pci_identity_isa(host, &isa);
 	if (!err)
 		err = host_bridge_init(&m->host_bridge, &m->vpci, &bridge);
+	if (m->igd.function)
+		host_bridge_graphics(&m->host_bridge, host,
+				     m->igd.generation == 5
+					     ? BRIDGE_IRONLAKE
+					     : BRIDGE_SANDY_BRIDGE);
 	if (!err)
 		err = isa_bridge_init(&m->isa_bridge, &m->vpci, &isa);
 	if (!err)

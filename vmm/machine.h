@@ -23,6 +23,7 @@
 #include "vmm/devmodel/pit.h"
 #include "vmm/devmodel/reset.h"
 #include "vmm/devmodel/rtc.h"
+#include "vmm/igd.h"
 #include "vmm/vcpu.h"
 #include "vmm/virq.h"
 
@@ -61,6 +62,8 @@ struct machine {
 	unsigned assigned_count;
 	struct assigned assigned[ASSIGNED_MAX];
 	const struct pci_function *display_function; /* NULL: none */
+	bool vga;	/* legacy VGA is the display's, and open */
+	struct igd igd; /* function NULL: not in use */
 	struct virq virq;
 	struct vtd_domain *domain; /* NULL: the guest does no DMA */
 	struct loader_input loader;

@@ -52,14 +52,20 @@ struct region machine_device(gpa_t gpa, hpa_t hpa, u64 size, const char *name)
 			       .name = name};
 }
 
-static int pin_vga(struct machine *m)
+static int pin_windows(struct machine *m)
 {
+	struct region_list *windows = &m->vm.windows;
 	struct region vga =
 		machine_device(VGA_MEMORY, VGA_MEMORY, VGA_SIZE, "legacy VGA");
+	int err = m->vga ? region_add(windows, &vga, NULL)
+			 : machine_pin_hole(m, VGA_MEMORY, VGA_SIZE,
+					    "legacy VGA (closed)");
 
-	if (m->display_function)
-		return machine_pin(m, &vga);
-	return machine_pin_hole(m, VGA_MEMORY, VGA_SIZE, "legacy VGA (closed)");
+	if (!err && m->igd.function)
+		err = igd_regions(&m->igd, windows);
+	for (unsigned i = 0; !err && i < windows->count; i++)
+		err = machine_pin(m, &windows->regions[i]);
+	return err;
 }
 
 /*
@@ -103,6 +109,21 @@ static hpa_t low_limit(const struct machine *m)
 	return ALIGN_DOWN(end, PAGE_SIZE);
 }
 
+/* The highest place of that size below the limit; what is pinned stays. */
+static gpa_t last_free(const struct region_list *list, gpa_t limit, u64 size)
+{
+	for (unsigned i = list->count; i-- > 0;) {
+		const struct region *r = &list->regions[i];
+
+		if (r->gpa >= limit)
+			continue;
+		if (r->gpa + r->size <= limit - size)
+			break;
+		limit = r->gpa;
+	}
+	return limit - size;
+}
+
 static int pin_acpi(struct machine *m, gpa_t limit)
 {
 	hpa_t hpa = phys_alloc(&host_memory, GUEST_ACPI_SIZE, PAGE_SIZE, limit);
@@ -120,8 +141,9 @@ static int pin_acpi(struct machine *m, gpa_t limit)
 			  PHYSMAP_LEAST / MIB);
 		return -ENOMEM;
 	}
-	r.gpa = m->host->options.ram == RAM_IDENTITY ? hpa
-						     : limit - GUEST_ACPI_SIZE;
+	r.gpa = hpa;
+	if (m->host->options.ram != RAM_IDENTITY)
+		r.gpa = last_free(&m->vm.map, limit, GUEST_ACPI_SIZE);
 	m->acpi_base = r.gpa;
 	return machine_pin(m, &r);
 }
@@ -137,7 +159,7 @@ int machine_map(struct machine *m)
 	};
 	int err;
 
-	err = pin_vga(m);
+	err = pin_windows(m);
 	if (!err)
 		err = assigned_pin(m);
 	if (!err)
@@ -153,18 +175,40 @@ int machine_map(struct machine *m)
 	return err;
 }
 
-void machine_windows(const struct machine *m, struct guest_acpi_window below[],
-		     unsigned count, struct guest_acpi_window *above)
+/* Memory of the graphics lies among the BARs, and is none. */
+static void windows_below(const struct machine *m,
+			  struct guest_acpi_window below[], unsigned count)
 {
-	gpa_t start = low_limit(m), first = ~0ull, last = 0;
+	gpa_t at = low_limit(m);
+	unsigned n = 0;
 
 	memset(below, 0, count * sizeof(*below));
-	below[0].base = start;
-	below[0].size = GUEST_IOAPIC - start;
 	for (unsigned i = 0; i < m->vm.map.count; i++) {
 		const struct region *r = &m->vm.map.regions[i];
 
-		if (r->kind != REGION_DEVICE || r->gpa < 4 * GIB)
+		if (r->kind != REGION_DEVICE || r->e820 == E820_NONE ||
+		    r->gpa + r->size <= at || r->gpa >= GUEST_IOAPIC)
+			continue;
+		if (r->gpa > at && n < count - 1)
+			below[n++] =
+				(struct guest_acpi_window){at, r->gpa - at};
+		at = r->gpa + r->size;
+	}
+	if (at < GUEST_IOAPIC)
+		below[n] = (struct guest_acpi_window){at, GUEST_IOAPIC - at};
+}
+
+void machine_windows(const struct machine *m, struct guest_acpi_window below[],
+		     unsigned count, struct guest_acpi_window *above)
+{
+	gpa_t first = ~0ull, last = 0;
+
+	windows_below(m, below, count);
+	for (unsigned i = 0; i < m->vm.map.count; i++) {
+		const struct region *r = &m->vm.map.regions[i];
+
+		if (r->kind != REGION_DEVICE || r->e820 != E820_NONE ||
+		    r->gpa < 4 * GIB)
 			continue;
 		first = MIN(first, r->gpa);
 		last = MAX(last, r->gpa + r->size);
@@ -210,8 +254,9 @@ void machine_open_ports(struct machine *m)
 	for (unsigned i = 0; f && i < ARRAY_SIZE(display_ports); i++) {
 		const struct port_row *row = &display_ports[i];
 
-		if (row->vendor &&
-		    (row->vendor != f->vendor || row->device != f->device))
+		if (row->vendor ? row->vendor != f->vendor ||
+					  row->device != f->device
+				: !m->vga)
 			continue;
 		machine_open_range(m, row->first, row->last - row->first + 1u,
 				   true);

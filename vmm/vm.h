@@ -38,6 +38,8 @@ struct guest_features {
 
 struct vm {
 	struct region_list map;
+	/* Memory of the graphics, with the rights that it has when open. */
+	struct region_list windows;
 	struct ept ept;
 	struct bus bus;
 	struct vclock clock;

@@ -13,7 +13,7 @@ import harness
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 COM1, COM2, E9, SCREEN = 1, 2, 4, 8
 DEFAULTS = {"ram": 0, "iommu": 0, "selftest": 0, "sinks": COM1 | SCREEN,
-            "memory": 0, "dma_faults": 0, "quiet": False, "debug": False,
+            "memory": 0, "dma_faults": 0, "igd": 0, "igd_gen": 0, "quiet": False, "debug": False,
             "help": False, "unsafe_dma": False, "no_vga": False,
             "assign": []}
 # Every option: what is written, what it sets.
@@ -32,6 +32,8 @@ GOOD = [
     ("no-vga", "no_vga", True), ("help", "help", True),
     ("iommu=strict", "iommu", 0), ("iommu=off", "iommu", 1),
     ("unsafe-dma", "unsafe_dma", True),
+    ("igd", "igd", 1), ("igd=open", "igd", 1), ("igd=off", "igd", 0),
+    ("igd-gen=9", "igd_gen", 9),
     ("assign=00:02.0", "assign", ["00:02.0"]),
     ("assign=8086:10d3", "assign", ["8086:10d3"]),
     ("assign=class=0200", "assign", ["class=0200"]),
@@ -46,7 +48,7 @@ BAD = ["ram", "ram=", "ram=identit", "ram=identityx", "ram=Identity",
        "memory=1T", "memory=99999999999G", "memory=18446744073709551616",
        "log", "log=", "log=com3", "log=com1,", "log=,com1", "log=com1;com2",
        "quiet=", "quiet=1", "debug=yes", "iommu", "iommu=on",
-       "dma-faults=many", "assign",
+       "dma-faults=many", "assign", "igd=", "igd=yes", "igd-gen", "igd-gen=x",
        "selftest", "selftest=all"]
 
 
@@ -205,6 +207,7 @@ def test_help_lists_every_option_and_value(m):
     lines = [text.split(":")[0].strip() for _, text in m.log_lines()]
     assert lines == ["ram=relocated|identity", "memory=N",
                      "log=com1,com2,e9,screen", "quiet", "debug", "no-vga",
-                     "assign=...", "iommu=strict|off", "unsafe-dma",
+                     "assign=...", "igd=off|open",
+                     "igd-gen=N", "iommu=strict|off", "unsafe-dma",
                      "dma-faults=N", "selftest=none|vtd|vtd-sweep", "help"]
     assert all(len(text.partition(": ")[2]) >= 10 for _, text in m.log_lines())
