@@ -219,9 +219,11 @@ static void take_iommu(void)
 {
 	if (!host.has_vtd)
 		return;
-	if (vtd_start(&host.vtd))
-		panic("an IOMMU does not do as it is told; the lines above "
-		      "say which");
+	if (vtd_start(&host.vtd)) {
+		log_error("an IOMMU cannot be taken over; switch VT-d off in "
+			  "the firmware's setup, or say iommu=off");
+		refuse();
+	}
 	if (host.vtd.remapping)
 		host_irq_remap(remap_pin, &host.vtd);
 }

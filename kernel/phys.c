@@ -15,6 +15,7 @@
 #define LEGACY_HOLE_SIZE 0x60000
 
 struct phys host_memory;
+static struct phys available; /* by the firmware's map alone */
 hpa_t page_limit = PHYS_ANYWHERE;
 
 /* Each reservation of phys_init() splits one range at most. */
@@ -140,6 +141,14 @@ u64 phys_total(const struct phys *p)
 	return total;
 }
 
+bool phys_keep(hpa_t base, u64 size)
+{
+	if (!phys_largest(&available, base, base + size).size)
+		return true;
+	return phys_largest(&host_memory, base, base + size).size == size &&
+	       !phys_reserve(&host_memory, base, size);
+}
+
 void *page_alloc(void)
 {
 	hpa_t hpa = phys_alloc(&host_memory, PAGE_SIZE, PAGE_SIZE, page_limit);
@@ -192,6 +201,7 @@ void phys_init(const struct boot_info *info)
 #endif
 	p->count = 0;
 	add_firmware_map(p, info);
+	available = *p;
 	/* Real-mode vectors and BIOS data: ours neither to use nor to give. */
 	phys_reserve(p, 0, PAGE_SIZE);
 	phys_reserve(p, LEGACY_HOLE, LEGACY_HOLE_SIZE);

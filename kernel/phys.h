@@ -49,6 +49,11 @@ hpa_t phys_alloc(struct phys *p, u64 size, u64 align, hpa_t limit);
 /* The largest free range below limit and at or above from; size 0: none. */
 struct phys_range phys_largest(const struct phys *p, hpa_t from, hpa_t limit);
 u64 phys_total(const struct phys *p);
+/*
+ * For memory that hardware still works in, as firmware left it: takes it out
+ * of host_memory; false where Monocle or the loader has put something.
+ */
+bool phys_keep(hpa_t base, u64 size);
 
 /*
  * page_alloc() stays below this: 4 GiB while only the boot loader's page

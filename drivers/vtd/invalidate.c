@@ -2,6 +2,7 @@
 #include "drivers/vtd/unit.h"
 
 #include "arch/x86/errno.h"
+#include "kernel/host_paging.h"
 #include "kernel/log.h"
 #include "kernel/phys.h"
 
@@ -18,47 +19,34 @@ enum { GLOBAL = 1, DOMAIN = 2, PAGES = 3 };
 #define INV_WAIT_STATUS_WRITE BIT(5)
 #define INV_WAIT_FENCE BIT(6)
 
-int inv_start_queue(struct vtd_unit *u)
+volatile struct vtd_entry *inv_firmware_queue(const struct vtd_unit *u)
 {
-	int err = 0;
+	u64 iqa = unit_read64(u, VTD_IQA);
+	hpa_t base = VTD_IQA_BASE(iqa);
 
-	if (unit_read32(u, VTD_GSTS) & VTD_GCMD_QIE) {
-		/*
-		 * 6.5.2: switch it off only when it has drained. A queue with
-		 * an error never drains, and is stopped already.
-		 */
-		if (!(unit_read32(u, VTD_FSTS) & VTD_FSTS_QUEUE))
-			unit_wait(u, VTD_IQH, ~0u,
-				  (u32)unit_read64(u, VTD_IQT));
-		err = unit_command(u, VTD_GCMD_QIE, false);
-	}
-	unit_write32(u, VTD_FSTS, VTD_FSTS_QUEUE);
-	u->tail = 0;
-	unit_write64(u, VTD_IQT, 0);
-	/* QS 0: one page; DW 0: 128-bit descriptors */
-	unit_write64(u, VTD_IQA, virt_to_phys(u->queue));
-	return err ? err : unit_command(u, VTD_GCMD_QIE, true);
+	if (!(unit_read32(u, VTD_GSTS) & VTD_GCMD_QIE))
+		return NULL;
+	if (phys_keep(base, VTD_IQA_SIZE(iqa)))
+		return mmio_map(base, VTD_IQA_SIZE(iqa));
+	log_warn("VT-d: unit at 0x%lx: the queue that was left on, at 0x%lx, "
+		 "is overwritten",
+		 u->base, base);
+	return NULL;
 }
 
-static void push(struct vtd_unit *u, u64 lo, u64 hi)
+/* 6.5.2.8: the unit writes its number to u->done. */
+static struct vtd_entry wait_descriptor(struct vtd_unit *u)
 {
-	u->queue[u->tail] = (struct vtd_entry){lo, hi};
-	u->tail = (u->tail + 1) % SLOTS;
+	return (struct vtd_entry){INV_WAIT | INV_WAIT_STATUS_WRITE |
+					  INV_WAIT_FENCE |
+					  (u64)++u->sequence << 32,
+				  virt_to_phys((const void *)&u->done)};
 }
 
-static int submit_once(struct vtd_unit *u, u64 lo, u64 hi)
+static int await(struct vtd_unit *u)
 {
 	u64 start = rdtsc();
 
-	u->sequence++;
-	push(u, lo, hi);
-	push(u,
-	     INV_WAIT | INV_WAIT_STATUS_WRITE | INV_WAIT_FENCE |
-		     (u64)u->sequence << 32,
-	     virt_to_phys((const void *)&u->done));
-	/* The unit may fetch as soon as the tail moves: stores first. */
-	sfence();
-	unit_write64(u, VTD_IQT, u->tail * sizeof(struct vtd_entry));
 	while (u->done != u->sequence) {
 		/* 6.5.2.10: an error stops the queue until it is cleared. */
 		if (unit_read32(u, VTD_FSTS) & VTD_FSTS_QUEUE)
@@ -68,6 +56,66 @@ static int submit_once(struct vtd_unit *u, u64 lo, u64 hi)
 		cpu_relax();
 	}
 	return 0;
+}
+
+/*
+ * 6.5.2: a queue may be switched off when it is empty and its last descriptor
+ * was a wait. One is put where the unit reads next, which is the bad one's
+ * place where the queue has stopped with an error. Where that fails nothing
+ * is lost: the unit may take the command all the same.
+ */
+static void end_queue(struct vtd_unit *u)
+{
+	u64 iqa = unit_read64(u, VTD_IQA);
+	u32 step = iqa & VTD_IQA_DW ? 32 : 16, head, next;
+	volatile struct vtd_entry *slot;
+
+	if (!(unit_read32(u, VTD_FSTS) & VTD_FSTS_QUEUE) &&
+	    unit_wait(u, VTD_IQH, ~0u, (u32)unit_read64(u, VTD_IQT)))
+		return;
+	head = unit_read32(u, VTD_IQH);
+	if (!u->in_force || head % step || head >= VTD_IQA_SIZE(iqa))
+		return;
+	slot = u->in_force + head / sizeof(*slot);
+	next = (head + step) % VTD_IQA_SIZE(iqa);
+	*slot = wait_descriptor(u);
+	if (iqa & VTD_IQA_DW)
+		slot[1] = (struct vtd_entry){0, 0};
+	sfence();
+	/* The tail first, and again for a unit that goes on at nothing else */
+	unit_write64(u, VTD_IQT, next);
+	unit_write32(u, VTD_FSTS, VTD_FSTS_QUEUE);
+	unit_write64(u, VTD_IQT, next);
+	await(u);
+}
+
+int inv_start_queue(struct vtd_unit *u)
+{
+	int err = 0;
+
+	if (unit_read32(u, VTD_GSTS) & VTD_GCMD_QIE) {
+		end_queue(u);
+		err = unit_command(u, VTD_GCMD_QIE, false);
+	}
+	unit_write32(u, VTD_FSTS, VTD_FSTS_QUEUE);
+	u->tail = 0;
+	unit_write64(u, VTD_IQT, 0);
+	/* QS 0: one page; DW 0: 128-bit descriptors */
+	unit_write64(u, VTD_IQA, virt_to_phys(u->queue));
+	u->in_force = u->queue;
+	return err ? err : unit_command(u, VTD_GCMD_QIE, true);
+}
+
+static int submit_once(struct vtd_unit *u, u64 lo, u64 hi)
+{
+	/* By twos: the number of slots is even. */
+	u->queue[u->tail] = (struct vtd_entry){lo, hi};
+	u->queue[u->tail + 1] = wait_descriptor(u);
+	u->tail = (u->tail + 2) % SLOTS;
+	/* The unit may fetch as soon as the tail moves: stores first. */
+	sfence();
+	unit_write64(u, VTD_IQT, u->tail * sizeof(struct vtd_entry));
+	return await(u);
 }
 
 static int submit(struct vtd_unit *u, u64 lo, u64 hi)

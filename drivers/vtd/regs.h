@@ -93,6 +93,11 @@ enum vtd_reg64 {
 #define VTD_FRCD_T1 BIT(62) /* set: read; clear: write */
 #define VTD_FRCD_REASON(hi) VTD_FIELD(hi, 32, 8)
 
+/* Invalidation queue address (11.4.22.3) */
+#define VTD_IQA_BASE(v) ((v)&0x000ffffffffff000ull)
+#define VTD_IQA_SIZE(v) (4096u << ((v)&7)) /* bytes */
+#define VTD_IQA_DW BIT(11)		   /* descriptors of 32 bytes */
+
 #define VTD_PMEN_EPM (1u << 31)
 #define VTD_PMEN_PRS (1u << 0)
 #define VTD_IRTA_EIME BIT(11)

@@ -22,9 +22,12 @@ int unit_wait(const struct vtd_unit *u, enum vtd_reg32 reg, u32 mask, u32 value)
 	u64 start = rdtsc();
 
 	while ((unit_read32(u, reg) & mask) != value) {
-		if (rdtsc() - start > VTD_TIMEOUT)
-			return refuse(u->base, "does not do as it is told",
-				      -ETIMEDOUT);
+		if (rdtsc() - start > VTD_TIMEOUT) {
+			log_error("VT-d: unit at 0x%lx does not do as it is "
+				  "told: register 0x%x stays 0x%x",
+				  u->base, reg, unit_read32(u, reg));
+			return -ETIMEDOUT;
+		}
 		cpu_relax();
 	}
 	return 0;
@@ -74,10 +77,16 @@ int unit_init(struct vtd_unit *u, hpa_t base, bool write_buffer)
 	u->levels = pick_levels(u->cap);
 	if (!u->levels)
 		return refuse(base, "has no second-level tables", -ENOTSUP);
+	/* A changed translation table mode needs remapping off (11.4.5). */
+	if (unit_read32(u, VTD_GSTS) & VTD_GCMD_TE &&
+	    unit_read64(u, VTD_RTADDR) & VTD_RTADDR_TTM)
+		return refuse(base, "firmware left its scalable mode on",
+			      -ENOTSUP);
 	u->width = (u8)MIN(VTD_CAP_MGAW(u->cap), PAGE_SHIFT + 9u * u->levels);
 	u->flush = !(u->ecap & VTD_ECAP_C);
 	u->write_buffer = write_buffer || u->cap & VTD_CAP_RWBF;
 	u->root = page_alloc();
+	u->in_force = inv_firmware_queue(u);
 	u->queue = (u->ecap & VTD_ECAP_QI) ? page_alloc() : NULL;
 	if (!u->root || (u->ecap & VTD_ECAP_QI && !u->queue))
 		return -ENOMEM;
@@ -90,11 +99,6 @@ int unit_take_over(struct vtd_unit *u)
 	int err = 0;
 
 	unit_write32(u, VTD_FECTL, VTD_FECTL_IM);
-	/* A changed translation table mode needs remapping off (11.4.5). */
-	if (unit_read32(u, VTD_GSTS) & VTD_GCMD_TE &&
-	    unit_read64(u, VTD_RTADDR) & VTD_RTADDR_TTM)
-		return refuse(u->base, "firmware left its scalable mode on",
-			      -ENOTSUP);
 	/*
 	 * The queue before the root: what the old tables translated must be
 	 * dropped at once when the new ones are in force.

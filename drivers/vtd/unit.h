@@ -35,9 +35,11 @@ struct vtd_unit {
 	bool write_buffer; /* needs RWBF */
 	struct vtd_entry *root;
 	struct vtd_entry *queue; /* one page, or NULL: registers instead */
-	u32 tail;		 /* index of the queue's next free slot */
-	u32 sequence;		 /* of the last wait descriptor */
-	volatile u32 done;	 /* the unit writes the sequence here */
+	/* The queue that is on: firmware's, until take-over; NULL: none */
+	volatile struct vtd_entry *in_force;
+	u32 tail;	   /* index of the queue's next free slot */
+	u32 sequence;	   /* of the last wait descriptor */
+	volatile u32 done; /* the unit writes the sequence here */
 	u64 invalidations;
 };
 
@@ -108,6 +110,11 @@ void vtd_flush(const void *p, size_t size, bool needed);
  * does not do it; what the tables named must not be reused.
  */
 
+/*
+ * The queue that firmware left on, kept from other use; NULL: none is on, or
+ * it is out of reach.
+ */
+volatile struct vtd_entry *inv_firmware_queue(const struct vtd_unit *u);
 /* Starts u->queue anew, empty, whatever was going on. */
 int inv_start_queue(struct vtd_unit *u);
 /* The write buffer alone (6.8) */

@@ -435,10 +435,45 @@ def left_on():
              (UNIT + 0x18, TE | IRE), (UNIT + 0x88, 0),
              (UNIT + 0x90, QUEUE), (UNIT + 0x94, 0),
              (UNIT + 0x18, TE | IRE | QIE),
-             # One wait descriptor: QEMU lets no queue end with another.
+             # One wait descriptor
              (QUEUE, 0x25), (QUEUE + 4, 1), (QUEUE + 8, QUEUE + PAGE),
              (QUEUE + 12, 0), (UNIT + 0x88, 0x10)]
     return [f"write_dword {at:#x} {value:#x}" for at, value in words]
+
+
+def queue_left_on(*descriptors, at=QUEUE):
+    """GRUB commands: the queue is on and has done these, of 128 bits each."""
+    words = [(QUEUE + 4 * n, word) for n, word in enumerate(struct.unpack(
+        f"<{4 * len(descriptors)}I", b"".join(
+            d.to_bytes(16, "little") for d in descriptors)))]
+    words += [(UNIT + 0x88, 0), (UNIT + 0x90, at), (UNIT + 0x94, 0),
+              (UNIT + 0x18, QIE), (UNIT + 0x88, 16 * len(descriptors))]
+    return [f"write_dword {a:#x} {value:#x}" for a, value in words]
+
+
+ALL_CONTEXTS, ALL_TRANSLATIONS, UNKNOWN = 0x11, 0x12, 0xf
+
+
+@pooled({"never-used": (), "no-wait": (ALL_CONTEXTS, ALL_TRANSLATIONS),
+         "error": (ALL_CONTEXTS, UNKNOWN, ALL_CONTEXTS)})
+def test_queue_that_was_left_on(*descriptors):
+    """QEMU switches off a queue that is empty and had a wait descriptor last,
+    and no other."""
+    result = run(grub=queue_left_on(*descriptors))
+    assert passed(result) == cases(True), result.report()
+    assert "improper state when disable QI" not in result.console
+
+
+@ONCE
+def test_queue_that_cannot_be_switched_off():
+    """It lies where no memory is, so QEMU insists: one error, a refusal."""
+    result = run(grub=queue_left_on(at=0xe0000000))
+    assert (result.status, result.text) == (4, "refused"), result.report()
+    assert "improper state when disable QI" in result.console
+    assert re.findall(r"error: (.*)", result.log)[-2:] == [
+        "VT-d: unit at 0xfed90000 does not do as it is told: register 0x1c "
+        "stays 0x4000000", "an IOMMU cannot be taken over; switch VT-d off "
+        "in the firmware's setup, or say iommu=off"], result.log
 
 
 @ONCE

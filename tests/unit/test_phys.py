@@ -195,6 +195,25 @@ def test_the_map_lies(m):
         (7 * 256 + 1, 5 * 256 - 1)]
 
 
+def test_what_firmwares_hardware_works_in_is_kept(m):
+    """Free memory is taken out; reserved memory is no one's here; what is
+    Monocle's or the loader's, in part too, is not had."""
+    info = info_of(m, [(MIB, MIB, 1), (4 * MIB, MIB, 2)], image=MIB,
+                   image_size=8 * PAGE)
+    before = host_ranges(m, info)
+    for base, size in ((MIB, PAGE), (MIB + 7 * PAGE, 2 * PAGE),
+                       (2 * MIB - PAGE, 2 * PAGE)):
+        assert not m.phys_keep(base, size)
+    for base, size in ((4 * MIB, MIB), (9 * MIB, PAGE), (2**52 - PAGE, PAGE)):
+        assert m.phys_keep(base, size)
+    assert before == ranges(m, m.ffi.addressof(m.host_memory)) == \
+        [(256 + 8, 256 - 8)]
+    assert m.phys_keep(MIB + 10 * PAGE, 2 * PAGE)
+    assert ranges(m, m.ffi.addressof(m.host_memory)) == \
+        [(256 + 8, 2), (256 + 12, 256 - 12)]
+    assert not m.phys_keep(MIB + 11 * PAGE, PAGE)
+
+
 def test_no_memory_at_all(m):
     assert host_ranges(m, info_of(m, [])) == []
     assert "0 MiB" in m.log_text()

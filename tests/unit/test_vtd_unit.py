@@ -85,8 +85,8 @@ def test_taken_over_from_a_previous_owner(m, eim_before, eim):
     unit = x.units[0]
     unit.status = TE | QIE | IRE | CFI | SRTP
     unit.regs.update({0x20: 0x7000000, 0x64: 1 << 31 | 1,
-                      0xb8: 0x7001000 | eim_before << 11 | 7,
-                      0x80: 0, 0x88: 0, 0x90: 0x7002000})
+                      0xb8: 0x7001000 | eim_before << 11 | 7})
+    leave_queue(x, IOTLB)
     unit.root, unit.irta = 0x7000000, unit.regs[0xb8]
     unit.context_cache[EDU] = model.walk.Context(0, 4, 5, False)
     unit.iotlb[5, 0] = 0x123000, "rw-"
@@ -114,30 +114,111 @@ def test_protected_memory_is_given_up_only_behind_translation(m):
 def test_scalable_mode_left_on_is_refused(m):
     x = machine(m)
     x.units[0].status, x.units[0].regs[0x20] = TE, 0x7000000 | 1 << 10
-    assert x.init() == 0
-    assert m.vtd_start(x.vtd) == -m.ENOTSUP
+    assert x.init() == -m.ENOTSUP
     assert "scalable" in m.log_text()
-    assert x.units[0].status & TE
-    x.check()
+    assert x.units[0].log == [] and not m.lib.fake_config_writes
+
+
+WAIT, IOTLB, BAD = 5, 2, 15     # types of descriptors; 0: none yet
+DW = 1 << 11                    # descriptors of 32 bytes
+
+
+def leave_queue(x, last, head=0, tail=None, iqa=0):
+    """A previous owner's queue, on; its memory: ff, but for what is pending.
+    Its address."""
+    unit, m = x.units[0], x.m
+    queue = m.ARENA_BASE + (m.ARENA_PAGES - 8) * PAGE
+    m.ffi.memmove(m.phys_to_virt(queue), b"\xff" * 8 * PAGE, 8 * PAGE)
+    tail = head if tail is None else tail
+    unit.status |= QIE
+    unit.iqa = queue | iqa
+    unit.regs.update({0x88: tail, 0x90: unit.iqa})
+    unit.head, unit.last = head, last
+    if last == BAD:
+        unit.regs[0x34] |= 0x10
+    return queue
+
+
+def changed(x, queue):
+    """Offsets of the previous owner's memory that are not as it was."""
+    data = x.memory(queue, 8 * PAGE)
+    return [at for at, byte in enumerate(data) if byte != 0xff]
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+@pytest.mark.parametrize("iqa, last_slot", [
+    (0, PAGE - 16), (2, 4 * PAGE - 16), (DW, PAGE - 32)])
+@pytest.mark.parametrize("last", [0, WAIT, IOTLB, BAD])
+def test_queue_of_a_previous_owner(m, last, iqa, last_slot, goes_on):
+    """It can be switched off only after a wait descriptor, which is put where
+    the unit reads next: whatever was last, at the ring's end too, and in the
+    place of the descriptor that has stopped it."""
+    step = 32 if iqa == DW else 16
+    for head in (0, 0x40, last_slot):
+        x = machine(m)
+        x.units[0].goes_on = goes_on
+        queue = leave_queue(x, last, head, iqa=iqa, tail=(
+            (head + 3 * step) % (last_slot + step) if last == BAD else head))
+        x.start()
+        assert x.units[0].log.index("wait") < x.units[0].log.index("-qie")
+        assert x.units[0].status & QIE
+        assert x.units[0].regs[0x90] not in (0, queue | iqa)
+        assert set(changed(x, queue)) <= set(range(head, head + step))
 
 
 def test_queue_of_a_previous_owner_drains_first(m):
     x = machine(m)
     unit = x.units[0]
-    unit.status, unit.head = QIE, 0x40
-    unit.regs.update({0x88: 0x80, 0x90: 0x7002000})
-    drained = []
+    queue = leave_queue(x, WAIT, 0x40, 0x80)
     read = unit.read
 
     def slow(at, size):
         if at == 0x80 and unit.head != 0x80 and unit.status & QIE:
+            assert not changed(x, queue), "overtaken"
             unit.head += 0x10
-        if unit.head == 0x80:
-            drained.append(unit.status & QIE)
         return read(at, size)
     unit.read = slow
     x.start()
-    assert drained[0] == QIE, "switched off before it had drained"
+    assert set(changed(x, queue)) <= set(range(0x80, 0x90))
+
+
+@pytest.mark.parametrize("last, taken", [
+    (WAIT, True), (IOTLB, True), (IOTLB, False)])
+def test_queue_out_of_reach(m, last, taken):
+    """Monocle lies on it, or it is where nothing is: not touched; one line,
+    and an error where the unit insists."""
+    x = machine(m)
+    queue = leave_queue(x, last)
+    m.lib.fake_taken = taken
+    if not taken:
+        x.units[0].regs[0x90] = x.units[0].iqa = 0x3ffffffff000
+    assert x.init() == 0
+    err = m.vtd_start(x.vtd)
+    assert err == (0 if last == WAIT else -m.ETIMEDOUT)
+    assert not changed(x, queue)
+    lines = [t for _, t in m.log_lines()]
+    assert sum("queue that was left on" in t for t in lines) == taken
+    assert sum("register 0x1c stays" in t for t in lines) == bool(err)
+
+
+@pytest.mark.parametrize("head", [8, PAGE, 0x7fff0])
+def test_head_that_cannot_be(m, head):
+    x = machine(m)
+    queue = leave_queue(x, IOTLB, head)
+    assert x.init() == 0
+    assert m.vtd_start(x.vtd) == -m.ETIMEDOUT
+    assert not changed(x, queue)
+
+
+def test_queue_of_a_previous_owner_that_hangs(m):
+    """Two waits, then what the unit says to the command decides."""
+    x = machine(m)
+    queue = leave_queue(x, WAIT, 0x40, 0x80)
+    x.units[0].dead.add("queue")
+    assert x.init() == 0
+    assert m.vtd_start(x.vtd) == -m.ETIMEDOUT
+    assert m.tsc <= 3 * 5 * 10**9 and not changed(x, queue)
+    assert "register 0x80 stays 0x40" in m.log_text()
 
 
 @pytest.mark.parametrize("what", [TE, SRTP, QIE, IRE, model.SIRTP])
@@ -787,6 +868,14 @@ MUTANTS = {
         "err = 0;"),
     "interrupt entry not flushed": (
         "remap.c", "vtd_flush(half, sizeof(*half), true);", ""),
+    "queue switched off without a wait": (
+        "invalidate.c", "unit_write64(u, VTD_IQT, next);", "(void)next;"),
+    "queue's error not cleared": (
+        "invalidate.c", "unit_write32(u, VTD_FSTS, VTD_FSTS_QUEUE); "
+        "unit_write64(u, VTD_IQT, next);", ""),
+    "old queue not drained": (
+        "invalidate.c", "unit_wait(u, VTD_IQH, ~0u, "
+        "(u32)unit_read64(u, VTD_IQT))", "0"),
     "old root's translations kept": (
         "unit.c", "return err ? err : inv_all(u);", "return err;"),
     "one-shot bits repeated": (
@@ -810,6 +899,11 @@ def scenario(m):
         test(m)
     m.reset()
     test_taken_over_from_a_previous_owner(m, 0, 0)
+    for test in (test_queue_of_a_previous_owner_drains_first,
+                 lambda m: test_queue_of_a_previous_owner(
+                     m, BAD, 0, PAGE - 16, False)):
+        m.reset()
+        test(m)
     m.reset()
     test_remapped_messages(m, False, 7)
 

@@ -19,6 +19,7 @@ u8 fake_config[FAKE_FUNCTIONS][256];
 unsigned fake_config_writes;
 struct pci_host *fake_pci;
 const void *fake_dmar;
+bool fake_taken;
 
 static u8 *flushed, *view; /* past the caches; past the write buffer */
 static u8 regs[FAKE_UNITS][REGS_SIZE];
@@ -40,7 +41,7 @@ struct vtd *fake_start(void)
 	memset(regs, 0, sizeof(regs));
 	memset(fake_config, 0, sizeof(fake_config));
 	memset(fake_unit_base, 0, sizeof(fake_unit_base));
-	fake_coherent = fake_buffered = false;
+	fake_coherent = fake_buffered = fake_taken = false;
 	fake_pages_left = ARENA_PAGES;
 	fake_pages_used = fake_config_writes = 0;
 	free_count = 0;
@@ -94,6 +95,11 @@ void page_free(void *page)
 	fake_pages_left++;
 }
 
+bool phys_keep(hpa_t base, u64 size)
+{
+	return size && base && !fake_taken;
+}
+
 void clflush(const volatile void *p)
 {
 	u64 at = (u64)((const volatile u8 *)p - fake_arena) & ~63ull;
@@ -135,7 +141,9 @@ volatile void *mmio_map(hpa_t hpa, u64 size)
 	for (unsigned i = 0; i < FAKE_UNITS; i++)
 		if (fake_unit_base[i] == hpa && size <= REGS_SIZE)
 			return regs[i];
-	return NULL;
+	return hpa >= ARENA_BASE && hpa + size <= ARENA_BASE + ARENA_SIZE
+		       ? phys_to_virt(hpa)
+		       : NULL;
 }
 
 bool acpi_checksum_ok(const void *table, u32 length)

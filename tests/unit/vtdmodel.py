@@ -62,7 +62,9 @@ class Unit:
         self.regs = {0x34: 0, 0x64: 0}
         self.root = self.irta = None
         self.context_cache, self.iotlb, self.irt_cache = {}, {}, {}
-        self.head = 0
+        self.head, self.last = 0, 0     # of the queue; type of descriptor
+        self.iqa = 0            # as it was when the queue was enabled
+        self.goes_on = True     # where the queue's error is cleared
         self.records = [(0, 0)] * ((caps >> 40 & 0xff) + 1)
         self.next_record = 0
         self.broken, self.log = [], []
@@ -92,6 +94,8 @@ class Unit:
             self._command(value)
         elif at == 0x34:
             self.regs[0x34] &= ~(value & 0x7d)
+            if value & 0x70 and self.status & QIE and self.goes_on:
+                self._run_queue()
         elif FRO <= at < FRO + 16 * len(self.records):
             self._free_record((at - FRO) // 16, at, value)
         elif at == 0x64:
@@ -118,6 +122,9 @@ class Unit:
             self.broken.append("TE was cleared")
         if change in self.dead:
             return
+        if change == QIE and not value & QIE and (
+                self.head != self.regs[0x88] or self.last != 5):
+            return              # 6.5.2: not in this state
         if change == SRTP:
             self.root = self.regs[0x20]
             self.machine.commit()   # implied (6.8)
@@ -126,7 +133,8 @@ class Unit:
         elif change == WBF:
             self.machine.commit()
         elif change == QIE and value & QIE:
-            self.head = 0
+            self.head = self.last = 0
+            self.iqa = self.regs[0x90]
         names = {TE: "te", SRTP: "srtp", WBF: "wbf", QIE: "qie", IRE: "ire",
                  SIRTP: "sirtp", CFI: "cfi"}
         sign = "" if value & change else "-"
@@ -170,15 +178,20 @@ class Unit:
         if "queue" in self.dead:
             return
         tail = self.regs[0x88]
+        step = 32 if self.iqa & 1 << 11 else 16
         while self.head != tail and not self.regs[0x34] & 0x70:
-            low, high = struct.unpack("<QQ", self.machine.memory(
-                self.regs[0x90] + self.head, 16))
+            low, high, *rest = struct.unpack(f"<{step // 8}Q", (
+                self.machine.memory((self.iqa & ~0xfff) + self.head, step)))
+            self.last = low & 15
             if self.bad_descriptors and low & 15 != 5:
                 self.bad_descriptors -= 1
                 self.regs[0x34] |= 0x10
                 return
             self._descriptor(low, high)
-            self.head = (self.head + 16) % 4096
+            if any(rest):
+                self.regs[0x34] |= 0x10
+            if not self.regs[0x34] & 0x10:
+                self.head = (self.head + step) % (4096 << (self.iqa & 7))
 
     def _descriptor(self, low, high):
         kind, g = low & 15, low >> 4 & 3
