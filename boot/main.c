@@ -169,6 +169,8 @@ static void find_iommu(void)
 		.fault_vector = (u8)MAX(vector, 0),
 		.apic_id = cpuid(1, 0).ebx >> 24,
 		.dma_faults = host.options.dma_faults,
+		.stopped = assigned_stopped,
+		.ctx = &machine,
 	};
 	int err;
 

@@ -215,6 +215,22 @@ void assigned_reset_all(struct machine *m)
 	}
 }
 
+void assigned_stopped(void *machine, bdf_t bdf)
+{
+	struct machine *m = machine;
+
+	for (unsigned n = 0; n < m->assigned_count; n++) {
+		struct assigned *a = &m->assigned[n];
+
+		if (a->function->bdf != bdf || a->config.stopped)
+			continue;
+		pci_assigned_stop(&a->config);
+		log_warn("guest: %02x:%02x.%x gets no bus mastering before "
+			 "the guest's next reset",
+			 BDF_ARGS(bdf));
+	}
+}
+
 void assigned_open_ports(struct machine *m)
 {
 	for (unsigned n = 0; n < m->assigned_count; n++) {

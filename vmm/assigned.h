@@ -63,6 +63,8 @@ int assigned_pin(struct machine *m);
 int assigned_init(struct machine *m);
 /* Bus mastering and interrupts off, then the function's reset. */
 void assigned_reset_all(struct machine *m);
+/* vtd_config.stopped, with the machine as its context */
+void assigned_stopped(void *machine, bdf_t bdf);
 /* Ports of I/O BARs and of the display's legacy ranges, as tables say. */
 void assigned_open_ports(struct machine *m);
 

@@ -132,7 +132,7 @@ static void handle(struct vtd *v, struct vtd_unit *u, const struct vtd_fault *f)
 
 	if (is_due(n))
 		log_fault(v, f, n);
-	/* At each multiple: a guest may switch it on again. */
+	/* At each multiple: the owner may switch it on again. */
 	if (limit && n % limit == 0)
 		stop(v, f->source, n / limit);
 	if (n % VTD_FAULTS_SILENCED == 0 && unit_silence(u, f->source))

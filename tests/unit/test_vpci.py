@@ -576,6 +576,24 @@ def test_command_bits_that_policy_forwards(m):
     assert machine.host_writes() == [(VGA, 4, 2, 0x0103)]
 
 
+def test_a_stopped_function_stays_so_until_the_reset(m):
+    """The IOMMU's fault limit: the guest sees it, and cannot undo it."""
+    machine = Machine(m, forward=MASTER, config=header(command=0x0103))
+    machine.write(VGA, 4, 0x0547, 2)
+    m.host_config[VGA][4] = 3       # as vtd_stop_mastering() does
+    m.pci_assigned_stop(machine.assigned)
+    m.clear_events()
+    assert machine.read(VGA, 4, 2) == 0x0543
+    for value, size in ((0x0547, 2), (MASTER, 1), (0x0107, 4)):
+        machine.write(VGA, 4, value, size)
+        assert machine.read(VGA, 4, size) & 0x0547 == value & ~MASTER
+    assert machine.host_writes() == []
+    m.vpci_reset(machine.pci)
+    machine.write(VGA, 4, 0x0107, 2)
+    assert machine.read(VGA, 4, 2) == 0x0107
+    assert machine.host_writes() == [(VGA, 4, 2, 0x0107)]
+
+
 @pytest.mark.parametrize("status, caps", [
     (0x10, [(0x50, VPD, 0), (0x60, AF, 0), (0x70, HOT_PLUG, 0),
             (0x80, HOT_SWAP, 0), (0x90, 0x14, 0), (0xa0, 0, 0)]),

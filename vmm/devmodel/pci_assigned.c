@@ -254,6 +254,8 @@ static void emulated_write(struct pci_assigned *d, unsigned offset, u32 mask,
 		mask &= rules[d->rule[dword / 4]].guest_bits;
 	else
 		mask &= pci_policy_find(dword)->guest_bits;
+	if (dword == PCI_COMMAND && d->stopped)
+		mask &= ~(u32)PCI_COMMAND_MASTER;
 	*copy = (*copy & ~mask) | (value & mask);
 	if (dword == PCI_COMMAND)
 		forward_command(d);
@@ -440,10 +442,17 @@ static void build_chain(struct pci_assigned *d)
 	}
 }
 
+void pci_assigned_stop(struct pci_assigned *d)
+{
+	d->stopped = true;
+	*command(d) &= ~(u32)PCI_COMMAND_MASTER;
+}
+
 static void assigned_reset(void *dev)
 {
 	struct pci_assigned *d = dev;
 
+	d->stopped = false;
 	initial_copies(d);
 	forward_command(d);
 	follow_bars(d);

@@ -71,6 +71,7 @@ struct pci_assigned {
 	u32 copy[64];	     /* of PCI_EMULATED dwords */
 	u64 decoded[6];	     /* where each BAR is, or PCI_BAR_NOWHERE */
 	u64 dropped;	     /* writes */
+	bool stopped;	     /* bus mastering stays off until the reset */
 	u8 msi, msix;	     /* offsets of the capabilities, 0: none */
 	u8 first;	     /* what CAPABILITIES points at, 0: nothing */
 	u8 next[64];	     /* of a dword that heads an offered capability */
@@ -83,6 +84,9 @@ struct pci_message pci_assigned_msi(const struct pci_assigned *d);
 bool pci_assigned_msix(const struct pci_assigned *d, bool *masked);
 /* The guest wants INTx: no messages, and COMMAND does not forbid it. */
 bool pci_assigned_intx(const struct pci_assigned *d);
+
+/* The host has cleared bus mastering: COMMAND shows it, and keeps it so. */
+void pci_assigned_stop(struct pci_assigned *d);
 
 /*
  * Registers the function in *pci, which keeps d. The BARs are then decoded
