@@ -62,15 +62,23 @@ static bool park(u32 index, u32 apic_id, hpa_t page, u64 hz)
 	return start(apic_id, page, cpu, hz);
 }
 
+/*
+ * On a page below 1 MiB that is borrowed: with ram=identity all of it is the
+ * guest's already. Page 8 is RAM on every PC.
+ */
+#define TRAMPOLINE_PAGE 0x8000
+
 void smp_park_others(const struct acpi_madt *madt, u64 tsc_hz)
 {
-	hpa_t page = phys_alloc(&host_memory, PAGE_SIZE, PAGE_SIZE, MIB);
+	hpa_t page = TRAMPOLINE_PAGE;
+	void *borrowed = page_alloc();
 	unsigned parked = 0, others = 0;
 
-	if (page == PHYS_NONE || trampoline_map(page, true)) {
-		log_warn("no page below 1 MiB to start further CPUs from");
+	if (!borrowed || trampoline_map(page, true)) {
+		log_warn("too little memory to start further CPUs");
 		return;
 	}
+	memcpy(borrowed, phys_to_virt(page), PAGE_SIZE);
 	memcpy(phys_to_virt(page), ap_trampoline,
 	       (u64)ap_trampoline_end - (u64)ap_trampoline);
 	for (unsigned i = 0; i < madt->cpu_count; i++) {
@@ -85,6 +93,7 @@ void smp_park_others(const struct acpi_madt *madt, u64 tsc_hz)
 			log_warn("CPU with APIC ID 0x%x does not start", id);
 	}
 	trampoline_map(page, false);
-	phys_free(&host_memory, page, PAGE_SIZE);
+	memcpy(phys_to_virt(page), borrowed, PAGE_SIZE);
+	page_free(borrowed);
 	log_info("cpus: %u, of which %u are parked", 1 + others, parked);
 }
