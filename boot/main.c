@@ -121,7 +121,8 @@ static void read_tables(void)
 /* Everything that may refuse, before anything on the machine changes. */
 static void check(void)
 {
-	if (vmx_probe(&host.vmx) || machine_plan(&machine, &host))
+	if (bios_check(&host.boot, &host.options) || vmx_probe(&host.vmx) ||
+	    machine_plan(&machine, &host))
 		refuse();
 	vmx_log(&host.vmx);
 	region_log(&machine.vm.map);

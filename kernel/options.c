@@ -25,6 +25,12 @@ static const struct option table[] = {
 	 AT(ram),
 	 {"relocated", "identity"},
 	 "guest-physical memory: laid out anew, or 1:1 with the host's"},
+	{"guest",
+	 CHOICE,
+	 AT(guest),
+	 {"kernel", "bios"},
+	 "the module 'kernel' is a kernel, or a boot sector for the host's "
+	 "BIOS (with ram=identity)"},
 	{"memory",
 	 SIZE,
 	 AT(memory),

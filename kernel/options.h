@@ -10,6 +10,7 @@
 #include "arch/x86/types.h"
 
 enum ram_mode { RAM_RELOCATED, RAM_IDENTITY };
+enum guest_kind { GUEST_KERNEL, GUEST_BIOS };
 enum iommu_mode { IOMMU_STRICT, IOMMU_OFF };
 enum igd_mode { IGD_OFF, IGD_OPEN };
 enum selftest { SELFTEST_NONE, SELFTEST_VTD, SELFTEST_VTD_SWEEP };
@@ -24,6 +25,7 @@ struct option_word {
 
 struct options {
 	unsigned ram;	   /* enum ram_mode */
+	unsigned guest;	   /* enum guest_kind */
 	unsigned iommu;	   /* enum iommu_mode */
 	unsigned selftest; /* enum selftest */
 	unsigned sinks;	   /* enum log_sink */

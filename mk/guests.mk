@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# The tests' own tiny guest: build/guests/guest.elf, a Multiboot 1 kernel.
+# The tests' own tiny guest: build/guests/guest.elf, a Multiboot 1 kernel; and
+# build/guests/real.bin, a boot sector and more for guest=bios.
 GUESTS_C := $(sort $(wildcard tests/guests/*.c))
 GUESTS_ASM := $(sort $(wildcard tests/guests/*.asm))
 GUESTS_OBJ := $(GUESTS_C:%.c=$(B)/obj/%.o) $(GUESTS_ASM:%.asm=$(B)/obj/%.asm.o)
@@ -10,8 +11,7 @@ GUESTS_CFLAGS := -std=c17 -O2 -g -ffreestanding -fno-builtin \
 	-ffile-prefix-map=$(CURDIR)=. -Itests $(WARN)
 
 .PHONY: guests
-guests: $(B)/guests/guest.elf
-test test-long bench: $(B)/guests/guest.elf
+guests test test-long bench: $(B)/guests/guest.elf $(B)/guests/real.bin
 
 $(B)/obj/tests/guests/%.o: tests/guests/%.c
 	$(say) CC $<
@@ -29,5 +29,10 @@ $(B)/guests/guest.elf: $(GUESTS_OBJ) tests/guests/guest.ld
 	$(Q)$(LD) -nostdlib -static -z max-page-size=4096 -z noexecstack \
 		--build-id=none --no-warn-rwx-segments \
 		-T tests/guests/guest.ld -o $@ $(GUESTS_OBJ)
+
+$(B)/guests/real.bin: tests/guests/bios/real.asm
+	$(say) NASM $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(NASM) -f bin -o $@ $<
 
 -include $(GUESTS_OBJ:.o=.d)

@@ -70,6 +70,11 @@ static bool owns_screen(const struct machine *m)
 	return owns;
 }
 
+static bool is_bios_guest(const struct machine *m)
+{
+	return m->host->options.guest == GUEST_BIOS;
+}
+
 int machine_plan(struct machine *m, struct host *host)
 {
 	int err;
@@ -88,7 +93,7 @@ int machine_plan(struct machine *m, struct host *host)
 	m->loader.uefi = host->boot.uefi;
 	if (owns_screen(m))
 		m->loader.screen = &host->boot.fb;
-	return loader_check(&m->loader);
+	return is_bios_guest(m) ? 0 : loader_check(&m->loader);
 }
 
 static void set_line(void *ctx, unsigned line, bool asserted)
@@ -312,6 +317,8 @@ int machine_build(struct machine *m)
 		err = init_pci(m);
 	if (!err)
 		err = vcpu_init(&m->vcpu, &m->vm, &m->lapic);
+	if (!err && is_bios_guest(m))
+		err = bios_save(m);
 	if (err) {
 		log_error("the guest's machine cannot be built (error %d)",
 			  -err);
@@ -358,6 +365,13 @@ static int write_acpi(struct machine *m)
 	return guest_acpi_build(&cfg, &m->vm.map, &rsdp);
 }
 
+static int load_kernel(struct machine *m, struct guest_entry *entry)
+{
+	int err = write_acpi(m);
+
+	return err ? err : loader_load(&m->loader, entry);
+}
+
 /* Devices as after power-on, the kernel anew from its pristine module. */
 static int start_guest(struct machine *m)
 {
@@ -366,9 +380,7 @@ static int start_guest(struct machine *m)
 
 	reset_devices(m);
 	m->loader.cursor_row = (u8)MIN(m->host->screen_row, 24u);
-	err = write_acpi(m);
-	if (!err)
-		err = loader_load(&m->loader, &entry);
+	err = is_bios_guest(m) ? bios_start(m, &entry) : load_kernel(m, &entry);
 	if (err)
 		return err;
 	vcpu_reset(&m->vcpu, &entry);

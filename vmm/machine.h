@@ -12,6 +12,7 @@
 #include "kernel/boot_info.h"
 #include "kernel/options.h"
 #include "vmm/assigned.h"
+#include "vmm/bios.h"
 #include "vmm/console.h"
 #include "vmm/devmodel/acpi_pm.h"
 #include "vmm/devmodel/i8042.h"
@@ -67,8 +68,9 @@ struct machine {
 	struct virq virq;
 	struct vtd_domain *domain; /* NULL: the guest does no DMA */
 	struct loader_input loader;
-	void *rsdp;	 /* where the guest's BIOS area holds it */
-	gpa_t acpi_base; /* the guest's ACPI tables */
+	struct bios bios; /* guest=bios */
+	void *rsdp;	  /* where the guest's BIOS area holds it */
+	gpa_t acpi_base;  /* the guest's ACPI tables */
 	unsigned resets;
 };
 

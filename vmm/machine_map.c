@@ -157,18 +157,19 @@ int machine_map(struct machine *m)
 		.reserve = MEMORY_RESERVE + phys_total(&host_memory) / 256,
 		.low_limit = low_limit(m),
 	};
+	bool bios = m->host->options.guest == GUEST_BIOS;
 	int err;
 
 	err = pin_windows(m);
 	if (!err)
 		err = assigned_pin(m);
 	if (!err)
-		err = pin_bios(m);
+		err = bios ? bios_pin(m) : pin_bios(m);
 	if (!err)
 		err = machine_pin_hole(m, GUEST_IOAPIC, PAGE_SIZE, "IOAPIC");
 	if (!err)
 		err = machine_pin_hole(m, GUEST_LAPIC, PAGE_SIZE, "local APIC");
-	if (!err)
+	if (!err && !bios) /* that guest reads the firmware's */
 		err = pin_acpi(m, map.low_limit);
 	if (!err)
 		err = physmap_fill(&m->vm.map, &map);

@@ -12,8 +12,9 @@ import harness
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 COM1, COM2, E9, SCREEN = 1, 2, 4, 8
-DEFAULTS = {"ram": 0, "iommu": 0, "selftest": 0, "sinks": COM1 | SCREEN,
-            "memory": 0, "dma_faults": 0, "igd": 0, "igd_gen": 0, "quiet": False, "debug": False,
+DEFAULTS = {"ram": 0, "iommu": 0, "selftest": 0, "guest": 0, "igd": 0,
+            "igd_gen": 0, "sinks": COM1 | SCREEN, "memory": 0,
+            "dma_faults": 0, "quiet": False, "debug": False,
             "help": False, "unsafe_dma": False, "no_vga": False,
             "assign": []}
 # Every option: what is written, what it sets.
@@ -40,6 +41,8 @@ GOOD = [
     ("dma-faults=7", "dma_faults", 7), ("dma-faults=0", "dma_faults", 0),
     ("selftest=none", "selftest", 0), ("selftest=vtd", "selftest", 1),
     ("selftest=vtd-sweep", "selftest", 2),
+    ("guest=kernel", "guest", 0),
+    ("guest=bios", "guest", 1),
 ]
 NAMES = [*dict.fromkeys(word.partition("=")[0] for word, *_ in GOOD)]
 BAD = ["ram", "ram=", "ram=identit", "ram=identityx", "ram=Identity",
@@ -49,7 +52,7 @@ BAD = ["ram", "ram=", "ram=identit", "ram=identityx", "ram=Identity",
        "log", "log=", "log=com3", "log=com1,", "log=,com1", "log=com1;com2",
        "quiet=", "quiet=1", "debug=yes", "iommu", "iommu=on",
        "dma-faults=many", "assign", "igd=", "igd=yes", "igd-gen", "igd-gen=x",
-       "selftest", "selftest=all"]
+       "selftest", "selftest=all", "guest", "guest=uefi"]
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +208,7 @@ def test_any_bytes(m, line):
 def test_help_lists_every_option_and_value(m):
     m.options_help()
     lines = [text.split(":")[0].strip() for _, text in m.log_lines()]
-    assert lines == ["ram=relocated|identity", "memory=N",
+    assert lines == ["ram=relocated|identity", "guest=kernel|bios", "memory=N",
                      "log=com1,com2,e9,screen", "quiet", "debug", "no-vga",
                      "assign=...", "igd=off|open",
                      "igd-gen=N", "iommu=strict|off", "unsafe-dma",

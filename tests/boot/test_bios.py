@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""Real-mode guests on the firmware's own services, beside the same natively."""
+import functools
+import re
+import subprocess
+
+import pytest
+from PIL import Image
+
+import rigs
+from boot import runs, screen
+from rigs.spec import BUILD
+
+PROGRAM = BUILD / "guests" / "real.bin"
+SECTOR, CD_SECTOR = 512, 2048
+HV = "guest=bios ram=identity"
+# tests/guests/bios/real.asm
+CASES = {"text": 0, "mode13": 1, "vbe": 2, "report": 3, "load": 4}
+PICTURES = ("text", "mode13", "vbe")
+BOTH = [f"bios-{case}{how}" for case in CASES for how in ("", "-native")]
+
+
+def image(case):
+    """The program, told what to do; a file of whole CD sectors."""
+    data = bytearray(PROGRAM.read_bytes())
+    data[3] = CASES[case]
+    data += bytes(-len(data) % CD_SECTOR)
+    path = runs.work(f"real-{case}.bin")
+    path.write_bytes(data)
+    return path
+
+
+def cd(program):
+    """A CD that loads all of it at 7C00 and starts it (El Torito)."""
+    folder = runs.work(f"{program.stem}-cd")
+    folder.mkdir(exist_ok=True)
+    (folder / "boot.bin").write_bytes(program.read_bytes())
+    iso = runs.work(f"{program.stem}.iso")
+    subprocess.run(
+        ["xorriso", "-as", "mkisofs", "-quiet", "-o", iso, "-b", "boot.bin",
+         "-no-emul-boot", "-boot-load-size",
+         str(program.stat().st_size // SECTOR), folder],
+        check=True, stderr=subprocess.DEVNULL)
+    return iso
+
+
+def start(case, native, **fields):
+    program = image(case)
+    fields = {"rig": "bochs", "memory": 64, "timeout": runs.TIMEOUT, **fields}
+    if native:
+        return rigs.start(rigs.Spec(iso=cd(program), native=True, **fields))
+    return rigs.start(rigs.Spec(kernel=program, hv=HV, monocle=runs.MONOCLE,
+                                **fields))
+
+
+def play(case, native):
+    """(result, picture) of one case."""
+    path = runs.work(f"{case}-{native}.png")
+    with start(case, native) as machine:
+        machine.wait_for("bios: ready", runs.TIMEOUT)
+        if case in PICTURES:
+            machine.screenshot(path)
+        machine.send("x")
+        result = machine.finish()
+    return result, (Image.open(path).convert("RGB") if case in PICTURES
+                    else None)
+
+
+for _case in CASES:
+    for _native in (False, True):
+        runs.define(f"bios-{_case}" + "-native" * _native, first=_case ==
+                    "load")(functools.partial(play, _case, _native))
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.runs(
+    f"bios-{c}", f"bios-{c}-native")) for c in PICTURES])
+def test_picture_is_the_native_one(run, case):
+    result, picture = run(f"bios-{case}")
+    native, expected = run(f"bios-{case}-native")
+    assert (result.status, native.status) == (0, 0), result.report()
+    assert result.serial == native.serial, result.report()
+    box = screen.difference(picture, expected)
+    assert box is None, f"differs in {box}\n{result.report()}"
+    assert len(picture.getcolors(256)) > 8, "no picture at all"
+
+
+@pytest.mark.runs("bios-load", "bios-load-native")
+def test_every_mode_under_load(run):
+    """Real, unreal, 16-bit protected, virtual-8086: the sums are equal."""
+    (result, _), (native, _) = run("bios-load"), run("bios-load-native")
+    assert (result.status, native.status) == (0, 0), result.report()
+    assert "the timer ticks" in native.serial
+    assert result.serial == native.serial, result.report()
+
+
+def rows(serial):
+    """E820 rows as (base, end, kind)."""
+    found = []
+    for words in re.findall(r"^e820 (.*)", serial, re.MULTILINE):
+        low, high, size_low, size_high, kind = (int(w, 16)
+                                                for w in words.split())
+        base = low | high << 32
+        found.append((base, base + (size_low | size_high << 32), kind))
+    return found
+
+
+@pytest.mark.runs("bios-report", "bios-report-native")
+def test_bios_tells_of_the_guests_memory(run):
+    """VBE modes are the native ones; memory is what the region list gives."""
+    (result, _), (native, _) = run("bios-report"), run("bios-report-native")
+    assert (result.status, native.status) == (0, 0), result.report()
+    assert result.serial.splitlines()[:2] == native.serial.splitlines()[:2]
+    regions = [(int(a, 16), int(b, 16)) for a, b in re.findall(
+        r"region ([0-9a-f]+)-([0-9a-f]+) hpa \S+ \S+ cpu \S+ dma \S+ \S+ ram",
+        result.log)]
+    ram = [(base, end) for base, end, kind in rows(result.serial) if kind == 1]
+    assert ram == regions, result.report()
+    assert any(base <= 1 << 20 < end for base, end in ram)
+    kib = int(re.search(r"^memory ([0-9A-F]+)", result.serial,
+                        re.MULTILINE)[1], 16)
+    assert ram[0] == (0, kib * 1024)
+    assert re.search(r"^disk 01FF", result.serial, re.MULTILINE)
+
+
+@runs.define("bios-reset")
+def reset():
+    """Three resets, each with the vectors destroyed before it."""
+    at, pictures = 0, []
+    with start("text", False) as machine:
+        for n in range(4):
+            at = machine.wait_for("bios: ready", runs.TIMEOUT, after=at)
+            path = runs.work(f"bios-reset-{n}.png")
+            machine.screenshot(path)
+            pictures.append(Image.open(path).convert("RGB"))
+            machine.send("r" if n < 3 else "x")
+        return machine.finish(), pictures
+
+
+@pytest.mark.runs("bios-reset")
+def test_reset_restores_the_first_mebibyte(run):
+    result, pictures = run("bios-reset")
+    assert result.status == 0, result.report()
+    assert result.log.count("guest: reset") == 3
+    for picture in pictures[1:]:
+        assert screen.difference(picture, pictures[0]) is None
