@@ -56,6 +56,10 @@ class Space:
         """Read a register."""
         return int.from_bytes(self.bytes[at:at + size], "little")
 
+    def get_writable(self, at, size):
+        """The bits of a register that a write changes."""
+        return int.from_bytes(self.writable[at:at + size], "little")
+
 
 @dataclasses.dataclass
 class Config:

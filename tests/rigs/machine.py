@@ -44,6 +44,7 @@ class Machine:
         self.started = time.monotonic()
         self.ended = None           # (status, text)
         self.result = None
+        self.device = ""
         self.asked_at = 0           # behind the last answer of command()
         self._selector = selectors.DefaultSelector()
         self._last = time.monotonic()
@@ -75,6 +76,10 @@ class Machine:
         """(status, text) of an emulator that ended without an end line."""
         return result.STOPPED, f"{self.name} ended with status {code}"
 
+    def device_log(self):
+        """What a device that is played by a process wrote; all has ended."""
+        return ""
+
     # -- life
 
     def start(self, image):
@@ -99,8 +104,10 @@ class Machine:
             os.kill(self.process.pid, signal.SIGKILL)
             self.process.wait()
         if self._thread:
+            # Its streams end when all who hold them have: a device's, too.
             self._thread.join()
             self._thread = None
+            self.device = self.device_log()
         shutil.rmtree(self.work, ignore_errors=True)
 
     # -- streams
@@ -227,7 +234,8 @@ class Machine:
         self.close()
         self.result = Result(*self.ended, self.text("serial"),
                              self.text("log"), self.text("console"),
-                             time.monotonic() - self.started, shot)
+                             time.monotonic() - self.started, shot,
+                             self.device)
         return self.result
 
     def leave(self):

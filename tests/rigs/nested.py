@@ -25,7 +25,7 @@ from . import iso, qemu, result
 from .result import Result, RigError
 from .run import boot as boot_machine
 from .run import options
-from .spec import BUILD, DEMO_APPEND, DEMO_KERNEL, Spec
+from .spec import BUILD, DEMO_APPEND, DEMO_KERNEL, STANDIN, Spec
 
 INITRD = BUILD / "nested" / "initrd.img"
 MEMORY = 2048           # of the machine in Bochs: Linux, a guest, the cases
@@ -141,12 +141,17 @@ def pack(archive, name, case, work):
     if spec.firmware == "uefi":
         files["firmware-code"] = qemu.OVMF_CODE
         files["firmware-vars"] = qemu.OVMF_VARS
+    if spec.igd:
+        files["standin"] = STANDIN
+        for file, data in spec.igd.files().items():
+            add_bytes(archive, f"{name}/{file}", data)
     for file, path in files.items():
         archive.add(os.path.realpath(path), f"{name}/{file}")
     add_bytes(archive, f"{name}/command",
               f"exec {shlex.join(command(case))}\n".encode())
     add_bytes(archive, f"{name}/limit", b"%d\n" % spec.timeout)
-    add_bytes(archive, f"{name}/keep", " ".join(case.sizes()).encode())
+    keep = [*case.sizes(), *([qemu.IGD_LOG] if spec.igd else [])]
+    add_bytes(archive, f"{name}/keep", " ".join(keep).encode())
     if case.dump_at:
         add_bytes(archive, f"{name}/dump",
                   "\n".join([case.dump_at, *dump_commands(case), ""]).encode())
@@ -230,6 +235,7 @@ def result_of(name, case, output, seconds, keep):
     status = status_of(case.spec, output.text(name, "status").strip(), log,
                        serial, console)
     return NestedResult(*status, serial, log, console, seconds, files=files,
+                        device=output.text(name, qemu.IGD_LOG),
                         ranges=case.ranges())
 
 

@@ -10,6 +10,7 @@ from . import result
 from .machine import Machine, run_as_child
 from .qmp import Qmp
 from .result import RigError
+from .spec import STANDIN
 
 PROGRAM = "qemu-system-x86_64"
 OVMF_CODE = pathlib.Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
@@ -33,17 +34,44 @@ RIGS = {
 }
 
 
+IGD_FD = 200        # the stand-in's end: above all others that are inherited
+IGD_LOG = "igd.log"
+
+
+def igd_words(spec):
+    """The stand-in for Intel graphics as QEMU's device. Its memory must be a
+    file, of which QEMU hands out a descriptor. SeaBIOS knows the other files.
+    """
+    words = ["-object", "memory-backend-memfd,id=memory,share=on,"
+             f"size={spec.memory}M",
+             "-device", f"x-pci-proxy-dev,id=igd,addr=02.0,fd={IGD_FD}"]
+    for name in spec.igd.files():
+        if name != "igd.txt":
+            words += ["-fw_cfg", f"name=etc/{name},file={name}"]
+    return words
+
+
+def display_words(spec):
+    """What is at 00:02.0."""
+    return igd_words(spec) if spec.igd else ["-device", "VGA,addr=02.0"]
+
+
 def command(rig, spec, image, serial, log, monitor=None, firmware_vars=None):
     """The QEMU command line of a rig, as a list of words.
 
     `serial`, `log` and `monitor` are character devices as -chardev takes
     them, without the id: here sockets, elsewhere files.
     """
-    words = [PROGRAM, "-accel", RIGS[rig]["accel"],
+    machine = RIGS[rig]["machine"]
+    words = [PROGRAM]
+    if spec.igd:
+        machine += ",memory-backend=memory"
+        words = ["./standin", "igd.txt", IGD_LOG, str(IGD_FD), PROGRAM]
+    words += ["-accel", RIGS[rig]["accel"],
              "-cpu", spec.cpu or RIGS[rig]["cpu"],
-             "-machine", RIGS[rig]["machine"], "-m", str(spec.memory),
+             "-machine", machine, "-m", str(spec.memory),
              "-nodefaults", "-no-user-config", "-display", "none",
-             "-vga", "none", "-device", "VGA,addr=02.0",
+             "-vga", "none", *display_words(spec),
              "-device", ",".join(filter(None, [RIGS[rig]["iommu"],
                                                spec.iommu])),
              "-device",
@@ -83,6 +111,7 @@ class Qemu(Machine):
         if not shutil.which(PROGRAM):
             raise RigError(f"{PROGRAM} is not installed: tools/install")
         firmware_vars = self._firmware_vars()
+        self._igd_files()
         pairs = [socket.socketpair() for _ in range(3)]
         devices = [f"socket,fd={theirs.fileno()}" for _, theirs in pairs]
         self.process = run_as_child(
@@ -109,6 +138,19 @@ class Qemu(Machine):
         if not OVMF_CODE.exists():
             raise RigError("OVMF is not installed: tools/install")
         return shutil.copy(OVMF_VARS, self.work)
+
+    def _igd_files(self):
+        if not self.spec.igd:
+            return
+        if not STANDIN.exists():
+            raise RigError(f"{STANDIN} is not there; has `make` been run?")
+        os.symlink(STANDIN, pathlib.Path(self.work, "standin"))
+        for name, data in self.spec.igd.files().items():
+            pathlib.Path(self.work, name).write_bytes(data)
+
+    def device_log(self):
+        path = pathlib.Path(self.work, IGD_LOG)
+        return path.read_text() if self.spec.igd and path.exists() else ""
 
     def write_serial(self, data):
         self.serial.sendall(data)

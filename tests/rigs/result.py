@@ -31,6 +31,7 @@ class Result:
     console: str        # what the emulator itself said
     seconds: float
     screenshot: str = None
+    device: str = ""    # the log of Spec.igd's device
 
     def report(self):
         """For a failed assertion: everything, newest last."""

@@ -23,7 +23,7 @@ def check(spec):
     if spec.rig == "bochs":
         if spec.firmware != "bios":
             raise RigError("bochs has no UEFI firmware: use a QEMU rig")
-        if spec.devices or spec.drives:
+        if spec.devices or spec.drives or spec.igd:
             raise RigError("bochs takes no QEMU devices")
     for file in (spec.kernel, spec.initrd, spec.monocle, spec.iso):
         if file and not os.access(file, os.R_OK):

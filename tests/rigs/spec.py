@@ -8,6 +8,7 @@ BUILD = REPOSITORY / "build"
 DEMO_KERNEL = BUILD / "guest" / "vmlinuz-demo"
 DEMO_INITRD = BUILD / "guest" / "initrd.img"
 DEMO_INITRD_DRM = BUILD / "guest" / "initrd-drm.img"
+STANDIN = BUILD / "igd" / "standin"
 DEMO_READY = "demo: shell is ready"
 # What spares an emulator work: no self-tests, no probing, no clock checks;
 # rodata=off for the check of every page table entry that goes with it; and
@@ -18,6 +19,23 @@ DEMO_APPEND = ("console=ttyS0 quiet cryptomgr.notests audit=0 apparmor=0 "
                "ftrace_check_for_weak_functions,ftrace_check_sync,"
                "cubictcp_register,bpf_rstat_kfunc_init,kfunc_init,"
                "bpf_prog_test_run_init,bpf_tcp_ca_kfunc_init")
+
+
+@dataclasses.dataclass
+class Igd:
+    """Intel graphics at 00:02.0, played by build/igd/standin."""
+    config: str                 # the text of its file (tests/igd/config.py)
+    opregion: bytes = b""       # what the firmware places
+    stolen: int = 0             # ... and reserves, in bytes
+
+    def files(self):
+        """What lies beside QEMU: {name: bytes}."""
+        files = {"igd.txt": self.config.encode()}
+        if self.opregion:
+            files["igd-opregion"] = self.opregion
+        if self.stolen:
+            files["igd-bdsm-size"] = self.stolen.to_bytes(8, "little")
+        return files
 
 
 @dataclasses.dataclass
@@ -42,6 +60,7 @@ class Spec:
     #                             further files of the image: {path: file}
     devices: tuple = ()         # QEMU rigs: -device
     drives: tuple = ()          # QEMU rigs: -drive
+    igd: Igd = None             # QEMU rigs: in place of the VGA card
     iommu: str = ""             # QEMU rigs: more properties of intel-iommu
     qemu: tuple = ()            # QEMU rigs: more words of the command line
     bochsrc: tuple = ()         # bochs: lines that override the rig's
