@@ -320,7 +320,7 @@ static void failed_entry(struct vcpu *v, int fail)
 
 static void finish(struct vcpu *v, enum exit_action action)
 {
-	switch (action) {
+	switch (__builtin_expect(action, EXIT_SKIP)) {
 	case EXIT_RESUME:
 		break;
 	case EXIT_SKIP:
@@ -353,6 +353,18 @@ static void handle_exit(struct vcpu *v)
 	finish(v, exit_dispatch(v));
 }
 
+/* No event is due, no window open: so it is at most exits. */
+static bool is_quiet(const struct vcpu *v)
+{
+	const struct lapic *l = v->lapic;
+
+	return !(l->irr_words | l->nmi_pending | l->init_pending |
+		 l->extint_pending | v->vm->pic->intr | v->nmi_pending |
+		 v->halted | v->asleep) &&
+	       !v->injection.info &&
+	       !(v->cpu_controls & (CPU_INTERRUPT_WINDOW | CPU_NMI_WINDOW));
+}
+
 void vcpu_run(struct vcpu *v)
 {
 	struct vm *vm = v->vm;
@@ -364,10 +376,12 @@ void vcpu_run(struct vcpu *v)
 
 		if (now >= vm->clock.next)
 			vclock_run(&vm->clock, now);
-		prepare_events(v);
-		if (vm->request != VM_RUN) /* by an INIT */
-			break;
-		set_activity(v);
+		if (!is_quiet(v)) {
+			prepare_events(v);
+			if (vm->request != VM_RUN) /* by an INIT */
+				break;
+			set_activity(v);
+		}
 		arm_preemption_timer(v, now);
 		if (exited)
 			stats_exit(&v->stats, v->reason, rdtsc() - now);
