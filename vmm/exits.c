@@ -33,14 +33,12 @@ static enum exit_action external_interrupt(void)
 
 static enum exit_action exit_cpuid(struct vcpu *v)
 {
-	struct cpuid_context ctx = {
-		.cr4 = vmcs_readn(VMCS_GUEST_CR4),
-		.apic_id = v->lapic->id,
-		.features = &v->vm->features,
-	};
-	struct cpuid r =
-		guest_cpuid(&ctx, (u32)v->gpr[GPR_RAX], (u32)v->gpr[GPR_RCX]);
+	u32 leaf = (u32)v->gpr[GPR_RAX];
+	struct cpuid r;
 
+	if (leaf == 1) /* alone shows a bit of it */
+		v->cpuid.cr4 = vmcs_readn(VMCS_GUEST_CR4);
+	r = guest_cpuid(&v->cpuid, leaf, (u32)v->gpr[GPR_RCX]);
 	v->gpr[GPR_RAX] = r.eax;
 	v->gpr[GPR_RBX] = r.ebx;
 	v->gpr[GPR_RCX] = r.ecx;

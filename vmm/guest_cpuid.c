@@ -221,13 +221,12 @@ static const struct row *find_row(u32 leaf)
 struct cpuid guest_cpuid(const struct cpuid_context *ctx, u32 leaf, u32 subleaf)
 {
 	const struct row *row = find_row(leaf);
-	struct cpuid r = {0, 0, 0, 0};
+	struct cpuid r;
 
+	if (!row && leaf >> 16 == CPUID_HYPERVISOR >> 16)
+		return hypervisor(leaf);
 	if (!row)
-		return leaf >> 16 == CPUID_HYPERVISOR >> 16 ? hypervisor(leaf)
-							    : r;
-	if (!(row->eax | row->ebx | row->ecx | row->edx) && !row->fix)
-		return r;
+		return (struct cpuid){0, 0, 0, 0};
 	r = cpuid(leaf, subleaf);
 	r.eax &= row->eax;
 	r.ebx &= row->ebx;

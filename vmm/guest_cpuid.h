@@ -16,13 +16,6 @@
 #define HYPERCALL_ABI 1u
 #define HYPERCALL_BASE 0x4d4f0000u
 
-/* What only the running vCPU can tell. */
-struct cpuid_context {
-	u64 cr4;
-	u32 apic_id;
-	const struct guest_features *features;
-};
-
 struct cpuid guest_cpuid(const struct cpuid_context *ctx, u32 leaf,
 			 u32 subleaf);
 /* Which CR4, EFER, XCR0 and XSS bits follow from the leaves. */

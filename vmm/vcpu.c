@@ -66,6 +66,8 @@ int vcpu_init(struct vcpu *v, struct vm *vm, struct lapic *lapic)
 		return -ENOMEM;
 	v->vm = vm;
 	v->lapic = lapic;
+	v->cpuid = (struct cpuid_context){.apic_id = lapic->id,
+					  .features = &vm->features};
 	v->vmcs = virt_to_phys(page);
 	err = vmcs_load(vm->vmx, v->vmcs);
 	if (err)

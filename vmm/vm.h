@@ -36,6 +36,13 @@ struct guest_features {
 	u32 cpu2; /* secondary controls in force */
 };
 
+/* What only the running vCPU can tell of its CPUID. */
+struct cpuid_context {
+	u64 cr4;
+	u32 apic_id;
+	const struct guest_features *features;
+};
+
 struct vm {
 	struct region_list map;
 	/* Memory of the graphics, with the rights that it has when open. */
@@ -70,6 +77,7 @@ struct vcpu {
 	bool asleep; /* the VMCS's activity state is HLT */
 	bool nmi_pending;
 	struct injection injection;
+	struct cpuid_context cpuid;
 	u32 reason; /* of the exit in hand */
 	u64 qualification;
 	hpa_t vmcs;
