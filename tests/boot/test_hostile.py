@@ -135,19 +135,23 @@ def test_every_way_to_reset(run):
 
 
 def execute(first, count):
-    """Random code until `count` runs are made; returns the results."""
+    """Random code until `count` runs are made; returns the results.
+
+    A boot ends where Monocle stops the guest, and where the code happens to
+    write to the debug exit port.
+    """
     results, at = [], first
     while at < first + count:
         result = runs.boot(f"hostile-garbage start={at} "
                            f"runs={first + count - at}")
         results.append(result)
-        assert result.status in (0, 3), result.report()
+        assert result.status in (0, 3, 10), result.report()
         assert is_sound(result), result.report()
-        if result.status == 0:
-            assert "hostile: all garbage done" in result.serial, \
-                result.report()
-            return results
-        assert dump_is_whole(result) == [], result.report()
+        if "hostile: all garbage done" in result.serial:
+            assert result.status == 0, result.report()
+            break
+        if result.status == 3:
+            assert dump_is_whole(result) == [], result.report()
         made = [int(n) for n in re.findall(r"^run (\d+)", result.serial,
                                            re.MULTILINE)]
         assert made, result.report()
