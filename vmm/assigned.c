@@ -52,9 +52,13 @@ static int pin_bar(struct machine *m, struct assigned *a, unsigned i)
 
 		err = machine_pin(m, &r);
 	}
+	/* Not in the E820, whose reserved ranges no BAR may hold. */
 	if (!err && a->msix.host && a->msix.bar == i)
-		err = machine_pin_hole(m, bar->base + a->msix.page,
-				       a->msix.pages_size, "MSI-X table");
+		err = machine_pin(
+			m, &(struct region){.gpa = bar->base + a->msix.page,
+					    .size = a->msix.pages_size,
+					    .kind = REGION_HOLE,
+					    .name = "MSI-X table"});
 	return err;
 }
 
