@@ -10,7 +10,7 @@ import struct
 import subprocess
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import harness
@@ -318,6 +318,9 @@ def test_one_wrong_byte_costs_one_table(m, data):
     size = struct.unpack_from("<I", mem.data, victim[1] + 4)[0]
     place = victim[1] + data.draw(st.integers(0, size - 1))
     mem.data[place] ^= data.draw(st.integers(1, 255))
+    size = struct.unpack_from("<I", mem.data, victim[1] + 4)[0]
+    # A wrong length may by chance hold bytes that add up.
+    assume(sum(mem.data[victim[1]:victim[1] + size]) % 256)
     m.reset()
     assert mem.init() == 0
     gone = {victim, (b"DSDT", dsdt)} if victim[0] == b"FACP" else {victim}
