@@ -176,7 +176,12 @@ static void find_iommu(void)
 	int err;
 
 	if (host.options.iommu == IOMMU_OFF) {
-		log_warn("iommu=off: nothing is assigned that does DMA");
+		log_warn("iommu=off%s",
+			 options_unsafe_dma(&host.options)
+				 ? " unsafe-dma ram=identity: what is assigned "
+				   "can read and write all memory, Monocle's "
+				   "too"
+				 : ": nothing is assigned that does DMA");
 		return;
 	}
 	if (!acpi_find(&host.acpi, "DMAR", 0)) {

@@ -38,6 +38,12 @@ struct options {
 	bool quiet, debug, help, unsafe_dma, no_vga;
 };
 
+/* Functions do DMA though no IOMMU is between them and all memory. */
+static inline bool options_unsafe_dma(const struct options *o)
+{
+	return o->unsafe_dma && o->iommu == IOMMU_OFF && o->ram == RAM_IDENTITY;
+}
+
 /* Defaults, then the words of cmdline. -EINVAL after one log_error line. */
 int options_parse(struct options *options, const char *cmdline);
 void options_help(void);

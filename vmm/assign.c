@@ -97,9 +97,7 @@ static const char *objection(const struct machine *m,
 		return "is a serial port, and may be the console's";
 	if (h->has_vtd && !vtd_has_unit((struct vtd *)&h->vtd, f->bdf))
 		return "is behind no IOMMU; its DMA would reach everything";
-	if (!h->has_vtd &&
-	    !(h->options.unsafe_dma && h->options.iommu == IOMMU_OFF &&
-	      h->options.ram == RAM_IDENTITY))
+	if (!h->has_vtd && !options_unsafe_dma(&h->options))
 		return "needs an IOMMU: switch VT-d on in the firmware's setup "
 		       "(or iommu=off unsafe-dma ram=identity: its DMA then "
 		       "reaches all memory, Monocle's too)";

@@ -177,7 +177,7 @@ static int init_one(struct machine *m, struct assigned *a)
 	if (f == m->igd.function)
 		config.rows = igd_policy(&m->igd, &config.row_count);
 	/* Without a unit its DMA would reach everything: it gets none. */
-	if (m->domain || m->host->options.unsafe_dma)
+	if (m->domain || options_unsafe_dma(&m->host->options))
 		config.command_forward = PCI_COMMAND_MASTER;
 	if (config.pin)
 		a->line = vpci_line(f->bdf, config.pin);
@@ -185,6 +185,11 @@ static int init_one(struct machine *m, struct assigned *a)
 		err = vtd_assign(&m->host->vtd, m->domain, f->bdf);
 	if (!err)
 		err = pci_assigned_init(&a->config, &m->vpci, &config);
+	if (!err && config.pin && !a->config.msi && !a->config.msix &&
+	    f != m->display_function)
+		log_warn("%02x:%02x.%x has no MSI: its interrupts do not "
+			 "reach the guest",
+			 BDF_ARGS(f->bdf));
 	if (!err && a->msix.host)
 		move_trap(a, a->config.decoded[a->msix.bar],
 			  a->config.decoded[a->msix.bar] != PCI_BAR_NOWHERE);

@@ -75,6 +75,13 @@ CASES = [
     case("flag with a value", r"option quiet: not a value for it: '1'",
          hv="quiet=1"),
     case("value missing", r"option ram: not a value for it", hv="ram"),
+    # Assignment without an IOMMU.
+    *(case(f"assign, {hv or 'no IOMMU'}",
+           r"assign=00:03.0: 00:03.0 needs an IOMMU: switch VT-d on .*iommu=off "
+           r"unsafe-dma ram=identity: its DMA then reaches all memory",
+           hv=f"assign=00:03.0 {hv}")
+      for hv in ("", "iommu=off ram=identity", "iommu=off unsafe-dma",
+                 "unsafe-dma ram=identity")),
     # The guest's files.
     case("no guest", r"no guest: name one in GRUB's menu entry", module=False),
     case("not a kernel",
@@ -131,7 +138,8 @@ CASES = [
          **kernel("over", images.elf(0x3E00000))),
 ]
 # Not in the short suite: their kind is there, and tests/unit has them all.
-LONG = {"no VMX: AMD", "8 MiB", "memory=1M", "unknown flag", "wrong choice",
+LONG = {"assign, no IOMMU", "assign, iommu=off unsafe-dma",
+        "assign, unsafe-dma ram=identity", "no VMX: AMD", "8 MiB", "memory=1M", "unknown flag", "wrong choice",
         "flag with a value", "value missing", "empty kernel", "absurd bzImage",
         "old bzImage", "32-bit bzImage", "command line too long",
         "ELF into the BIOS", "ELF over its LAPIC", "ELF of absurd size",
