@@ -4,6 +4,8 @@
 GUEST := $(B)/guest
 CACHE := $(B)/cache
 DEMO := $(GUEST)/vmlinuz-demo $(GUEST)/initrd.img $(GUEST)/initrd-drm.img
+# What assigned functions of QEMU's need, and the tasks of the tests.
+DRIVERS := $(GUEST)/initrd-drivers.img
 KERNEL_TREE := $(CACHE)/linux-image-amd64
 BUSYBOX_TREE := $(CACHE)/busybox-static
 
@@ -35,14 +37,18 @@ $(GUEST)/monoclectl: $(MONOCLECTL_SRC) $(wildcard tools/monoclectl/*.h)
 
 # The DRM driver's modules are as large as all the rest.
 $(GUEST)/initrd-drm.img: DRM := --drm bochs
-$(GUEST)/initrd.img $(GUEST)/initrd-drm.img: $(KERNEL_TREE).fetched \
-		$(BUSYBOX_TREE).fetched tools/demo/initrd.py tools/demo/init \
-		$(MONOCLECTL)
+$(DRIVERS): MODULES := e1000e nvme ahci sd_mod xhci_pci usb_storage ext4 \
+	crc32c_generic
+$(DRIVERS): PROGRAMS := tests/guests/tasks
+$(DRIVERS): tests/guests/tasks
+$(GUEST)/initrd.img $(GUEST)/initrd-drm.img $(DRIVERS): \
+		$(KERNEL_TREE).fetched $(BUSYBOX_TREE).fetched \
+		tools/demo/initrd.py tools/demo/init $(MONOCLECTL)
 	$(say) INITRD $@
 	$(Q)mkdir -p $(@D)
 	$(Q)$(PYTHON) tools/demo/initrd.py --root $(KERNEL_TREE) \
 		--busybox $(BUSYBOX_TREE)/bin/busybox --init tools/demo/init \
-		--output $@ $(DRM) $(MONOCLECTL)
+		--output $@ $(DRM) --modules "$(MODULES)" $(MONOCLECTL) $(PROGRAMS)
 
 distclean:
 	$(say) CLEAN $(B)

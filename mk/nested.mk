@@ -3,8 +3,8 @@
 NESTED := $(B)/nested/initrd.img
 
 .PHONY: nested
-nested: $(NESTED)
-test-long: $(NESTED)
+nested: $(NESTED) $(DRIVERS)
+test-long: $(NESTED) $(DRIVERS)
 
 $(NESTED): $(KERNEL_TREE).fetched $(BUSYBOX_TREE).fetched \
 		tools/nested/initrd.py tools/nested/init tools/demo/initrd.py

@@ -3,7 +3,9 @@
 """Pack the demo guest's initrd: busybox, /init, a few modules, extra files.
 
     initrd.py --root UNPACKED_KERNEL_PACKAGE --busybox FILE --init FILE
-              --output FILE [--drm MODULE] [FILE ...]
+              --output FILE [--drm MODULE] [--modules "NAME ..."] [FILE ...]
+
+Modules come with those they need, where modprobe finds them.
 
 The archive is "newc" (Documentation/driver-api/early-userspace/buffer-format
 of the Linux kernel), not compressed (an emulator unpacks slowly), with fixed
@@ -57,6 +59,33 @@ def load_order(root, name):
     return order
 
 
+def modules(args):
+    """Members below lib: modules as depmod would leave them, but flat; and
+    the DRM driver's in the order of loading."""
+    file, directory, null = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755, (0, 0)
+    version, = (path.name for path in args.root.glob("lib/modules/*"))
+    drm = load_order(args.root, args.drm) if args.drm else []
+    files = dict.fromkeys(drm + [
+        path for name in args.modules.split()
+        for path in load_order(args.root, name)])
+    lines = []
+    for path in files:
+        *needed, _ = load_order(args.root, path.stem)
+        lines.append(f"{path.name}: "
+                     f"{' '.join(other.name for other in reversed(needed))}")
+    place = f"modules/{version}"
+    members = [(f"lib/{name}", directory, b"", null)
+               for name in ("modules", place)]
+    members += [(f"lib/{place}/{path.name}", file, path.read_bytes(), null)
+                for path in files]
+    for name, text in ((f"{place}/modules.dep", lines),
+                       ("modules.drm", [f"{place}/{path.name}"
+                                        for path in drm])):
+        data = "".join(f"{line}\n" for line in text)
+        members.append((f"lib/{name}", file, data.encode(), null))
+    return members
+
+
 def members_of(args):
     """Everything that goes into the archive."""
     directory = stat.S_IFDIR | 0o755
@@ -69,12 +98,7 @@ def members_of(args):
     members.append(("init", program, args.init.read_bytes(), null))
     members.append(("bin/busybox", program, args.busybox.read_bytes(), null))
     members.append(("bin/sh", stat.S_IFLNK | 0o777, b"busybox", null))
-    modules = load_order(args.root, args.drm) if args.drm else []
-    members.append(("lib/modules.drm", stat.S_IFREG | 0o644,
-                    "".join(f"{path.name}\n" for path in modules).encode(),
-                    null))
-    members += [(f"lib/{path.name}", stat.S_IFREG | 0o644,
-                 path.read_bytes(), null) for path in modules]
+    members += modules(args)
     members += [(f"bin/{path.name}", program, path.read_bytes(), null)
                 for path in args.files]
     return members
@@ -88,8 +112,10 @@ def main():
     parser.add_argument("--init", type=pathlib.Path, required=True)
     parser.add_argument("--output", type=pathlib.Path, required=True)
     parser.add_argument("--drm", help="DRM driver for demo.drm")
+    parser.add_argument("--modules", default="",
+                        help="names, for modprobe, separated by spaces")
     parser.add_argument("files", type=pathlib.Path, nargs="*",
-                        help="static programs for /bin")
+                        help="programs for /bin")
     args = parser.parse_args()
     partial = args.output.with_suffix(".partial")
     partial.write_bytes(archive(members_of(args)))
