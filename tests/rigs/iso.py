@@ -18,7 +18,7 @@ COMMANDS = ["normal", "iso9660", "multiboot", "multiboot2", "linux"]
 MODULE_OF = {"acpi": "acpi", "setpci": "setpci", "echo": "echo",
              "write_byte": "memrw", "write_word": "memrw",
              "write_dword": "memrw", "outb": "iorw", "outw": "iorw",
-             "outl": "iorw", "cutmem": "mmap", "badram": "mmap"}
+             "outl": "iorw", "wrmsr": "wrmsr", "cutmem": "mmap", "badram": "mmap"}
 PLAIN = re.compile(r"[\w@%+=:,./-]+")
 
 

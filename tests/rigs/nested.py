@@ -57,6 +57,10 @@ class Case:
     dump_at: str = None
     dump: tuple = None          # (base, bytes); None: RAM and the IOMMU
     drives_back: bool = False   # the files behind Spec.drives as they ended
+    files: dict = dataclasses.field(default_factory=dict)
+    #                             beside QEMU, which runs there: {name: path}
+    back: dict = dataclasses.field(default_factory=dict)
+    #                             and what it leaves there: {name: size}
 
     def ranges(self):
         """What is dumped: {name: (base, bytes)}."""
@@ -68,6 +72,7 @@ class Case:
     def sizes(self):
         """Bytes of the files that come back: {name: size}."""
         sizes = {name: size for name, (_, size) in self.ranges().items()}
+        sizes.update(self.back)
         if self.drives_back:
             sizes.update((name, os.stat(path).st_size)
                          for name, path in drive_files(self.spec).items())
@@ -136,7 +141,7 @@ def add_bytes(archive, name, data):
 def pack(archive, name, case, work):
     """One case's directory in the archive."""
     spec = case.spec
-    files = dict(drive_files(spec))
+    files = {**case.files, **drive_files(spec)}
     files["boot.iso"] = spec.iso or iso.build(spec, options(spec), work)
     if spec.firmware == "uefi":
         files["firmware-code"] = qemu.OVMF_CODE
@@ -272,11 +277,12 @@ def check(cases):
             raise RigError(f"{file}: cannot be read; has `make` been run?")
 
 
-def run(cases, say=None, keep=None):
+def run(cases, say=None, keep=None, show=False):
     """Run cases (or Specs) in one Linux; return a NestedResult for each.
 
     Files that come back go to the directory `keep`. A case that did not
-    run, for an earlier one took all the time, is a time-out.
+    run, for an earlier one took all the time, is a time-out. `show` has
+    `say` told the guest's lines as they come, which takes time.
     """
     say = say or (lambda line: None)
     cases = [case if isinstance(case, Case) else Case(case)
@@ -290,7 +296,8 @@ def run(cases, say=None, keep=None):
         progress = Progress(say)
         linux = boot_machine(Spec(
             rig="bochs", native=True, kernel=str(DEMO_KERNEL),
-            initrd=str(INITRD), append=APPEND, memory=MEMORY, timeout=limit,
+            initrd=str(INITRD), memory=MEMORY,
+            append=f"{APPEND} nested.show" if show else APPEND, timeout=limit,
             bochsrc=DISKS.format(*disks).splitlines()),
             {"serial": progress}, say)
         output = Output(disks[1])
