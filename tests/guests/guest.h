@@ -233,6 +233,9 @@ struct test {
 	bool monocle; /* not on the bare machine: it answers otherwise */
 };
 
+/* How many checks have failed so far. */
+extern unsigned failures;
+
 /* Prints a line for each, or for this one; returns how many failed. */
 extern const char *only_test;
 unsigned run_tests(const struct test *tests, unsigned count);
@@ -297,6 +300,38 @@ void ioapic_route(unsigned pin, u32 low);
 /* Channel 0, mode 2: every `count` of 1.193182 MHz. 0 stops it. */
 void pit_periodic(u16 count);
 
+/* -- PCI functions: pci.c */
+
+enum config {
+	CONFIG_ID = 0x00,
+	CONFIG_COMMAND = 0x04,
+	CONFIG_CLASS = 0x08,
+	CONFIG_HEADER = 0x0C,
+	CONFIG_BAR0 = 0x10,
+	CONFIG_SUBSYSTEM = 0x2C,
+	CONFIG_CAPABILITIES = 0x34,
+	CONFIG_INTERRUPT = 0x3C,
+};
+
+enum command { PORTS = 1, MEMORY = 2, MASTER = 4, INTX_DISABLE = 0x400 };
+
+#define CAP_MSI 5
+#define MSI_ENABLE BIT(16) /* of the capability's first dword */
+
+/* function: as CONFIG_ADDRESS has it. 32 bits at a multiple of four. */
+u32 config_read(u32 function, unsigned offset);
+void config_write(u32 function, unsigned offset, u32 value);
+/* 0: none. */
+unsigned find_capability(u32 function, u8 id);
+/* Its MSI, whose capability is at this offset, to this CPU. */
+void msi_on(u32 function, unsigned at, u8 vector);
+/* Prints how many exits run(count) took. */
+void count_exits(const char *what, void (*run)(u32), u32 count);
+
+/* Two bytes of CMOS memory, which a reset keeps. */
+u16 cmos_get(void);
+void cmos_set(u16 value);
+
 /* -- what main.c picks from */
 
 extern const struct test cpu_tests[], port_tests[], memory_tests[],
@@ -312,6 +347,8 @@ void chain(u64 info);
 void bench(void);
 /* How many tests failed. */
 unsigned edu(void);
-unsigned edu_steady(void);
+void edu_resets(void);
+/* AHCI by its ports. How many tests failed. */
+unsigned ahci(void);
 
 #endif

@@ -21,7 +21,7 @@ static u64 random(void)
 	return random_state * 0x2545F4914F6CDD1Dull;
 }
 
-static u16 cmos_get(void)
+u16 cmos_get(void)
 {
 	u8 low;
 
@@ -31,7 +31,7 @@ static u16 cmos_get(void)
 	return (u16)(low | inb(0x71) << 8);
 }
 
-static void cmos_set(u16 value)
+void cmos_set(u16 value)
 {
 	outb(0x70, CMOS_STAGE);
 	outb(0x71, (u8)value);

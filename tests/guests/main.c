@@ -9,7 +9,8 @@
  *	bench		ticks of single exits
  *	chain		starts the module on the bare machine, see chain.c
  *	edu		drives QEMU's edu, see edu.c; hold=TICKS at the end
- *	edu-steady	with accesses=N interrupts=N, to count exits
+ *	edu-resets	resets in the middle of a transfer, see edu.c; count=N
+ *	ahci		reads an AHCI controller by ports, to count exits
  *	exit status=N	nothing else
  */
 #include "guests/guest.h"
@@ -60,10 +61,12 @@ void guest_main(u32 magic, u64 info)
 		bench();
 	else if (starts(line, "chain"))
 		chain(info);
-	else if (starts(line, "edu-steady"))
-		finish((u8)edu_steady());
+	else if (starts(line, "edu-resets"))
+		edu_resets();
 	else if (starts(line, "edu"))
 		finish((u8)edu());
+	else if (starts(line, "ahci"))
+		finish((u8)ahci());
 	else if (starts(line, "exit"))
 		finish((u8)option("status", 0));
 	print("guest: %s: not known\n", line);

@@ -15,7 +15,7 @@ volatile u32 interrupts[256];
 
 const char *only_test = "";
 
-static unsigned failures;
+unsigned failures;
 static const char *command_line = "";
 
 void *memcpy(void *to, const void *from, size_t size)
