@@ -65,6 +65,8 @@ int assigned_init(struct machine *m);
 void assigned_reset_all(struct machine *m);
 /* vtd_config.stopped, with the machine as its context */
 void assigned_stopped(void *machine, bdf_t bdf);
+/* A line for each function as the guest is given it, at each start. */
+void assigned_log(const struct machine *m);
 /* Ports of I/O BARs and of the display's legacy ranges, as tables say. */
 void assigned_open_ports(struct machine *m);
 

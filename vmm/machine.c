@@ -346,6 +346,7 @@ static void reset_devices(struct machine *m)
 	acpi_pm_reset(&m->acpi_pm);
 	reset_ports_reset(&m->reset_ports);
 	mtrr_reset(&m->mtrr);
+	assigned_log(m);
 }
 
 static int write_acpi(struct machine *m)
