@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from boot import runs
+from boot import nested_cases, runs
 from walker import boot as walk
 
 BUDGET = 600            # seconds of `make test` on two cores
@@ -23,9 +23,9 @@ def pytest_configure(config):
     walk.install()
 
 
-def names_of(item):
+def names_of(item, marker="runs"):
     """The runs that a test needs."""
-    return [name for mark in item.iter_markers("runs") for name in mark.args]
+    return [name for mark in item.iter_markers(marker) for name in mark.args]
 
 
 def pytest_collection_modifyitems(items):
@@ -37,6 +37,9 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish(session):
     if session.config.option.collectonly:
         return
+    # It takes the longest.
+    nested_cases.request([name for item in session.items
+                          for name in names_of(item, "nested")])
     runs.request(name for item in session.items for name in names_of(item))
 
 
@@ -52,6 +55,17 @@ def run(request):
     def get(name):
         assert name in named, f"@pytest.mark.runs({name!r}) is missing"
         return runs.result(name)
+    return get
+
+
+@pytest.fixture
+def nested(request):
+    """nested(name): what came of that case."""
+    named = names_of(request.node, "nested")
+
+    def get(name):
+        assert name in named, f"@pytest.mark.nested({name!r}) is missing"
+        return nested_cases.result(name)
     return get
 
 

@@ -54,6 +54,11 @@ def request(names):
         _futures[name] = _pool.submit(_defined[name])
 
 
+def submit(function):
+    """Make another run among these; a future."""
+    return _pool.submit(function)
+
+
 def result(name):
     """Wait for a run."""
     return _futures[name].result()

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: MIT
+"""What runs nested: the cases that the selected tests name, in one Linux.
+
+A test names those that it looks at, `@pytest.mark.nested("edu")`, and gets
+each by the fixture `nested("edu")`.
+"""
+import functools
+import os
+import random
+import subprocess
+import threading
+
+import rigs
+from boot import runs
+from rigs import nested
+from rigs.nested import Case
+from rigs.spec import BUILD, Spec
+
+INITRD = BUILD / "guest" / "initrd-drivers.img"
+MKE2FS = "/sbin/mke2fs"
+# Ticks of 10 ns, in which the machine is looked at.
+HOLD = 200_000_000
+X2APIC = "wrmsr 0x1b 0xfee00d00"    # IA32_APIC_BASE: EN, EXTD, BSP
+PAYLOAD, SENT_BACK = 10 << 20, 1000000     # bytes by the network
+RESETS = {"linux": 3, "tiny": 20}
+READS = 1000
+NVME, NET, AHCI, USB = "00:06.0", "00:07.0", "00:08.0", "00:09.0"
+DISKS = {NVME: "nvme", AHCI: "ahci,sd_mod", USB: "xhci_pci,usb_storage,sd_mod"}
+
+_cases = {}
+_future = None
+_lock = threading.Lock()
+
+
+# -- devices
+
+def payload(name):
+    """A file of noise, the same each time."""
+    path = runs.work(f"payload-{name}")
+    with _lock:
+        if not path.exists():
+            path.write_bytes(random.Random(name).randbytes(
+                PAYLOAD if name == "net" else 2_000_000))
+    return path
+
+
+def disk(name, what):
+    """An image with an ext4 on it, and a file "payload" there."""
+    image, root = (runs.work(f"{part}-{name}-{what}")
+                   for part in ("disk", "root"))
+    root.mkdir()
+    (root / "payload").write_bytes(payload(what).read_bytes())
+    with open(image, "wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run([MKE2FS, "-q", "-F", "-t", "ext4", "-d", root, image],
+                   check=True)
+    return image
+
+
+def machine(name, sent="payload", received="received"):
+    """Fields of a Spec with disks of its own, and a network that sends one
+    file and receives another."""
+    drives = [(n, disk(name, n)) for n in ("nvme", "ahci", "usb")]
+    return {
+        "devices": ("nvme,addr=06.0,drive=nvme,serial=1",
+                    "e1000e,addr=07.0,netdev=net,romfile=",
+                    "ich9-ahci,id=sata,addr=08.0",
+                    "ide-hd,bus=sata.0,drive=ahci",
+                    "qemu-xhci,id=hub,addr=09.0",
+                    "usb-storage,bus=hub.0,drive=usb"),
+        "drives": tuple(f"id={n},if=none,format=raw,file={path}"
+                        for n, path in drives),
+        "qemu": ("-netdev", "user,id=net,"
+                 f"guestfwd=tcp:10.0.2.100:7-cmd:cat {sent},"
+                 f"guestfwd=tcp:10.0.2.100:8-cmd:dd bs=65536 of={received}"),
+    }
+
+
+def linux(rig, tasks, **fields):
+    """Debian's kernel with its drivers, and what they are to do."""
+    return Spec(rig=rig, memory=256, initrd=str(INITRD), timeout=200,
+                append=f"demo.run='tasks {' '.join(tasks)}'", **fields)
+
+
+TASKS = [f"config={NVME},{NET},{AHCI},{USB}",
+         *(f"disk={at},{modules}" for at, modules in DISKS.items()),
+         "net=0", "net=2", f"both={NVME}", f"steady={NVME},{READS}",
+         f"config={NVME},{NET},{AHCI},{USB}"]
+
+
+# -- cases
+
+def define(function):
+    """Decorator: the function makes the case of its name."""
+    _cases[function.__name__.replace("_", "-")] = function
+    return function
+
+
+def tiny(append, hv="assign=00:05.0", **fields):
+    """A run of the tiny guest."""
+    fields = {"memory": 64, "timeout": 60, **fields}
+    return Spec(rig="nested", kernel=str(runs.GUEST), append=append,
+                monocle=runs.MONOCLE, hv=f"debug {hv}".strip(), **fields)
+
+
+@define
+def native():
+    return tiny("edu", hv="", native=True)
+
+
+@define
+def relocated():
+    return Case(tiny(f"edu hold={HOLD}"), dump_at="edu: 0 failed")
+
+
+@define
+def identity():
+    return Case(tiny(f"edu hold={HOLD}",
+                     hv="assign=1234:11e8 ram=identity no-vga"),
+                dump_at="edu: 0 failed")
+
+
+@define
+def x2apic():
+    return tiny("edu", grub=(X2APIC,))
+
+
+@define
+def ahci():
+    return tiny("ahci", hv=f"assign={AHCI}",
+                devices=(f"ich9-ahci,addr={AHCI[3:]}",))
+
+
+@define
+def resets():
+    return tiny(f"edu-resets count={RESETS['tiny']}")
+
+
+@define
+def many():
+    fields = machine("many")
+    assign = " ".join(f"assign={at}" for at in ("00:05.0", NET, *DISKS))
+    return Case(tiny(f"edu hold={HOLD}", hv=assign, **fields),
+                dump_at="edu: 0 failed")
+
+
+@define
+def twice():
+    return tiny("edu", hv="assign=00:05.0 assign=class=00ff")
+
+
+@define
+def absent():
+    return tiny("edu", hv="assign=00:1d.0")
+
+
+@define
+def bridge():
+    return tiny("edu", hv="assign=00:1f.0")
+
+
+def debian(name, tasks):
+    """A case with all devices; what the disks hold comes back."""
+    assign = " ".join(f"assign={at}" for at in (NET, *DISKS))
+    return Case(linux("nested", tasks, hv=f"debug {assign}",
+                      monocle=runs.MONOCLE, **machine(name)),
+                drives_back=True, back={"received": SENT_BACK},
+                files={"payload": payload("net")})
+
+
+@define
+def drivers():
+    return debian("drivers", TASKS)
+
+
+@define
+def nvme():
+    fields = {key: value[:1] for key, value in machine("slice").items()
+              if key != "qemu"}
+    return Case(linux("nested", [f"disk={NVME},nvme"], monocle=runs.MONOCLE,
+                      hv=f"debug assign={NVME}", **fields), drives_back=True)
+
+
+@define
+def linux_resets():
+    return debian("resets", [f"resets={NVME},{RESETS['linux']}"])
+
+
+# -- the run
+
+def request(names):
+    """Run these cases, in their order, while other tests go on."""
+    global _future
+    chosen = [name for name in _cases if name in names]
+    if chosen:
+        _future = runs.submit(functools.partial(_run, chosen))
+
+
+def _run(names):
+    keep = runs.work("nested")
+    keep.mkdir()
+    done = nested.run([_cases[name]() for name in names], say=print, keep=keep,
+                      show="MONOCLE_SHOW" in os.environ)
+    return dict(zip(names, done))
+
+
+def result(name):
+    """The NestedResult of a case."""
+    return _future.result()[name]
+
+
+@runs.define("tcg-drivers")
+def _natively():
+    """The same Debian, the same devices, without Monocle."""
+    return rigs.boot(linux("tcg", TASKS, native=True, **machine(
+        "native", payload("net"), runs.work("received"))))

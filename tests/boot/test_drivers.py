@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: MIT
+"""Debian's own drivers in the guest, nested, each with real work.
+
+What is done is tests/guests/tasks; the same runs on the tcg rig without
+Monocle, which says that the tasks are right, and what the configuration
+spaces look like there.
+"""
+import hashlib
+import re
+import subprocess
+
+import pytest
+
+from boot.nested_cases import (AHCI, DISKS, NET, NVME, READS,
+                               RESETS, SENT_BACK, USB, payload)
+from boot.test_nested import starts
+from rigs import result
+from rigs.spec import REPOSITORY
+
+NOISE = 100         # interrupts of the host's own
+IO_OF_LINUX = 50    # such as its ACPI timer's, now and then
+IMAGES = {NVME: "nvme", AHCI: "ahci", USB: "usb"}
+E2FSCK, DEBUGFS = "/sbin/e2fsck", "/sbin/debugfs"
+POLICY = REPOSITORY / "vmm" / "devmodel" / "pci_assigned.c"
+
+
+def said(done, what):
+    """What stands behind "NAME: WHAT" in the guest's output."""
+    found = re.search(rf"^{re.escape(what)} (.+)$", done.serial, re.MULTILINE)
+    assert found, f"no {what!r}\n{done.report()}"
+    return found[1]
+
+
+def md5(data):
+    return hashlib.md5(data).hexdigest()
+
+
+def check_disk(done, at):
+    """Read, written, read again, as the guest says."""
+    read = said(done, f"{at}: payload")
+    assert read == md5(payload(IMAGES[at]).read_bytes())
+    assert said(done, f"{at}: wrote") == said(done, f"{at}: written")
+
+
+def contents(image, name):
+    """A file on an image, whose file system is in order."""
+    subprocess.run([E2FSCK, "-fn", image], check=True, capture_output=True)
+    return subprocess.run([DEBUGFS, "-R", f"cat {name}", image], check=True,
+                          capture_output=True).stdout
+
+
+def check_image(done, at, drive):
+    """What the guest wrote is on the host's side."""
+    written = contents(done.files[drive], "written")
+    assert md5(written) == said(done, f"{at}: wrote")
+
+
+@pytest.mark.runs("tcg-drivers")
+@pytest.mark.long
+def test_tasks_natively(run):
+    """On the machine without Monocle everything works."""
+    done = run("tcg-drivers")
+    assert "tasks: all done" in done.serial, done.report()
+    for at in DISKS:
+        check_disk(done, at)
+    for mode in (0, 2):
+        check_network(done, mode)
+
+
+@pytest.mark.nested("nvme")
+def test_nvme(nested):
+    """The first of all: a disk, its ext4, MSI-X."""
+    done = nested("nvme")
+    assert done.status == result.POWER_OFF, done.report()
+    check_disk(done, NVME)
+    check_image(done, NVME, "drive0")
+
+
+@pytest.mark.long
+@pytest.mark.nested("drivers")
+@pytest.mark.parametrize("at", DISKS, ids=IMAGES.get)
+def test_disk(nested, at):
+    """nvme, AHCI and USB storage."""
+    done = nested("drivers")
+    assert done.status == result.POWER_OFF, done.report()
+    check_disk(done, at)
+    check_image(done, at, f"drive{list(DISKS).index(at)}")
+
+
+def check_network(done, mode):
+    wanted = md5(payload("net").read_bytes())
+    assert said(done, f"net{mode}: got") == wanted
+
+
+@pytest.mark.long
+@pytest.mark.nested("drivers")
+@pytest.mark.parametrize("mode", [2, 0], ids=["msix", "intx"])
+def test_network(nested, mode):
+    """Ten megabytes come, and one goes back."""
+    check_network(nested("drivers"), mode)
+    sent = nested("drivers").files["received"].read_bytes()
+    assert sent == payload("net").read_bytes()[:SENT_BACK]
+
+
+@pytest.mark.long
+@pytest.mark.nested("drivers")
+def test_two_at_once(nested):
+    """The network, while the disk is read."""
+    done = nested("drivers")
+    assert said(done, "both: got") == said(done, "net2: got")
+    assert said(done, "both: disk")
+
+
+@pytest.mark.long
+@pytest.mark.nested("drivers")
+@pytest.mark.parametrize("when, what, name", [
+    ("net2-after", "PCI-MSI", "eth0-rx-0"),
+    ("net2-after", "PCI-MSI", "eth0-tx-0"),
+    (NVME, "PCI-MSI", "nvme0q0"), (NVME, "PCI-MSI", "nvme0q1"),
+    (AHCI, "PCI-MSI", rf"ahci\[0000:{AHCI}\]"), (USB, "PCI-MSI", "xhci_hcd"),
+    ("net0-after", "IO-APIC", "eth0")],
+    ids=lambda text: re.sub(r"[^\w-]", "", text))
+def test_interrupts(nested, when, what, name):
+    """Of the kind that the driver was to use: MSI-X where a function has
+    several messages, MSI with AHCI, INTx."""
+    found = re.search(rf"^irq {when}: +(\d+) +(IR-)?{what} .* {name}$",
+                      nested("drivers").serial, re.MULTILINE)
+    assert found and int(found[1]) > 0
+
+
+def statistics(done, when):
+    """{reason: exits} by monoclectl in the guest."""
+    return {name.strip(): int(count) for name, count in re.findall(
+        rf"^stats {when}: (.{{24}}) +(\d+) +\d+ +\d+$", done.serial,
+        re.MULTILINE)}
+
+
+def served(done, when, name):
+    """Interrupts so far of the lines whose name begins so."""
+    return sum(map(int, re.findall(rf"^irq {when}: +(\d+) .* {name}\S*$",
+                                   done.serial, re.MULTILINE)))
+
+
+@pytest.mark.long
+@pytest.mark.nested("drivers")
+@pytest.mark.parametrize("what, name, at_least", [
+    ("steady", "nvme0q1", READS), ("net2", "eth0", 1000)])
+def test_steady_state(nested, what, name, at_least):
+    """A driver at work: interrupts, and accesses that Monocle does not see."""
+    done = nested("drivers")
+    before, after = (statistics(done, f"{what}-{when}")
+                     for when in ("before", "after"))
+    spent = {reason: after[reason] - before.get(reason, 0)
+             for reason in after}
+    count = (served(done, f"{what}-after", name) -
+             served(done, f"{what}-before", name))
+    assert count >= at_least
+    assert spent["EPT violation"] == 0, spent
+    assert spent["I/O"] <= IO_OF_LINUX, spent
+    assert spent["external interrupt"] <= count + NOISE, spent
+
+
+# -- configuration space
+
+def configs(done, last):
+    """{function: {offset: dword}}: of the first or the last time."""
+    found = {}
+    parts = re.split(r"^config (\S+):\n", done.serial, flags=re.MULTILINE)
+    for at, text in zip(parts[1::2], parts[2::2]):
+        if at in found and not last:
+            continue
+        found[at], row, before = {}, None, 0
+        for line in text.splitlines():
+            if line == "*":
+                continue
+            match = re.fullmatch(r"([0-9a-f]{6,7})((?: [0-9a-f]{8})*) *", line)
+            if not match:
+                break
+            start = int(match[1], 16)
+            while row and before < start:       # "*"
+                found[at].update((before + i, n) for i, n in row.items())
+                before += 16
+            row = {4 * i: int(n, 16)
+                   for i, n in enumerate(match[2].split())}
+            found[at].update((start + i, n) for i, n in row.items())
+            before = start + 16
+    return found
+
+
+def policy():
+    """[(first, last, policy)] of the header, as the table has it."""
+    return [(int(first, 16), int(last, 16), kind) for first, last, kind in
+            re.findall(r"^\t\{0x(\w\w), 0x(\w\w), PCI_(\w+),",
+                       POLICY.read_text(), re.MULTILINE)]
+
+
+SIZES = {0x01: 8, 0x05: 24, 0x10: 60, 0x11: 12}
+NAMES = {"POWER": 0x01, "MSI": 0x05, "EXPRESS": 0x10, "MSIX": 0x11,
+         "VENDOR": 0x09}
+
+
+def capabilities(space):
+    """{offset: (ID, bytes)} of the native list."""
+    found, at = {}, space[0x34] & 0xfc
+    while at and at not in found:
+        found[at] = space[at] & 0xff, SIZES.get(space[at] & 0xff, 8)
+        at = space[at] >> 8 & 0xfc
+    return found
+
+
+def named(space, offset):
+    """Why a dword may differ from the native one, or None."""
+    offered = {NAMES[name] for name in re.findall(
+        r"^\t\{PCI_CAP_(\w+), \d+,", POLICY.read_text(), re.MULTILINE)}
+    if offset >= 0x100:
+        return "extended space: not offered"
+    for at, (number, size) in capabilities(space).items():
+        if at <= offset < at + size:
+            if number not in offered:
+                return f"capability {number:#x}: not offered"
+            if number != NAMES["VENDOR"]:
+                return f"capability {number:#x}: a rule of its own"
+    for first, last, kind in policy():
+        if first <= offset <= last:
+            return None if kind == "READ_THROUGH" else kind
+    raise AssertionError(f"{offset:#x} is in no row")
+
+
+@pytest.mark.long
+@pytest.mark.runs("tcg-drivers")
+@pytest.mark.nested("drivers")
+@pytest.mark.parametrize("last", [False, True], ids=["fresh", "in use"])
+@pytest.mark.parametrize("at", [NET, *DISKS], ids=lambda at: at)
+def test_configuration(run, nested, at, last):
+    """Equals the native one but for the rows that the policy names."""
+    native = configs(run("tcg-drivers"), last)[at]
+    ours = configs(nested("drivers"), last)[at]
+    assert len(ours) >= 64 and ours.keys() <= native.keys()
+    different = {offset: (f"{native[offset]:08x}", f"{ours[offset]:08x}",
+                          named(native, offset))
+                 for offset in ours if ours[offset] != native[offset]}
+    for offset, row in different.items():
+        print(f"{at} {offset:#04x}: native {row[0]}, guest {row[1]}: {row[2]}")
+    assert all(why for _, _, why in different.values()), different
+
+
+# -- resets
+
+@pytest.mark.long
+@pytest.mark.nested("linux-resets")
+def test_resets_under_load(nested):
+    """Debian is reset while its disk is read; each life finds its disk."""
+    done = nested("linux-resets")
+    assert done.status == result.POWER_OFF, done.report()
+    lives = RESETS["linux"] + 1
+    wanted = md5(payload("nvme").read_bytes())
+    for n in range(lives):
+        assert said(done, f"resets {n}: payload") == wanted
+    assert len(re.findall(rf"{NVME} starts: reset FLR,", done.log)) == lives
+    for at, digests in starts(done.log).items():
+        assert len(digests) == lives and len(set(digests)) == 1, at
+    assert contents(done.files["drive0"], "resets") == b"%d\n" % (lives - 1)
