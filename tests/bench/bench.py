@@ -1,9 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""Measure Monocle on Bochs, where a tick is an instruction: `make bench`.
+"""Measure Monocle, print the tables, and write them down: `make bench`.
 
-Prints tables and puts rows of name, unit, value and goal (at most; or null)
-into build/bench.json, beside the rows of other benchmarks.
+On Bochs a tick is an instruction; the IOMMU driver is measured by itself
+(vtd_bench.py). Rows of name, unit, value and goal (at most; or null) go to
+build/bench.json, the tables into docs/bench.md and README.md between their
+marks. The status says whether the goals are met.
 """
 import argparse
 import json
@@ -13,88 +15,139 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import rigs  # noqa: E402
-from rigs.spec import BUILD  # noqa: E402
+from bench import vtd_bench  # noqa: E402
+from rigs.spec import BUILD, REPOSITORY  # noqa: E402
 
 GUEST = BUILD / "guests" / "guest.elf"
 ROWS = BUILD / "bench.json"
+DOCS = REPOSITORY / "docs" / "bench.md"
+README = REPOSITORY / "README.md"
+MARKS = ("<!-- written by make bench -->", "<!-- end of make bench -->")
 # Measured on the same Bochs, the guest executing CPUID in a loop.
-OTHERS = {"cpuid": {"KVM": 976, "BitVisor": 432}}
+OTHERS = {"cpuid": "KVM 976, BitVisor 432"}
 GOALS = {"cpuid": 250}
 SHARE_GOAL = 5.0
 TOTAL = re.compile(r"(\d+) exits, (\d+) of (\d+) ticks in Monocle")
 REASON = re.compile(r"^(\w[\w /]*?) +(\d+) +(\d+) +(\d+)$", re.MULTILINE)
+# The rows of README's table.
+CHOSEN = ("share of ticks", "exit cost: cpuid", ": tables",
+          "contiguous: map: invalidations", "contiguous: unmap a page: inv")
 
 
-def exits(args):
-    """Ticks of one exit of each kind, seen by the guest."""
+def row(name, unit, value, goal=None):
+    """One row of the JSON file."""
+    return {"name": name, "unit": unit, "value": value, "goal": goal}
+
+
+def number(value):
+    """A cell; None is a dash."""
+    return "-" if value is None else f"{value:,}"
+
+
+def exits(monocle):
+    """(rows, table): ticks of one exit of each kind, seen by the guest."""
     result = rigs.boot(rig="bochs", memory=64, kernel=GUEST, append="bench",
-                       monocle=args.monocle)
+                       monocle=monocle)
     if result.status != 0:
         raise SystemExit(result.report())
-    print("Ticks that one exit costs the guest")
-    rows = []
-    for name, value in re.findall(r"^bench: (.+) (\d+)$", result.serial,
-                                  re.MULTILINE):
-        goal = GOALS.get(name)
-        beside = [f"{who} {ticks}" for who, ticks in
-                  OTHERS.get(name, {}).items()]
-        if goal:
-            beside.insert(0, f"goal {goal}")
-        print(f"  {name:<12} {value:>6}  {', '.join(beside)}")
-        rows.append({"name": f"exit cost: {name}", "unit": "ticks",
-                     "value": int(value), "goal": goal})
-    return rows
+    found = re.findall(r"^bench: (.+) (\d+)$", result.serial, re.MULTILINE)
+    rows = [row(f"exit cost: {name}", "ticks", int(value), GOALS.get(name))
+            for name, value in found]
+    return rows, [["one exit", "ticks", "goal", "others"], *(
+        [name, value, number(GOALS.get(name)), OTHERS.get(name, "-")]
+        for name, value in found)]
 
 
-def linux(args):
-    """Debian's kernel from its first instruction to its shell."""
+def linux(monocle):
+    """(rows, table): Debian's kernel, first instruction to shell."""
     result = rigs.boot(rig="bochs", append="demo.run='monoclectl stats'",
-                       monocle=args.monocle)
+                       monocle=monocle)
     total = TOTAL.search(result.serial)
     if result.status != 0 or not total:
         raise SystemExit(result.report())
     count, spent, ticks = map(int, total.groups())
-    share = 100 * spent / ticks
-    print("\nLinux from its first instruction to its shell")
-    print(f"  {'reason':<24} {'exits':>8} {'ticks':>11} {'each':>6}"
-          f" {'share':>8}")
-    for reason, number, cost, each in REASON.findall(result.serial):
-        print(f"  {reason:<24} {number:>8} {cost:>11} {each:>6}"
-              f" {100 * int(cost) / ticks:>6.3f} %")
-    print(f"  {'all':<24} {count:>8} {spent:>11} {spent // count:>6}"
-          f" {share:>6.3f} %  of {ticks} ticks; goal {SHARE_GOAL} %")
-    return [
-        {"name": "Linux boot: share of ticks in Monocle", "unit": "%",
-         "value": round(share, 3), "goal": SHARE_GOAL},
-        {"name": "Linux boot: exits", "unit": "exits", "value": count,
-         "goal": None},
-        {"name": "Linux boot: ticks", "unit": "ticks", "value": ticks,
-         "goal": None},
-    ]
+
+    def line(reason, count, spent):
+        return [reason, number(count), number(spent), number(spent // count),
+                f"{100 * spent / ticks:.3f} %"]
+    rows = [row("Linux boot: share of ticks in Monocle", "%",
+                round(100 * spent / ticks, 3), SHARE_GOAL),
+            row("Linux boot: exits", "exits", count),
+            row("Linux boot: ticks", "ticks", ticks)]
+    return rows, [
+        ["exits of Linux's boot", "count", "ticks", "each", "share"],
+        *(line(reason, int(number), int(cost)) for reason, number, cost, _
+          in REASON.findall(result.serial)),
+        line(f"all; goal {SHARE_GOAL} %", count, spent)]
 
 
-def save(rows, path):
-    """Replace the rows of these names; keep the others."""
-    kept = json.loads(path.read_text()) if path.exists() else []
-    names = {row["name"] for row in rows}
-    rows = [row for row in kept if row["name"] not in names] + rows
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(rows, indent=1) + "\n")
+def vtd():
+    """(rows, table): the IOMMU driver."""
+    rows = vtd_bench.rows()
+    return rows, plain(rows)
+
+
+def plain(rows):
+    """A table of rows."""
+    return [["measured", "value", "unit", "goal"], *(
+        [r["name"], number(r["value"]), r["unit"], number(r["goal"])]
+        for r in rows)]
+
+
+def text(table):
+    """A table for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*table)]
+    return "\n".join("  ".join(
+        cell.rjust(width) if n else cell.ljust(width)
+        for n, (cell, width) in enumerate(zip(line, widths))).rstrip()
+        for line in table) + "\n"
+
+
+def markdown(table):
+    """The same as Markdown."""
+    lines = [table[0], ["---"] + ["---:"] * (len(table[0]) - 1), *table[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def parts(words):
+    """A file's text before, between and after its marks."""
+    before, first, rest = words.partition(MARKS[0])
+    between, last, after = rest.partition(MARKS[1])
+    if not (first and last):
+        raise ValueError(f"the marks are missing: {MARKS}")
+    return before, between, after
+
+
+def write(path, tables):
+    """Put tables between the marks of a file."""
+    before, _, after = parts(path.read_text())
+    between = "\n".join(map(markdown, tables))
+    path.write_text(f"{before}{MARKS[0]}\n{between}{MARKS[1]}{after}")
 
 
 def main():
     """Measure; the status says whether the goals are met."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--monocle", help="instead of build/monocle.elf")
-    parser.add_argument("--output", type=pathlib.Path, default=ROWS)
+    parser.add_argument("--monocle", help="instead of build/monocle.elf; "
+                        "nothing is written down")
     args = parser.parse_args()
-    rows = exits(args) + linux(args)
-    save(rows, args.output)
-    missed = [row for row in rows if row["goal"] is not None and
-              row["value"] > row["goal"]]
-    for row in missed:
-        print(f"missed: {row['name']}: {row['value']} {row['unit']}, "
-              f"goal {row['goal']}")
+    rows, tables = [], []
+    for measure in (lambda: exits(args.monocle), lambda: linux(args.monocle),
+                    vtd):
+        more, table = measure()
+        print(text(table), flush=True)
+        rows += more
+        tables.append(table)
+    if not args.monocle:
+        ROWS.write_text(json.dumps(rows, indent=1) + "\n")
+        write(DOCS, tables)
+        write(README, [plain([r for r in rows if any(
+            words in r["name"] for words in CHOSEN)])])
+    missed = [r for r in rows if None not in (r["value"], r["goal"]) and
+              r["value"] > r["goal"]]
+    for r in missed:
+        print(f"missed: {r['name']}: {r['value']} {r['unit']}, "
+              f"goal {r['goal']}")
     return 1 if missed else 0
 
 

@@ -2,7 +2,6 @@
 """The IOMMU driver's work for a domain of 64 GiB: rows of the bench table.
 
     rows()      [{"name", "unit", "value", "goal"}]; value None: not measured
-    as a program: the rows into build/bench-vtd.json
 
 The driver is built for this machine around a unit that only answers
 (vtd_bench.c): tables, invalidations and flushed cache lines are exact. No
@@ -11,7 +10,6 @@ instructions of this build, counted by valgrind where it is installed; what a
 flush or an invalidation costs on hardware is not in them. The goal for tables
 is worked out here from the layout; none may be more than it.
 """
-import json
 import pathlib
 import re
 import shutil
@@ -118,21 +116,3 @@ def rows():
             row(f"{layout}: {title}: ticks", "instructions",
                 instructions(layout, f"measured_{what}"), TICKS[layout, what])
     return out
-
-
-def main():
-    """Write the rows, and print them."""
-    found = rows()
-    (BUILD / "bench-vtd.json").write_text(json.dumps(found, indent=1) + "\n")
-    for row in found:
-        value = "-" if row["value"] is None else f"{row['value']:,}"
-        goal = "" if row["goal"] is None else f"  goal {row['goal']:,}"
-        print(f"{row['name']:<64} {value:>14} {row['unit']}{goal}")
-    missed = [row["name"] for row in found if None not in
-              (row["value"], row["goal"]) and row["value"] > row["goal"]]
-    if missed:
-        raise SystemExit("goals missed: " + "; ".join(missed))
-
-
-if __name__ == "__main__":
-    main()

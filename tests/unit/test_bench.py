@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""What `make bench` writes into the documents, and that it can."""
+
+import pytest
+
+from bench import bench
+
+FILES = [bench.DOCS, bench.README]
+
+
+def tables(words):
+    """[[[cell]]] of the Markdown between a file's marks."""
+    found = []
+    for block in bench.parts(words)[1].strip().split("\n\n"):
+        found.append([line.strip("| ").split(" | ")
+                      for line in block.splitlines()])
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_marks(path):
+    for table in tables(path.read_text()):
+        assert len(table) > 2
+        assert {len(line) for line in table} == {len(table[0])}
+
+
+def test_what_a_reader_looks_for():
+    """The goals of the project stand beside what was measured."""
+    (chosen,) = tables(bench.README.read_text())
+    goals = {line[0]: line[3] for line in chosen}
+    assert goals["Linux boot: share of ticks in Monocle"] == "5.0"
+    assert goals["exit cost: cpuid"] == "250"
+    assert sum(name.startswith("VT-d") for name in goals) >= 4
+    exits, linux, vtd = tables(bench.DOCS.read_text())
+    assert ["cpuid", "250", "KVM 976, BitVisor 432"] in [
+        [line[0], *line[2:]] for line in exits]
+    assert {"CPUID", "I/O", "EPT violation"} <= {line[0] for line in linux}
+    assert len(vtd) > 10
+
+
+def test_the_text_around_stays(tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text(f"above\n{bench.MARKS[0]}\nold\n{bench.MARKS[1]}\nbelow\n")
+    for value in ("1", "2,000"):
+        bench.write(path, [[["a", "b"], ["x", value]]] * 2)
+    above, between, below = bench.parts(path.read_text())
+    assert (above, below) == ("above\n", "\nbelow\n")
+    one = f"| a | b |\n| --- | ---: |\n| x | {value} |\n"
+    assert between == f"\n{one}\n{one}"
+
+
+@pytest.mark.parametrize("words", ["", "\n".join(reversed(bench.MARKS))])
+def test_without_marks_nothing_is_written(tmp_path, words):
+    path = tmp_path / "page.md"
+    path.write_text(words)
+    with pytest.raises(ValueError):
+        bench.write(path, [])
+    assert path.read_text() == words
