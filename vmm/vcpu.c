@@ -262,22 +262,10 @@ static void arm_preemption_timer(const struct vcpu *v, u64 now)
 		     value > 0xffffffff ? 0xffffffff : (u32)value);
 }
 
-/* Where the CPU has no HLT state: let host interrupts in and look again. */
-static void wait_halted(struct vcpu *v)
-{
-	while (v->halted && !interrupt_waits(v) && !v->nmi_pending &&
-	       rdtsc() < v->vm->clock.next) {
-		__asm__ volatile("sti; nop; nop; cli" ::: "memory");
-		cpu_relax();
-	}
-}
-
 /* Each time while it waits: Bochs 2.7 saves "active" at an exit from HLT. */
 static void set_activity(struct vcpu *v)
 {
-	if (v->halted && !v->vm->vmx->activity_hlt)
-		wait_halted(v);
-	else if (v->halted || v->asleep)
+	if (v->halted || v->asleep)
 		vmcs_write32(VMCS_GUEST_ACTIVITY, (v->asleep = v->halted)
 							  ? ACTIVITY_HLT
 							  : ACTIVITY_ACTIVE);

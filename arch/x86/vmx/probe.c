@@ -125,6 +125,12 @@ static int probe_ept(struct vmx_capabilities *cap)
 	return 0;
 }
 
+static int too_old(const char *lack)
+{
+	log_error("this CPU's VMX cannot %s; use a newer CPU", lack);
+	return -ENOTSUP;
+}
+
 int vmx_probe(struct vmx_capabilities *cap)
 {
 	u32 *values[] = {&cap->pin, &cap->cpu, &cap->cpu2, &cap->exit,
@@ -142,18 +148,16 @@ int vmx_probe(struct vmx_capabilities *cap)
 			return err;
 	}
 	/* A.3.2: the true MSRs let these be 0; the guest owns its CR3. */
-	if (cap->cpu & (CPU_CR3_LOAD | CPU_CR3_STORE | CPU_INVLPG)) {
-		log_error("this CPU's VMX cannot leave CR3 to the guest; use a "
-			  "newer CPU");
-		return -ENOTSUP;
-	}
+	if (cap->cpu & (CPU_CR3_LOAD | CPU_CR3_STORE | CPU_INVLPG))
+		return too_old("leave CR3 to the guest");
 	cap->cr0_fixed0 = rdmsr(MSR_VMX_CR0_FIXED0);
 	cap->cr0_fixed1 = rdmsr(MSR_VMX_CR0_FIXED1);
 	cap->cr4_fixed0 = rdmsr(MSR_VMX_CR4_FIXED0);
 	cap->cr4_fixed1 = rdmsr(MSR_VMX_CR4_FIXED1);
 	cap->misc = rdmsr(MSR_VMX_MISC);
 	cap->preemption_shift = cap->misc & 31;
-	cap->activity_hlt = cap->misc & BIT(6);
+	if (!(cap->misc & BIT(6))) /* A.6: activity states */
+		return too_old("enter a guest that is halted");
 	cap->xsaves = cap->cpu2 & CPU2_XSAVES;
 	return probe_ept(cap);
 }
@@ -165,8 +169,7 @@ void vmx_log(const struct vmx_capabilities *cap)
 		"entry 0x%x",
 		cap->vmcs_revision, cap->pin, cap->cpu, cap->cpu2, cap->exit,
 		cap->entry);
-	log_info("vmx: EPT with pages of 4K%s%s, preemption timer TSC/%u%s",
+	log_info("vmx: EPT with pages of 4K%s%s, preemption timer TSC/%u",
 		 cap->ept_2m ? " 2M" : "", cap->ept_1g ? " 1G" : "",
-		 1u << cap->preemption_shift,
-		 cap->activity_hlt ? "" : ", no HLT state");
+		 1u << cap->preemption_shift);
 }

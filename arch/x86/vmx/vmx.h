@@ -22,7 +22,6 @@ struct vmx_capabilities {
 	u64 misc;
 	u64 ept_vpid;
 	unsigned preemption_shift; /* the timer counts TSC >> this */
-	bool activity_hlt;	   /* the guest may be entered halted */
 	bool ept_2m, ept_1g;
 	bool invept_single;
 	bool xsaves;
