@@ -83,7 +83,7 @@ enum exit_action exit_dispatch(struct vcpu *v)
 		return exit_hlt(v);
 	case EXIT_INVD: /* would lose what other memory's lines hold */
 	case EXIT_WBINVD:
-		__asm__ volatile("wbinvd" ::: "memory");
+		wbinvd();
 		return EXIT_SKIP;
 	case EXIT_RDPMC: /* no PMU is shown */
 		return EXIT_GP;

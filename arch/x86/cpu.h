@@ -144,8 +144,14 @@ u64 read_cr2(void);
 void write_cr2(u64 value);
 u64 read_cr4(void);
 void write_cr4(u64 value);
+void wbinvd(void);
 
 #else
+
+static inline void wbinvd(void)
+{
+	__asm__ volatile("wbinvd" ::: "memory");
+}
 
 static inline struct cpuid cpuid(u32 leaf, u32 subleaf)
 {

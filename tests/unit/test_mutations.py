@@ -10,6 +10,7 @@ import harness
 import test_ept
 import test_exits
 import test_guest_cpuid
+import test_vcpu
 
 
 def mutated(source, *changes):
@@ -168,3 +169,73 @@ def test_stale_translations_after_cr0():
     m.vcpu_set_gpr(vcpu.v, 0, test_exits.PE)
     with pytest.raises(AssertionError, match="stale translations"):
         test_exits.both(vcpu, arch, lambda: arch.mov_cr0(test_exits.PE), 0)
+
+
+# --- The vCPU's events ---------------------------------------------------
+
+VCPU = "vmm/vcpu.c"
+IF_OFF = {"GUEST_RFLAGS": 2}
+
+
+def check(name, *more):
+    """A test of test_vcpu.py, run on a build."""
+    def run(m):
+        getattr(test_vcpu, f"test_{name}")(test_vcpu.Vm(m), *more)
+    return run
+
+
+VCPU_MUTANTS = {
+    "a window that stays open": (
+        "on ? v->cpu_controls | control : v->cpu_controls & ~control;",
+        "on ? v->cpu_controls | control : v->cpu_controls;",
+        check("the_interrupt_window", IF_OFF)),
+    "no interrupt window": (
+        "	set_window(v, CPU_INTERRUPT_WINDOW, interrupt && !v->halted);\n", "",
+        check("the_interrupt_window", IF_OFF)),
+    "no NMI window": (
+        "	set_window(v, CPU_NMI_WINDOW, v->nmi_pending);\n", "",
+        check("the_nmi_window", test_vcpu.BY_NMI)),
+    "an interrupt that is not acknowledged": (
+        "		lapic_ack(v->lapic, (unsigned)vector);\n", "",
+        check("an_interrupt")),
+    "an interrupt in the shadow of STI": (
+        "return !blocking && (vmcs", "return (blocking | 1) && (vmcs",
+        check("the_interrupt_window",
+              {"GUEST_INTERRUPTIBILITY": test_vcpu.STI})),
+    "an NMI in an NMI": (
+        "if (v->nmi_pending && !(blocking & ~(u32)BLOCKING_SMI)) {",
+        "if (v->nmi_pending) {", check("the_nmi_window", test_vcpu.BY_NMI)),
+    "vectoring dropped": (
+        "	keep_vectoring(v);\n", "	(void)keep_vectoring;\n",
+        check("vectoring", test_vcpu.EXTERNAL, 0x41, None, 0)),
+    "its length dropped": (
+        "	vmcs_write32(VMCS_ENTRY_LENGTH, i->length);\n", "",
+        check("vectoring", test_vcpu.SOFTWARE, 0x80, None, 2)),
+    "its error code dropped": (
+        "		vmcs_write32(VMCS_ENTRY_ERROR_CODE, i->error);\n",
+        "		(void)i->error;\n",
+        check("vectoring", test_vcpu.EXCEPTION, 14, 0x12, 0)),
+    "an NMI cut short stays blocked": (
+        "if ((info & INTERRUPTION_TYPE) == INTERRUPTION_NMI)\n		vmcs",
+        "if (false)\n		vmcs", check("vectoring_of_an_nmi")),
+    "injected twice": (
+        "		v->injection.info = 0;\n		v->halted", "		v->halted",
+        check("vectoring", test_vcpu.EXTERNAL, 0x41, None, 0)),
+    "asleep with an event": (
+        "	inject_now(&event);\n	v->halted = false;\n",
+        "	inject_now(&event);\n", check("hlt")),
+    "a window that a quiet exit leaves open": (
+        " &&\n	       !(v->cpu_controls & (CPU_INTERRUPT_WINDOW | "
+        "CPU_NMI_WINDOW))", "", check("a_request_that_is_withdrawn")),
+    "an event that a quiet exit puts off": (
+        "!(l->irr_words | l->nmi_pending", "!(0u | l->nmi_pending",
+        check("an_interrupt")),
+}
+
+
+@pytest.mark.parametrize("name", VCPU_MUTANTS)
+def test_a_lost_event_is_noticed(name):
+    old, new, run = VCPU_MUTANTS[name]
+    m = test_vcpu.build({VCPU: mutated(VCPU, (old, new))}, "vcpu_mutant")
+    with pytest.raises(AssertionError):
+        run(m)

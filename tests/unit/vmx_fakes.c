@@ -142,6 +142,11 @@ WEAK void xsetbv(u32 index, u64 value)
 CONTROL_REGISTER(2)
 CONTROL_REGISTER(4)
 
+WEAK void wbinvd(void)
+{
+	fakes_record(FAKE_WBINVD, 0, 0, 0);
+}
+
 WEAK void vmx_invept(const struct vmx_capabilities *cap, u64 eptp)
 {
 	(void)cap;

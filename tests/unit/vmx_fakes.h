@@ -21,6 +21,7 @@ enum vmx_fake_kind {
 	FAKE_XSETBV,
 	FAKE_PAGE_ALLOC,
 	FAKE_PAGE_FREE,
+	FAKE_WBINVD,
 };
 
 struct cpuid_row {

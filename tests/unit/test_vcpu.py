@@ -1,0 +1,710 @@
+# SPDX-License-Identifier: MIT
+"""The vCPU's loop: what each entry injects, which windows it opens, in which
+activity state the guest runs, and what becomes of each exit.
+
+A fake VM entry notes what the CPU would do by the VMCS (SDM 27.6, 28) and
+leaves the next of the test's exits. The LAPIC, the 8259s and the clock are
+the real ones.
+"""
+
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import vmxcpu
+
+SOURCES = ["vmm/vcpu.c", "vmm/exits.c", "vmm/vcpu_state.c", "vmm/stats.c",
+           "vmm/guest_cpuid.c", "vmm/guest_mem.c", "vmm/bus.c", "vmm/vclock.c",
+           "kernel/region.c", "vmm/devmodel/lapic.c", "vmm/devmodel/apic_bus.c",
+           "vmm/devmodel/pic.c"]
+# What lies around the two files: handlers that only say that they were called.
+FAKES = """
+#include <setjmp.h>
+#include "tests/unit/vmx_fakes.c"
+#include "arch/x86/vmx/vmx_check.h"
+#include "kernel/host_paging.h"
+#include "kernel/log.h"
+#include "kernel/panic.h"
+#include "kernel/traps.h"
+#include "vmm/exits.h"
+#include "vmm/vcpu.h"
+
+int (*enter_hook)(bool launched);
+int handler_action;
+const char *handler_called;
+unsigned host_vector, unblocked_nmi, checked;
+static jmp_buf panicked;
+
+int vmx_enter(u64 gpr[16], bool launched)
+{
+	(void)gpr;
+	return enter_hook(launched);
+}
+
+#define HANDLER(name)                              \\
+	enum exit_action name(struct vcpu *v)      \\
+	{                                          \\
+		(void)v;                           \\
+		handler_called = #name;            \\
+		return (enum exit_action)handler_action; \\
+	}
+HANDLER(exit_control_register)
+HANDLER(exit_xsetbv)
+HANDLER(exit_io)
+HANDLER(exit_rdmsr)
+HANDLER(exit_wrmsr)
+HANDLER(exit_ept_violation)
+HANDLER(exit_hypercall)
+
+void host_irq_dispatch(unsigned info)
+{
+	host_vector = info & 0xff;
+}
+
+void cpu_unblock_nmi(void)
+{
+	unblocked_nmi++;
+}
+
+unsigned vmx_check(const struct vmx_capabilities *cap)
+{
+	(void)cap;
+	return checked++;
+}
+
+NORETURN void panic(const char *fmt, ...)
+{
+	log_error("panic: %s", fmt);
+	longjmp(panicked, 1);
+}
+
+bool run_to_panic(struct vcpu *v)
+{
+	if (setjmp(panicked))
+		return true;
+	vcpu_run(v);
+	return false;
+}
+
+/* Of vcpu_init(), which acts on a real CPU. */
+u64 idt_base(void) { return 0; }
+hpa_t host_cr3(void) { return 0; }
+int vmcs_load(const struct vmx_capabilities *cap, hpa_t vmcs)
+{
+	(void)cap;
+	(void)vmcs;
+	return 0;
+}
+void vmx_write_host_state(u64 gs_base, u64 tr_base, u64 gdtr, u64 idtr,
+			  hpa_t cr3)
+{
+	(void)gs_base, (void)tr_base, (void)gdtr, (void)idtr, (void)cr3;
+}
+"""
+CDEF = """
+extern int (*enter_hook)(bool launched);
+extern int handler_action;
+extern const char *handler_called;
+extern unsigned host_vector, unblocked_nmi, checked;
+bool run_to_panic(struct vcpu *v);
+"""
+VALID, ERROR = 1 << 31, 1 << 11
+EXTERNAL, NMI, EXCEPTION, SOFTWARE, PRIVILEGED, SOFT_EXCEPTION = (
+    n << 8 for n in (0, 2, 3, 4, 5, 6))
+IF, TF = 1 << 9, 1 << 8
+STI, MOV_SS, SMI, BY_NMI = 1, 2, 4, 8
+INTERRUPT_WINDOW, NMI_WINDOW = 1 << 2, 1 << 22
+CPU = 0x84006172
+ACTIVE, HLT = 0, 1
+RIP, LENGTH = 0x1000, 3
+
+
+def build(sources=(), name="vcpu"):
+    """sources: {the tree's file: what to build instead}"""
+    return vmxcpu.harness.build(
+        name, [dict(sources).get(s, s) for s in SOURCES], fakes=FAKES,
+        cdef=CDEF, headers=["vmm/vcpu.h", *vmxcpu.HEADERS],
+        exports=["lapic_set_cr8"])
+
+
+@pytest.fixture(scope="module")
+def m():
+    return build()
+
+
+@dataclasses.dataclass
+class Entry:
+    """What the CPU finds at a VM entry."""
+    launched: bool
+    info: int           # 0: nothing is injected
+    error: int
+    length: int
+    windows: int
+    activity: int
+    rip: int
+    timer: int
+
+    @property
+    def vector(self):
+        return self.info & 0xff if self.info else None
+
+
+class Vm:
+    """A guest in long mode whose exits the test makes up."""
+
+    def __init__(self, m, **state):
+        self.m, self.cpu = m, vmxcpu.Cpu(m)
+        self.vm = m.new("struct vm *")
+        self.cap = m.new("struct vmx_capabilities *", {"cpu": CPU})
+        self.pic = m.new("struct pic *")
+        self.vm.vmx, self.vm.pic = self.cap, self.pic
+        self._keep = [m.ffi.new("char[]", m.ffi.sizeof("struct lapic") + 4096)]
+        at = int(m.ffi.cast("uintptr_t", self._keep[0]))
+        self.lapic = m.ffi.cast("struct lapic *", at + -at % 4096)
+        part = m.ffi.addressof
+        m.vclock_init(part(self.vm.clock), 1 << 30)
+        assert m.pic_init(self.pic, part(self.vm.bus)) == 0
+        assert m.lapic_init(self.lapic, part(self.vm.apics), part(self.vm.bus),
+                            part(self.vm.clock), 0, 39) == 0
+        m.lapic_virtual_wire(self.lapic)
+        self.v = m.new("struct vcpu *")
+        self.v.vm, self.v.lapic, self.v.cpu_controls = self.vm, self.lapic, CPU
+        self.v.cpuid.features = part(self.vm.features)
+        self.set(CPU_CONTROLS=CPU, GUEST_RFLAGS=2 | IF, GUEST_RIP=RIP,
+                 GUEST_CR0=0x80000021, GUEST_EFER=0x500, GUEST_CS_RIGHTS=0xa09b,
+                 EXIT_LENGTH=LENGTH, **state)
+        self.entries = []
+        m.lib.handler_action, m.lib.handler_called = m.EXIT_SKIP, m.NULL
+        m.lib.host_vector = m.lib.unblocked_nmi = m.lib.checked = 0
+
+    def set(self, **fields):
+        for name, value in fields.items():
+            self.cpu.write(getattr(self.m, f"VMCS_{name}"), value)
+
+    def __getitem__(self, name):
+        return self.cpu.read(getattr(self.m, f"VMCS_{name}"))
+
+    def _enter(self, launched):
+        info = self["ENTRY_INTERRUPTION"]
+        info = info if info & VALID else 0
+        self.entries.append(Entry(
+            launched, info, self["ENTRY_ERROR_CODE"] if info & ERROR else 0,
+            self["ENTRY_LENGTH"] if info else 0,
+            self["CPU_CONTROLS"] & (INTERRUPT_WINDOW | NMI_WINDOW),
+            self["GUEST_ACTIVITY"], self["GUEST_RIP"],
+            self["PREEMPTION_TIMER"]))
+        # An event makes the guest active, and an exit clears the valid bit;
+        # after an NMI others are blocked until an IRET (SDM 27.6, 28.2).
+        self.set(ENTRY_INTERRUPTION=info & ~VALID, IDT_VECTORING=0)
+        if info & 0x700 == NMI and info:
+            self.set(GUEST_INTERRUPTIBILITY=self["GUEST_INTERRUPTIBILITY"] |
+                     BY_NMI)
+        if not self.exits:
+            self.vm.request = self.m.VM_POWER_OFF
+            self.set(EXIT_REASON=self.m.EXIT_PREEMPTION_TIMER)
+            return 0
+        exit = self.exits.pop(0)
+        if callable(exit):
+            exit = exit() or {}
+        if isinstance(exit, int):
+            exit = {"EXIT_REASON": exit}
+        self.set(**{"EXIT_REASON": self.m.EXIT_PREEMPTION_TIMER, **exit})
+        return exit.get("fail", 0) if "fail" in exit else 0
+
+    def run(self, *exits):
+        """The entries, one more than exits: fields of the VMCS after each, a
+        reason, or a function that says so."""
+        self.exits, self.entries = list(exits), []
+        self.vm.request = self.m.VM_RUN
+        self.m.clear_events()
+        self.m.lib.enter_hook = self.m.callback("int(*)(bool)", self._enter)
+        self.panicked = self.m.run_to_panic(self.v)
+        return self.entries
+
+    def interrupt(self, vector):
+        message = self.m.new("struct apic_message *", {"vector": vector})
+        assert self.m.lapic_accept(self.lapic, message)
+
+    def message(self, delivery):
+        message = self.m.new("struct apic_message *", {"delivery": delivery})
+        assert self.m.lapic_accept(self.lapic, message)
+
+
+@pytest.fixture
+def vm(m):
+    return Vm(m)
+
+
+def written(vm, name):
+    field = getattr(vm.m, f"VMCS_{name}")
+    return [e.value for e in vm.m.events("vmwrite") if e.addr == field]
+
+
+# --- Interrupts and NMIs -------------------------------------------------
+
+def test_nothing_due(vm):
+    """Nothing is injected, and no control is written."""
+    for entry in vm.run(vm.m.EXIT_CPUID, vm.m.EXIT_CPUID):
+        assert (entry.info, entry.windows, entry.activity) == (0, 0, ACTIVE)
+    assert not written(vm, "CPU_CONTROLS") + written(vm, "GUEST_ACTIVITY")
+    assert [e.launched for e in vm.entries] == [False, True, True]
+    assert [e.rip for e in vm.entries] == [RIP, RIP + 3, RIP + 6]
+
+
+def test_an_interrupt(vm):
+    vm.interrupt(0x41)
+    entries = vm.run(*[vm.m.EXIT_CPUID] * 2)
+    assert [e.info for e in entries] == [VALID | EXTERNAL | 0x41, 0, 0]
+    assert [e.windows for e in entries] == [0, 0, 0]
+    # In service: the same again waits for its EOI, behind the priority.
+    vm.interrupt(0x41)
+    (entry,) = vm.run()
+    assert (entry.info, entry.windows) == (0, 0)
+    vm.m.lapic_eoi(vm.lapic)
+    assert vm.run()[0].vector == 0x41
+
+
+@pytest.mark.parametrize("state", [
+    {"GUEST_RFLAGS": 2}, {"GUEST_INTERRUPTIBILITY": STI},
+    {"GUEST_INTERRUPTIBILITY": MOV_SS}])
+def test_the_interrupt_window(vm, state):
+    """Open while the guest takes no interrupt; shut when it has it."""
+    vm.set(**state)
+    vm.interrupt(0x41)
+    vm.interrupt(0x52)
+    entries = vm.run(vm.m.EXIT_IO, {
+        "EXIT_REASON": vm.m.EXIT_INTERRUPT_WINDOW, "GUEST_RFLAGS": 2 | IF,
+        "GUEST_INTERRUPTIBILITY": 0}, vm.m.EXIT_IO)
+    if "GUEST_RFLAGS" in state:
+        assert [e.vector for e in entries] == [None, None, 0x52, None]
+        assert [e.windows for e in entries] == [INTERRUPT_WINDOW] * 2 + [0, 0]
+    else:       # the instruction that exited ends the blocking
+        assert [e.vector for e in entries] == [None, 0x52, None, None]
+        assert [e.windows for e in entries] == [INTERRUPT_WINDOW, 0, 0, 0]
+    # The lower one's turn comes with the EOI.
+    vm.m.lapic_eoi(vm.lapic)
+    assert vm.run()[0].vector == 0x41
+
+
+def test_the_window_stays_open_for_the_next(vm):
+    """The guest's gate clears IF: the higher vector waits in a window."""
+    vm.interrupt(0x41)
+    entries = vm.run(lambda: (vm.interrupt(0x61), vm.set(GUEST_RFLAGS=2)) and
+                     {"EXIT_REASON": vm.m.EXIT_EXTERNAL_INTERRUPT},
+                     {"EXIT_REASON": vm.m.EXIT_INTERRUPT_WINDOW,
+                      "GUEST_RFLAGS": 2 | IF})
+    assert [e.vector for e in entries] == [0x41, None, 0x61]
+    assert [e.windows for e in entries] == [0, INTERRUPT_WINDOW, 0]
+
+
+def test_priority_threshold(vm):
+    """Below the TPR nothing comes, and no window opens; lowering it, or an
+    EOI, delivers at the next entry."""
+    vm.m.lapic_set_cr8(vm.lapic, 4)
+    vm.interrupt(0x41)
+    lower = lambda: vm.m.lapic_set_cr8(vm.lapic, 3)
+    entries = vm.run(vm.m.EXIT_CPUID, lower, vm.m.EXIT_CPUID)
+    assert [e.vector for e in entries] == [None, None, 0x41, None]
+    assert not any(e.windows for e in entries)
+
+
+def test_nmi(vm):
+    vm.message(vm.m.APIC_NMI)
+    entries = vm.run(vm.m.EXIT_CPUID)
+    assert [e.info for e in entries] == [VALID | NMI | 2, 0]
+    assert [e.windows for e in entries] == [0, 0]
+
+
+@pytest.mark.parametrize("blocking", [BY_NMI, STI, MOV_SS])
+def test_the_nmi_window(vm, blocking):
+    """SDM 27.6.1: entry with an NMI needs no blocking but by SMI."""
+    vm.set(GUEST_INTERRUPTIBILITY=blocking)
+    vm.message(vm.m.APIC_NMI)
+    entries = vm.run({"EXIT_REASON": vm.m.EXIT_EXTERNAL_INTERRUPT},
+                     {"EXIT_REASON": vm.m.EXIT_NMI_WINDOW,
+                      "GUEST_INTERRUPTIBILITY": SMI}, vm.m.EXIT_CPUID)
+    assert [e.vector for e in entries] == [None, None, 2, None]
+    assert [e.windows for e in entries] == [NMI_WINDOW, NMI_WINDOW, 0, 0]
+
+
+def test_an_nmi_goes_first(vm):
+    """SDM table 6-2; the interrupt follows, in its window."""
+    vm.interrupt(0x41)
+    vm.message(vm.m.APIC_NMI)
+    entries = vm.run({"EXIT_REASON": vm.m.EXIT_INTERRUPT_WINDOW,
+                      "GUEST_INTERRUPTIBILITY": BY_NMI})
+    assert [e.vector for e in entries] == [2, 0x41]
+    assert [e.windows for e in entries] == [INTERRUPT_WINDOW, 0]
+
+
+def test_nmis_while_one_is_handled(vm):
+    """One waits in its window; interrupts come meanwhile."""
+    vm.message(vm.m.APIC_NMI)
+    vm.interrupt(0x41)
+    again = lambda: vm.message(vm.m.APIC_NMI)
+    entries = vm.run(again, vm.m.EXIT_CPUID, {
+        "EXIT_REASON": vm.m.EXIT_NMI_WINDOW, "GUEST_INTERRUPTIBILITY": 0})
+    assert [e.vector for e in entries] == [2, 0x41, None, 2]
+    assert [e.windows for e in entries] == [INTERRUPT_WINDOW, NMI_WINDOW,
+                                            NMI_WINDOW, 0]
+
+
+def test_a_host_nmi_is_passed_on(vm):
+    nmi = {"EXIT_REASON": vm.m.EXIT_EXCEPTION_NMI,
+           "EXIT_INTERRUPTION": VALID | NMI | 2}
+    entries = vm.run(nmi)
+    assert [e.vector for e in entries] == [None, 2]
+    assert vm.m.unblocked_nmi == 1
+
+
+def wire_8259(vm):
+    """Vectors from 0x20, no input masked."""
+    for port, value in [(0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, 1),
+                        (0x21, 0)]:
+        access = vm.m.new("struct bus_access *", {
+            "addr": port, "size": 1, "write": True, "value": value})
+        assert vm.m.bus_dispatch(vm.m.ffi.addressof(vm.vm.bus),
+                                 vm.m.BUS_PORT, access) == 0
+
+
+@pytest.mark.parametrize("lint0, vector", [
+    (0x700, 0x23), (0x10700, None), (0x041, None)],
+    ids=["ExtINT", "masked", "fixed"])
+def test_the_8259s(vm, lint0, vector):
+    """Their INTR by virtual wire, as LINT0 says (SDM 10.1)."""
+    wire_8259(vm)
+    vm.lapic.page[4 * vm.m.LAPIC_LVT_LINT0] = lint0
+    vm.m.pic_set_line(vm.pic, 3, True)
+    entries = vm.run(vm.m.EXIT_CPUID)
+    assert [e.vector for e in entries] == [vector, None]
+    assert vm.pic.intr == (vector is None)
+
+
+def test_a_request_that_is_withdrawn(vm):
+    """Masked before the guest took it: the window is shut again."""
+    wire_8259(vm)
+    vm.set(GUEST_RFLAGS=2)
+    vm.m.pic_set_line(vm.pic, 3, True)
+
+    def mask():
+        vm.pic.chip[0].imr = 0xff
+        vm.m.pic_set_line(vm.pic, 3, False)
+    entries = vm.run(vm.m.EXIT_CPUID, mask, vm.m.EXIT_CPUID)
+    assert [e.windows for e in entries] == [INTERRUPT_WINDOW] * 2 + [0, 0]
+    assert not any(e.info for e in entries)
+
+
+def test_init_resets(vm):
+    vm.message(vm.m.APIC_INIT)
+    assert vm.run() == [] and vm.vm.request == vm.m.VM_RESET
+
+
+def test_a_start_up_ipi_is_nothing(vm):
+    vm.message(vm.m.APIC_SIPI)
+    assert [e.info for e in vm.run(vm.m.EXIT_SIPI)] == [0, 0]
+
+
+# --- Events that an exit cut short ---------------------------------------
+
+@pytest.mark.parametrize("kind, vector, error, length", [
+    (EXTERNAL, 0x41, None, 0), (EXCEPTION, 6, None, 0),
+    (EXCEPTION, 14, 0x12, 0), (SOFTWARE, 0x80, None, 2),
+    (PRIVILEGED, 1, None, 1), (SOFT_EXCEPTION, 3, None, 1)])
+def test_vectoring(vm, kind, vector, error, length):
+    """SDM 28.2.4, 27.6: delivered again, before what else is pending."""
+    info = VALID | kind | vector | (0 if error is None else ERROR)
+    vm.set(GUEST_RFLAGS=2)
+    vm.interrupt(0x51)
+    cut = {"EXIT_REASON": vm.m.EXIT_EPT_VIOLATION, "IDT_VECTORING":
+           info | 1 << 12, "IDT_VECTORING_ERROR": error or 0,
+           "EXIT_LENGTH": length}
+    vm.m.lib.handler_action = vm.m.EXIT_RESUME
+    _, entry, after = vm.run(cut, vm.m.EXIT_CPUID)
+    assert entry.info == info and entry.rip == RIP
+    assert entry.error == (error or 0)
+    if length:
+        assert entry.length == length
+    assert entry.windows == INTERRUPT_WINDOW
+    assert after.info == 0
+
+
+def test_vectoring_of_an_nmi(vm):
+    """It is not being handled yet: blocking would refuse the entry."""
+    vm.m.lib.handler_action = vm.m.EXIT_RESUME
+    vm.message(vm.m.APIC_NMI)
+    cut = {"EXIT_REASON": vm.m.EXIT_EPT_VIOLATION,
+           "IDT_VECTORING": VALID | NMI | 2,
+           "GUEST_INTERRUPTIBILITY": BY_NMI}
+    blocked = []
+    entries = vm.run(cut, lambda: blocked.append(
+        written(vm, "GUEST_INTERRUPTIBILITY")))
+    assert [e.info for e in entries] == [VALID | NMI | 2] * 2 + [0]
+    assert blocked == [[0]]
+
+
+def test_vectoring_without_protection_has_no_error(vm):
+    """Real-address mode pushes none: SDM 27.2.1.3."""
+    vm.set(GUEST_CR0=0x20)
+    vm.m.lib.handler_action = vm.m.EXIT_RESUME
+    cut = {"EXIT_REASON": vm.m.EXIT_EPT_VIOLATION,
+           "IDT_VECTORING": VALID | EXCEPTION | ERROR | 13}
+    assert vm.run(cut)[1].info == VALID | EXCEPTION | 13
+
+
+def test_an_exit_in_vectoring_that_faults(vm):
+    """A page fault cut short, and #GP by the handler: a double fault."""
+    vm.m.lib.handler_action = vm.m.EXIT_GP
+    cut = {"EXIT_REASON": vm.m.EXIT_IO,
+           "IDT_VECTORING": VALID | EXCEPTION | ERROR | 14}
+    entry = vm.run(cut)[1]
+    assert (entry.info, entry.error) == (VALID | EXCEPTION | ERROR | 8, 0)
+
+
+def test_stale_vectoring_is_left(vm):
+    assert vm.run({"EXIT_REASON": vm.m.EXIT_CPUID,
+                   "IDT_VECTORING": EXTERNAL | 0x41})[1].info == 0
+
+
+# --- HLT, time -----------------------------------------------------------
+
+def test_hlt(vm):
+    """Asleep at each entry, until something wakes the guest."""
+    wake = lambda: vm.interrupt(0x41)
+    entries = vm.run(vm.m.EXIT_HLT, vm.m.EXIT_EXTERNAL_INTERRUPT, wake,
+                     vm.m.EXIT_CPUID)
+    assert [e.activity for e in entries] == [ACTIVE, HLT, HLT, ACTIVE, ACTIVE]
+    assert [e.vector for e in entries] == [None, None, None, 0x41, None]
+    assert [e.rip for e in entries] == [RIP] + [RIP + 3] * 3 + [RIP + 6]
+    # Bochs saves "active" at an exit from HLT: it is written each time.
+    assert written(vm, "GUEST_ACTIVITY") == [HLT, HLT, ACTIVE]
+
+
+def test_hlt_with_interrupts_off(vm):
+    """Only an NMI ends it; a window would not."""
+    vm.set(GUEST_RFLAGS=2)
+    entries = vm.run(vm.m.EXIT_HLT, lambda: vm.interrupt(0x41),
+                     lambda: vm.message(vm.m.APIC_NMI), vm.m.EXIT_CPUID)
+    assert [e.activity for e in entries] == [ACTIVE, HLT, HLT, ACTIVE, ACTIVE]
+    assert [e.vector for e in entries] == [None, None, None, 2, None]
+    assert [e.windows for e in entries] == [0, 0, 0] + [INTERRUPT_WINDOW] * 2
+
+
+def test_hlt_behind_sti(vm):
+    """STI; HLT with an interrupt pending: HLT ends the blocking."""
+    vm.set(GUEST_INTERRUPTIBILITY=STI)
+    vm.interrupt(0x41)
+    entries = vm.run(vm.m.EXIT_HLT)
+    assert [e.vector for e in entries] == [None, 0x41]
+    assert entries[1].activity == ACTIVE and entries[1].rip == RIP + 3
+
+
+def test_the_timer_wakes(vm):
+    """The VMX-preemption timer is due when the LAPIC's is."""
+    m = vm.m
+    vm.lapic.page[4 * m.LAPIC_LVT_TIMER] = 0x41
+    timer = m.ffi.addressof(vm.lapic.timer)
+    vm.lapic.deadline = 1000
+    m.vtimer_set(m.ffi.addressof(vm.vm.clock), timer, 1000)
+
+    def at(tsc):
+        def later():
+            m.tsc = tsc
+        return later
+    entries = vm.run(m.EXIT_HLT, at(999), at(1000))
+    assert [e.vector for e in entries] == [None, None, None, 0x41]
+    assert [e.activity for e in entries] == [ACTIVE, HLT, HLT, ACTIVE]
+    assert [e.timer for e in entries] == [1001, 1001, 2, 0xffffffff]
+
+
+@pytest.mark.parametrize("shift", [0, 5, 7])
+def test_the_preemption_timer_is_never_early(vm, shift):
+    vm.cap.preemption_shift = shift
+    for left in (1, 31, 32, 33, 1000, 2**32 - 1, 2**39, 2**63):
+        vm.vm.clock.next, vm.m.tsc = 5000 + left, 5000
+        (entry,) = vm.run()
+        assert entry.timer <= 0xffffffff
+        assert entry.timer << shift > left or entry.timer == 0xffffffff
+        assert entry.timer <= (left >> shift) + 1
+
+
+# --- Exits ---------------------------------------------------------------
+
+HANDLERS = {"CR_ACCESS": "exit_control_register", "IO": "exit_io",
+            "RDMSR": "exit_rdmsr", "WRMSR": "exit_wrmsr",
+            "EPT_VIOLATION": "exit_ept_violation", "XSETBV": "exit_xsetbv",
+            "VMCALL": "exit_hypercall"}
+UNDEFINED = ["GETSEC", "MWAIT", "MONITOR", "INVEPT", "INVVPID"]
+VMX_INSTRUCTIONS = range(19, 28)
+
+
+@pytest.mark.parametrize("reason", HANDLERS)
+@pytest.mark.parametrize("action", ["RESUME", "SKIP", "GP", "UD", "STOP"])
+def test_a_handler_and_its_answer(vm, reason, action):
+    m = vm.m
+    m.lib.handler_action = getattr(m, f"EXIT_{action}")
+    entries = vm.run(getattr(m, f"EXIT_{reason}"))
+    assert m.string(m.handler_called) == HANDLERS[reason]
+    if action == "STOP":
+        assert len(entries) == 1 and vm.vm.request == m.VM_STOP
+        assert "does not emulate" in m.log_text() and "rip 0" in m.log_text()
+        return
+    assert entries[1].rip == RIP + (LENGTH if action == "SKIP" else 0)
+    assert entries[1].info == {"GP": VALID | EXCEPTION | ERROR | 13,
+                               "UD": VALID | EXCEPTION | 6}.get(action, 0)
+
+
+@pytest.mark.parametrize("reason", range(70))
+def test_every_reason(vm, reason):
+    """What has no arm stops the guest with a dump; nothing is passed over."""
+    m = vm.m
+    names = {getattr(m, f"EXIT_{n}"): n for n in (
+        "EXTERNAL_INTERRUPT", "TRIPLE_FAULT", "INIT", "SIPI",
+        "INTERRUPT_WINDOW", "NMI_WINDOW", "CPUID", "HLT", "INVD", "WBINVD",
+        "RDPMC", "PREEMPTION_TIMER", *HANDLERS, *UNDEFINED)}
+    name = names.get(reason)
+    entries = vm.run({"EXIT_REASON": reason,
+                      "EXIT_INTERRUPTION": VALID | EXTERNAL | 0x33})
+    if name in ("TRIPLE_FAULT", "INIT"):
+        assert len(entries) == 1 and vm.vm.request == m.VM_RESET
+        return
+    if name is None and reason not in VMX_INSTRUCTIONS:
+        assert len(entries) == 1 and vm.vm.request == m.VM_STOP
+        assert f"guest: exit reason 0x{reason:x} (" in m.log_text()
+        return
+    skipped = name in {*HANDLERS, "CPUID", "HLT", "INVD", "WBINVD"}
+    assert entries[1].rip == RIP + LENGTH * skipped
+    if name in UNDEFINED or reason in VMX_INSTRUCTIONS:
+        assert entries[1].info == VALID | EXCEPTION | 6
+    elif name == "RDPMC":
+        assert entries[1].info == VALID | EXCEPTION | ERROR | 13
+    else:
+        assert entries[1].info == 0
+    assert (m.host_vector == 0x33) == (name == "EXTERNAL_INTERRUPT")
+    assert bool(m.events("wbinvd")) == (name in ("INVD", "WBINVD"))
+    assert (vm.v.stats.exits, vm.v.stats.reasons[reason].count) == (1, 1)
+
+
+def test_triple_fault_says_where(vm):
+    vm.run(vm.m.EXIT_TRIPLE_FAULT)
+    assert f"triple fault at rip 0x{RIP:x}" in vm.m.log_text()
+
+
+def test_cpuid(vm):
+    m = vm.m
+    vm.cpu.cpuid(1, ebx=0xff00, ecx=1, edx=1)
+    for cr4, osxsave in ((1 << 18, 1), (0, 0)):
+        vm.set(GUEST_CR4=cr4)
+        vm.v.gpr[0], vm.v.gpr[1] = 0xffff00000001, 7
+        vm.run(m.EXIT_CPUID)
+        assert vm.v.gpr[1] >> 27 & 1 == osxsave
+        assert all(vm.v.gpr[n] >> 32 == 0 for n in range(4))
+
+
+def test_an_exception_that_was_not_asked_for(vm):
+    vm.run({"EXIT_REASON": 0, "EXIT_INTERRUPTION": VALID | EXCEPTION | 14})
+    assert vm.vm.request == vm.m.VM_STOP
+
+
+def test_machine_check(vm):
+    vm.run({"EXIT_REASON": 0, "EXIT_INTERRUPTION": VALID | EXCEPTION | 18})
+    assert vm.panicked and "machine check" in vm.m.log_text()
+
+
+@pytest.mark.parametrize("fields, says", [
+    ({"fail": 1}, "VMfailInvalid"),
+    ({"fail": 2, "INSTRUCTION_ERROR": 7}, "VMfailValid, VM-instruction error 7"),
+    ({"EXIT_REASON": 1 << 31 | 33, "QUALIFICATION": 4},
+     "invalid guest state, qualification 0x4"),
+    ({"EXIT_REASON": 1 << 31 | 34, "QUALIFICATION": 1}, "MSR loading"),
+    ({"EXIT_REASON": 1 << 31 | 41}, "machine check")])
+def test_a_failed_entry(vm, fields, says):
+    """Said, checked by software, dumped; and the guest is over."""
+    m = vm.m
+    fields = dict(fields)
+    fail = fields.pop("fail", 0)
+    vm.set(**fields)
+    m.lib.enter_hook = m.callback("int(*)(bool)", lambda launched: fail)
+    vm.vm.request = m.VM_RUN
+    m.vcpu_run(vm.v)
+    text = m.log_text()
+    assert f"VM entry failed: {says}" in text.replace("-entry", ""), text
+    assert vm.vm.request == m.VM_STOP and m.checked == 1
+    assert "cr0 " in text and "host rip" in text
+
+
+# --- Reset ---------------------------------------------------------------
+
+def test_reset_forgets_events(vm):
+    m = vm.m
+    vm.message(m.APIC_NMI)
+    vm.set(GUEST_INTERRUPTIBILITY=BY_NMI)
+    m.lib.handler_action = m.EXIT_GP
+
+    def last():
+        vm.vm.request = m.VM_RESET
+        vm.v.halted = True
+        return {"EXIT_REASON": m.EXIT_IO}
+    vm.run(last)
+    assert vm.v.injection.info and vm.v.nmi_pending
+    assert vm.entries[0].windows == NMI_WINDOW
+    m.lapic_reset(vm.lapic)
+    entry = m.new("struct guest_entry *", {"mode": 2, "rip": 0x5000})
+    m.vcpu_reset(vm.v, entry)
+    vm.set(GUEST_RFLAGS=2 | IF)
+    entries = vm.run(m.EXIT_CPUID)
+    assert [(e.info, e.windows, e.activity) for e in entries] == [(0, 0, 0)] * 2
+    assert entries[0].rip == 0x5000
+
+
+# --- Nothing is put off --------------------------------------------------
+
+DEEDS = ["interrupt", "low", "nmi", "hlt", "cpuid", "gp", "open", "shut",
+         "block", "eoi", "cr8", "pic", "cut", "window"]
+
+
+def play(m, deeds):
+    """What the entries of a run with these deeds are."""
+    vm = Vm(m)
+    m.tsc = 0
+
+    def deed(name):
+        m.lib.handler_action = m.EXIT_GP if name == "gp" else m.EXIT_SKIP
+        if name in ("interrupt", "low"):
+            vm.interrupt(0x81 if name == "interrupt" else 0x31)
+        elif name == "nmi":
+            vm.message(m.APIC_NMI)
+        elif name in ("open", "shut"):
+            vm.set(GUEST_RFLAGS=2 | (IF if name == "open" else 0))
+        elif name == "block":
+            vm.set(GUEST_INTERRUPTIBILITY=vm["GUEST_INTERRUPTIBILITY"] ^ BY_NMI)
+        elif name == "eoi":
+            m.lapic_eoi(vm.lapic)
+        elif name == "cr8":
+            m.lapic_set_cr8(vm.lapic, 0 if vm.lapic.page[
+                4 * m.LAPIC_TPR] else 5)
+        elif name == "pic":
+            vm.lapic.extint_pending = True
+        return {"EXIT_REASON": {
+            "hlt": m.EXIT_HLT, "gp": m.EXIT_IO, "cut": m.EXIT_EPT_VIOLATION,
+            "window": m.EXIT_INTERRUPT_WINDOW}.get(name, m.EXIT_CPUID),
+            "IDT_VECTORING": VALID | 0x71 if name == "cut" else 0}
+    return vm.run(*[lambda name=name: deed(name) for name in deeds]), \
+        [(e.addr, e.value) for e in m.events("vmwrite")]
+
+
+@pytest.fixture(scope="module")
+def thorough():
+    """The same, but that looks for events before each entry."""
+    import test_mutations
+    return build({"vmm/vcpu.c": test_mutations.mutated(
+        "vmm/vcpu.c", ("if (!is_quiet(v)) {", "if (v) { (void)is_quiet;"))},
+        "vcpu_thorough")
+
+
+@settings(max_examples=300)
+@given(st.lists(st.sampled_from(DEEDS), max_size=12))
+def test_a_quiet_exit_puts_nothing_off(m, thorough, deeds):
+    """Where the loop passes over what is due, nothing was due."""
+    assert play(m, deeds) == play(thorough, deeds)
