@@ -53,8 +53,9 @@ static const struct option table[] = {
 	{"igd",
 	 SWITCH,
 	 AT(igd),
-	 {"off", "open"},
-	 "assign Intel's graphics at 00:02.0"},
+	 {"off", "open", "closed"},
+	 "assign Intel's graphics at 00:02.0; closed: its memory, or another "
+	 "display's, waits for the guest's hypercall"},
 	{"igd-gen",
 	 SIZE,
 	 AT(igd_gen),

@@ -12,7 +12,7 @@
 enum ram_mode { RAM_RELOCATED, RAM_IDENTITY };
 enum guest_kind { GUEST_KERNEL, GUEST_BIOS };
 enum iommu_mode { IOMMU_STRICT, IOMMU_OFF };
-enum igd_mode { IGD_OFF, IGD_OPEN };
+enum igd_mode { IGD_OFF, IGD_OPEN, IGD_CLOSED };
 enum selftest { SELFTEST_NONE, SELFTEST_VTD, SELFTEST_VTD_SWEEP };
 
 #define ASSIGN_WORDS 8

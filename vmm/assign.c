@@ -203,6 +203,9 @@ static int choose_igd(struct machine *m)
 	const char *why;
 	int err;
 
+	/* igd=closed is for the windows of any display. */
+	if (in.options->igd == IGD_CLOSED && !igd_is_one(f))
+		return 0;
 	add_rmrrs(m, &in);
 	err = igd_probe(&m->igd, &in);
 	if (err)
@@ -254,5 +257,10 @@ int assigned_choose(struct machine *m)
 	err = check_groups(m);
 	if (!err)
 		choose_display(m);
+	if (!err && o->igd == IGD_CLOSED && !m->display_function) {
+		log_error("igd=closed: there is no display whose memory could "
+			  "be closed");
+		err = -ENODEV;
+	}
 	return err;
 }

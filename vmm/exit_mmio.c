@@ -51,6 +51,9 @@ static int access(struct vcpu *v, gva_t gva, unsigned size, bool write,
 	if (err)
 		return err;
 	r = region_find(&v->vm->map, a.addr);
+	/* A closed window is nobody's, whatever will be there. */
+	if (r && !r->cpu)
+		r = NULL;
 	if (r && r->kind == REGION_ROM && write)
 		return 0; /* dropped, as a ROM does */
 	if (r && (r->kind == REGION_RAM || r->kind == REGION_ROM))

@@ -7,6 +7,7 @@
 #include "kernel/string.h"
 #include "vmm/exits.h"
 #include "vmm/guest_cpuid.h"
+#include "vmm/windows.h"
 
 static s64 call_stats(struct vcpu *v, gva_t buf, u64 size)
 {
@@ -39,6 +40,20 @@ static s64 call_reason_name(struct vcpu *v, u64 reason, gva_t buf, u64 size)
 	return vcpu_write_linear(v, buf, name, n) ? -EFAULT : (s64)n;
 }
 
+static s64 call_identity_map(struct vcpu *v, gva_t list, u64 count)
+{
+	struct window_run runs[WINDOWS_RUNS];
+
+	if (vcpu_cpl() != 0)
+		return -EPERM;
+	if (!count || count > WINDOWS_RUNS)
+		return -EINVAL;
+	if (vcpu_read_linear(v, list, runs, count * sizeof(runs[0]),
+			     GUEST_READ))
+		return -EFAULT;
+	return windows_open(v->vm, runs, (unsigned)count);
+}
+
 enum exit_action exit_hypercall(struct vcpu *v)
 {
 	u64 *g = v->gpr;
@@ -60,6 +75,9 @@ enum exit_action exit_hypercall(struct vcpu *v)
 	case HYPERCALL_REASON_NAME:
 		result = call_reason_name(v, g[GPR_RBX], g[GPR_RCX],
 					  MIN(g[GPR_RDX], HYPERCALL_BUFFER));
+		break;
+	case HYPERCALL_IDENTITY_MAP:
+		result = call_identity_map(v, g[GPR_RBX], g[GPR_RCX]);
 		break;
 	default:
 		result = -ENOSYS;

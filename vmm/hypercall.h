@@ -21,6 +21,9 @@ enum hypercall {
 	HYPERCALL_LOG = 2,
 	/* RBX: n-th exit reason, RCX: buffer, RDX: size. Its name. */
 	HYPERCALL_REASON_NAME = 3,
+	/* RBX: struct window_run[], RCX: how many, 1 to WINDOWS_RUNS. Opens
+	 * memory of the graphics (igd=closed), all or none; ring 0 only. */
+	HYPERCALL_IDENTITY_MAP = 4,
 };
 
 #define HYPERCALL_BUFFER 4096u /* bytes at most in one call */

@@ -15,6 +15,7 @@
 #include "vmm/machine_map.h"
 #include "vmm/msr.h"
 #include "vmm/physmap.h"
+#include "vmm/windows.h"
 
 #define IOAPIC_ID 1
 
@@ -333,6 +334,8 @@ int machine_build(struct machine *m)
 
 static void reset_devices(struct machine *m)
 {
+	if (m->host->options.igd == IGD_CLOSED)
+		windows_close(&m->vm);
 	assigned_reset_all(m);
 	vpci_reset(&m->vpci);
 	lapic_reset(&m->lapic);

@@ -52,6 +52,13 @@ struct region machine_device(gpa_t gpa, hpa_t hpa, u64 size, const char *name)
 			       .name = name};
 }
 
+static int pin_window(struct machine *m, struct region r)
+{
+	if (m->host->options.igd == IGD_CLOSED)
+		r.cpu = 0;
+	return machine_pin(m, &r);
+}
+
 static int pin_windows(struct machine *m)
 {
 	struct region_list *windows = &m->vm.windows;
@@ -64,7 +71,7 @@ static int pin_windows(struct machine *m)
 	if (!err && m->igd.function)
 		err = igd_regions(&m->igd, windows);
 	for (unsigned i = 0; !err && i < windows->count; i++)
-		err = machine_pin(m, &windows->regions[i]);
+		err = pin_window(m, windows->regions[i]);
 	return err;
 }
 

@@ -61,6 +61,10 @@ CASES = [
     case("bios: UEFI", r"guest=bios: the firmware is UEFI",
          hv="guest=bios ram=identity", rig="tcg", memory=256, firmware="uefi",
          **kernel("signed too", bytes(510) + b"\x55\xaa")),
+    # The graphics.
+    case("igd without one", r"igd: 00:02.0 is no Intel graphics", hv="igd"),
+    case("igd=closed without a display", r"igd=closed: there is no display",
+         hv="igd=closed no-vga"),
     # The command line.
     case("unknown option", r"unknown option 'rma'; the nearest is 'ram'",
          hv="rma=identity"),

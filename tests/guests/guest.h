@@ -211,6 +211,9 @@ void idt_load(void);
 int attempt(void (*f)(void *), void *arg);
 /* The same in ring 3; interrupts are not let in. flags: of RFLAGS. */
 int attempt_user(void (*f)(void *), void *arg, u64 flags);
+/* What is not of the kernel alone: the image. */
+void user_open_image(void);
+void user_close_image(void);
 
 typedef void handler(struct frame *frame);
 
@@ -350,5 +353,6 @@ unsigned edu(void);
 void edu_resets(void);
 /* AHCI by its ports. How many tests failed. */
 unsigned ahci(void);
+void windows(void);
 
 #endif

@@ -11,6 +11,7 @@
  *	edu		drives QEMU's edu, see edu.c; hold=TICKS at the end
  *	edu-resets	resets in the middle of a transfer, see edu.c; count=N
  *	ahci		reads an AHCI controller by ports, to count exits
+ *	windows		the display's memory by hypercall, see windows.c
  *	exit status=N	nothing else
  */
 #include "guests/guest.h"
@@ -67,6 +68,8 @@ void guest_main(u32 magic, u64 info)
 		finish((u8)edu());
 	else if (starts(line, "ahci"))
 		finish((u8)ahci());
+	else if (starts(line, "windows"))
+		windows();
 	else if (starts(line, "exit"))
 		finish((u8)option("status", 0));
 	print("guest: %s: not known\n", line);

@@ -14,7 +14,7 @@ static u8 *const kernel_page = (u8 *)0x1200000;
 static u64 result;
 
 /* The image is the user's, all other memory is not. */
-static void open_image(void)
+void user_open_image(void)
 {
 	pml4[0] |= USER;
 	for (unsigned i = 0; i < 4; i++)
@@ -24,7 +24,7 @@ static void open_image(void)
 	write_cr3(read_cr3());
 }
 
-static void close_image(void)
+void user_close_image(void)
 {
 	page_directories[8] &= ~USER;
 	page_directories[WINDOW >> 21] = 0;
@@ -57,9 +57,9 @@ static void test_user_hypercall(void)
 {
 	static u64 own[8];
 
-	open_image();
+	user_open_image();
 	check(attempt_user(ask_version, NULL, 0), (u64)-1);
-	check(result, 1);
+	check(result, 2);
 	check(attempt_user(ask_stats, own, 0), (u64)-1);
 	check(result, 64);
 	check_true(own[0] > 0);
@@ -68,7 +68,7 @@ static void test_user_hypercall(void)
 	check(fault.error, WRITE_BY_USER);
 	check(fault.address, (u64)kernel_page);
 	check(kernel_page[0], 0x55);
-	close_image();
+	user_close_image();
 }
 
 #define INSTRUCTION(name, text)                                               \
@@ -103,7 +103,7 @@ static void test_user_privileged(void)
 		do_rdpmc, do_cli,   do_invd,
 	};
 
-	open_image();
+	user_open_image();
 	check(attempt_user(do_cpuid, NULL, 0), (u64)-1);
 	for (unsigned i = 0; i < COUNT(faults); i++)
 		if (attempt_user(faults[i], NULL, 0) != VEC_GP)
@@ -116,7 +116,7 @@ static void test_user_privileged(void)
 		check(attempt_user(do_xsetbv, (void *)1, 0), VEC_GP);
 		write_cr4(read_cr4() & ~BIT(18));
 	}
-	close_image();
+	user_close_image();
 }
 
 static void read_scratch(void *arg)
@@ -140,7 +140,7 @@ static void test_user_ports(void)
 {
 	static u8 own[1];
 
-	open_image();
+	user_open_image();
 	outb(SCRATCH, 0x66);
 	check(attempt_user(read_scratch, NULL, IOPL3), (u64)-1);
 	check(result, 0x66);
@@ -153,7 +153,7 @@ static void test_user_ports(void)
 	check(attempt_user(outs_from, kernel_page, IOPL3), VEC_PF);
 	check(fault.error, 5);
 	check(inb(SCRATCH), 0x66);
-	close_image();
+	user_close_image();
 }
 
 static void read_there(void *arg)
@@ -173,7 +173,7 @@ static void test_user_mmio(void)
 {
 	u64 version = WINDOW + (LAPIC_PAGE & 0x1fffff) + 16 * LAPIC_VERSION;
 
-	open_image();
+	user_open_image();
 	check(attempt_user(read_there, (void *)version, 0), (u64)-1);
 	check(result, lapic_read(LAPIC_VERSION));
 	check(attempt_user(read_there, (void *)(u64)LAPIC_PAGE, 0), VEC_PF);
@@ -183,7 +183,7 @@ static void test_user_mmio(void)
 	check(fault.error, WRITE_BY_USER);
 	check(fault.address, (u64)kernel_page);
 	check(kernel_page[0], 0x55);
-	close_image();
+	user_close_image();
 }
 
 const struct test user_tests[] = {

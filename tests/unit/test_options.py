@@ -34,7 +34,7 @@ GOOD = [
     ("iommu=strict", "iommu", 0), ("iommu=off", "iommu", 1),
     ("unsafe-dma", "unsafe_dma", True),
     ("igd", "igd", 1), ("igd=open", "igd", 1), ("igd=off", "igd", 0),
-    ("igd-gen=9", "igd_gen", 9),
+    ("igd=closed", "igd", 2), ("igd-gen=9", "igd_gen", 9),
     ("assign=00:02.0", "assign", ["00:02.0"]),
     ("assign=8086:10d3", "assign", ["8086:10d3"]),
     ("assign=class=0200", "assign", ["class=0200"]),
@@ -210,7 +210,7 @@ def test_help_lists_every_option_and_value(m):
     lines = [text.split(":")[0].strip() for _, text in m.log_lines()]
     assert lines == ["ram=relocated|identity", "guest=kernel|bios", "memory=N",
                      "log=com1,com2,e9,screen", "quiet", "debug", "no-vga",
-                     "assign=...", "igd=off|open",
+                     "assign=...", "igd=off|open|closed",
                      "igd-gen=N", "iommu=strict|off", "unsafe-dma",
                      "dma-faults=N", "selftest=none|vtd|vtd-sweep", "help"]
     assert all(len(text.partition(": ")[2]) >= 10 for _, text in m.log_lines())
