@@ -30,11 +30,21 @@ static const char *const reasons[] = {
 	[0x26] = "wrong source",
 };
 
+/* F alone is written: the record is free again (11.4.14). */
+static void free_record(struct vtd_unit *u, unsigned at)
+{
+	unit_write32(u, (enum vtd_reg32)(at + 12), VTD_FRCD_F >> 32);
+}
+
 void vtd_faults_start(struct vtd *v, struct vtd_unit *u)
 {
 	u32 id = v->config.apic_id;
 	struct vtd_msi msi = vtd_msi_plain(v->config.fault_vector, id);
 
+	/* A previous owner's: while one is left no event comes (7.3). */
+	for (unsigned i = 0; i < VTD_CAP_NFR(u->cap); i++)
+		free_record(u, VTD_CAP_FRO(u->cap) + i * RECORD_SIZE);
+	unit_write32(u, VTD_FSTS, VTD_FSTS_PFO);
 	if (!v->config.fault_vector)
 		return;
 	/* 7.3: these are not remapped; x2APIC ID 31:8 in the upper address */
@@ -149,8 +159,7 @@ static bool take(struct vtd *v, struct vtd_unit *u, unsigned slot)
 
 	if (!decode(lo, hi, &f))
 		return false;
-	/* F alone is written: the record is free again (11.4.14). */
-	unit_write32(u, (enum vtd_reg32)(at + 12), VTD_FRCD_F >> 32);
+	free_record(u, at);
 	handle(v, u, &f);
 	return true;
 }

@@ -24,7 +24,6 @@
 #define VTD_FAULT_SOURCES 64
 #define VTD_IRTES 256 /* a page of entries; as many as there are vectors */
 #define VTD_NO_DISPLAY 0xffff
-#define VTD_DMA_FAULTS 1000 /* default of dma-faults=N */
 #define VTD_FAULTS_SILENCED 65536
 
 struct vtd_config {
@@ -176,7 +175,7 @@ struct vtd_msi vtd_msi_plain(u8 vector, u32 apic_id);
 
 /* faults.c: chapter 7 */
 
-/* Fault events by MSI. Part of vtd_start(). */
+/* Old records dropped, then fault events by MSI. Part of vtd_start(). */
 void vtd_faults_start(struct vtd *v, struct vtd_unit *u);
 /*
  * On the fault event, or by polling: takes out, counts and logs what the

@@ -729,6 +729,22 @@ def test_all_records_are_taken_in_order(m, records):
     assert x.vtd.faults == 5 * records
 
 
+@pytest.mark.parametrize("records", [1, 4])
+def test_faults_of_a_previous_owner_are_dropped(m, records):
+    """They are no one's here, and while one is left no event would come."""
+    x = machine(m, cap(records=records))
+    for n in range(records + 1):
+        x.units[0].record(DISPLAY, 5, n << 12)
+    assert x.units[0].regs[0x34] & 3 == 3
+    x.config.dma_faults, x.config.display = 1, DISPLAY
+    x.start()
+    assert x.units[0].regs[0x34] & 3 == 0
+    assert m.vtd_handle_faults(x.vtd) == x.vtd.faults == 0
+    assert "fault" not in m.log_text() and x.master(DISPLAY)
+    assert x.units[0].record(DISPLAY, 5, 0)
+    assert m.vtd_handle_faults(x.vtd) == 1
+
+
 def test_no_storm_in_the_log(m):
     x = machine(m).start()
     for n in range(5000):
@@ -876,6 +892,8 @@ MUTANTS = {
     "old queue not drained": (
         "invalidate.c", "unit_wait(u, VTD_IQH, ~0u, "
         "(u32)unit_read64(u, VTD_IQT))", "0"),
+    "old faults kept": ("faults.c", "free_record(u, VTD_CAP_FRO(u->cap) + "
+                        "i * RECORD_SIZE);", "(void)i;"),
     "old root's translations kept": (
         "unit.c", "return err ? err : inv_all(u);", "return err;"),
     "one-shot bits repeated": (
@@ -900,6 +918,7 @@ def scenario(m):
     m.reset()
     test_taken_over_from_a_previous_owner(m, 0, 0)
     for test in (test_queue_of_a_previous_owner_drains_first,
+                 lambda m: test_faults_of_a_previous_owner_are_dropped(m, 4),
                  lambda m: test_queue_of_a_previous_owner(
                      m, BAD, 0, PAGE - 16, False)):
         m.reset()
