@@ -16,6 +16,7 @@ MUTANTS = {
         "left < (long)HEAD_SIZE || e->length > left || ",
         "left < (long)HEAD_SIZE || "),
     ("acpi", "kernel/acpi.c"): (" || length > h->length - at", ""),
+    ("rom", "drivers/pci/rom.c"): ("list + 2 <= room && ", ""),
 }
 
 
