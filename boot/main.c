@@ -298,6 +298,7 @@ static NORETURN void run(void)
 	if (host.options.selftest != SELFTEST_NONE)
 		selftest();
 	check();
+	assigned_take_over(&machine);
 	take_interrupts();
 	take_iommu();
 	take_cpus();

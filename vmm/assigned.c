@@ -205,7 +205,21 @@ int assigned_init(struct machine *m)
 	return err;
 }
 
-/* Teardown: bus master off, messages absent, then the device's reset. */
+/* The guest has every function on its bus: that may be reset. */
+static bool owns_bus(const struct machine *m, bdf_t bdf)
+{
+	const struct pci_host *pci = &m->host->pci;
+	unsigned on_it = 0, assigned = 0;
+
+	for (unsigned i = 0; i < pci->count; i++)
+		on_it += BDF_BUS(pci->functions[i].bdf) == BDF_BUS(bdf);
+	for (unsigned n = 0; n < m->assigned_count; n++)
+		assigned +=
+			BDF_BUS(m->assigned[n].function->bdf) == BDF_BUS(bdf);
+	return on_it == assigned;
+}
+
+/* Teardown: bus master off, messages absent, then the devices' resets. */
 void assigned_reset_all(struct machine *m)
 {
 	const struct pci_host *pci = &m->host->pci;
@@ -218,10 +232,22 @@ void assigned_reset_all(struct machine *m)
 		pci_config_write(pci, bdf, PCI_COMMAND, 2,
 				 command & ~(u32)PCI_COMMAND_MASTER);
 		assigned_irq_off(a);
-		/* Graphics keeps the firmware's picture. */
-		if (a->function != m->display_function)
-			pci_reset_function(pci, bdf, m->host->tsc_hz);
 	}
+	for (unsigned n = 0; n < m->assigned_count; n++) {
+		const struct pci_function *f = m->assigned[n].function;
+
+		/* Graphics keeps the firmware's picture. */
+		if (f != m->display_function)
+			pci_reset_function(pci, f, owns_bus(m, f->bdf),
+					   m->host->tsc_hz);
+	}
+}
+
+void assigned_take_over(struct machine *m)
+{
+	for (unsigned n = 0; n < m->assigned_count; n++)
+		pci_take_over(&m->host->pci, m->assigned[n].function,
+			      m->host->tsc_hz);
 }
 
 void assigned_stopped(void *machine, bdf_t bdf)

@@ -59,9 +59,11 @@ struct assigned {
 int assigned_choose(struct machine *m);
 /* Pins the BARs into the guest's memory map. */
 int assigned_pin(struct machine *m);
+/* From firmware, before its DMA ends: USB controllers. */
+void assigned_take_over(struct machine *m);
 /* Configuration space, domain and interrupts. After vtd_start(). */
 int assigned_init(struct machine *m);
-/* Bus mastering and interrupts off, then the function's reset. */
+/* Bus mastering and interrupts off, then each function's reset. */
 void assigned_reset_all(struct machine *m);
 /* vtd_config.stopped, with the machine as its context */
 void assigned_stopped(void *machine, bdf_t bdf);
@@ -69,6 +71,13 @@ void assigned_stopped(void *machine, bdf_t bdf);
 void assigned_log(const struct machine *m);
 /* Ports of I/O BARs and of the display's legacy ranges, as tables say. */
 void assigned_open_ports(struct machine *m);
+
+/* assigned_rom.c: reads them; of the display the file that there may be. */
+int assigned_find_roms(struct machine *m);
+/* NULL: no display is assigned. */
+const struct pci_rom *assigned_display_rom(const struct machine *m);
+void assigned_rom_moved(struct assigned *a, u64 old_gpa, u64 new_gpa,
+			bool enabled);
 
 /* assigned_irq.c */
 void assigned_interrupts_changed(void *assigned);

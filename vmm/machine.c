@@ -409,5 +409,6 @@ enum vm_request machine_run(struct machine *m)
 		stats_log(stats, rdtsc());
 	}
 	stats_log(stats, rdtsc());
+	assigned_reset_all(m);
 	return m->vm.request;
 }

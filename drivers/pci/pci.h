@@ -102,14 +102,29 @@ enum pci_reset {
 	PCI_RESET_FLR,	 /* PCIe 6.6.2 */
 	PCI_RESET_AF,	 /* conventional PCI Advanced Features ECN */
 	PCI_RESET_POWER, /* D3hot to D0 without No_Soft_Reset */
+	PCI_RESET_BUS,	 /* PCI-to-PCI Bridge 1.2, 3.2.5.17 */
 };
 
 enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf);
+/* The bridge whose secondary bus the function is on, or NULL. */
+const struct pci_function *pci_bridge_above(const struct pci_host *pci,
+					    bdf_t bdf);
 /*
  * Resets the function by the best method it has and restores its
- * configuration. Its bus mastering must be off. -ENOTSUP: it has none;
- * -ETIMEDOUT: it does not come back within PCIe's 1.1 s.
+ * configuration, and of graphics the registers that reset.c lists; what does
+ * not come back is logged. Bus mastering must be off. bus: its whole bus may
+ * be reset, which is then done to, and restored of, all functions on it.
+ * f's BARs are sized. -ENOTSUP: it has no method; -ETIMEDOUT: it does not
+ * answer within PCIe's 1.1 s, which is logged.
  */
-int pci_reset_function(const struct pci_host *pci, bdf_t bdf, u64 tsc_hz);
+int pci_reset_function(const struct pci_host *pci, const struct pci_function *f,
+		       bool bus, u64 tsc_hz);
+
+/*
+ * A USB controller is taken over from firmware and stopped; other functions
+ * are left alone. f's BARs are sized. Bounded by a second.
+ */
+void pci_take_over(const struct pci_host *pci, const struct pci_function *f,
+		   u64 tsc_hz);
 
 #endif

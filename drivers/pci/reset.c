@@ -3,28 +3,72 @@
 #include "arch/x86/errno.h"
 #include "arch/x86/io.h"
 #include "drivers/pci/pci.h"
+#include "kernel/host_paging.h"
 #include "kernel/log.h"
+#include "kernel/time.h"
 
 enum {
 	DEVCAP = 4, /* PCIe 7.8.3: bit 28, Function Level Reset */
 	DEVCTL = 8, /* bit 15: initiate it */
+	DEVSTA = 10,
+	DEVSTA_PENDING = 0x20,
 	AF_CAP = 3, /* AF ECN: bits 1:0, transactions pending and FLR */
 	AF_CTRL = 4,
+	AF_STATUS = 5,
+	AF_PENDING = 1,
 	PMCSR = 4, /* PCI PM 1.2, 3.2.4: bit 3, No_Soft_Reset */
+	/* PCI-to-PCI Bridge 1.2, 3.2.5.17 */
+	BRIDGE_CONTROL = 0x3e,
+	SECONDARY_RESET = 0x40,
 	CONFIG_DWORDS = 64,
+	BUS_FUNCTIONS = 8, /* reset with their bus, at most */
+};
+
+/*
+ * Registers of BAR 0 that firmware set up and a reset clears. They keep
+ * graphics out of deep sleep states that hang, and memory where it is.
+ */
+static const struct reset_register {
+	u16 vendor;
+	u8 class;
+	u32 offset;
+	const char *name;
+} registers[] = {
+	{0x8086, 3, 0x45008, "DBUF_CTL"},
+	{0x8086, 3, 0xa090, "RC6 control"},
+	{0x8086, 3, 0xa094, "RC6 state"},
+	{0x8086, 3, 0xd48, "RC6 context base"},
+	{0x8086, 3, 0xdc8, "RC6 context base, high"},
+	{0x8086, 3, 0x1082c0, "stolen memory, reserved part"},
+};
+
+#define REGISTERS ARRAY_SIZE(registers)
+
+struct saved {
+	const struct pci_function *function;
+	u32 config[CONFIG_DWORDS];
+	volatile u8 *mmio; /* BAR 0, where a row is this function's */
+	u32 values[REGISTERS];
 };
 
 static void wait_ms(u64 tsc_hz, u64 ms)
 {
-	u64 end = rdtsc() + tsc_hz / 1000 * ms;
+	delay_us(tsc_hz, 1000 * ms);
+}
 
-	while (rdtsc() < end)
-		cpu_relax();
+const struct pci_function *pci_bridge_above(const struct pci_host *pci,
+					    bdf_t bdf)
+{
+	for (unsigned i = 0; BDF_BUS(bdf) && i < pci->count; i++)
+		if (pci->functions[i].secondary_bus == BDF_BUS(bdf))
+			return &pci->functions[i];
+	return NULL;
 }
 
 enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf)
 {
 	unsigned cap = pci_find_capability(pci, bdf, PCI_CAP_EXPRESS);
+	const struct pci_function *bridge;
 
 	if (cap && pci_config_read(pci, bdf, cap + DEVCAP, 4) & BIT(28))
 		return PCI_RESET_FLR;
@@ -34,41 +78,68 @@ enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf)
 	cap = pci_find_capability(pci, bdf, PCI_CAP_POWER);
 	if (cap && !(pci_config_read(pci, bdf, cap + PMCSR, 2) & BIT(3)))
 		return PCI_RESET_POWER;
-	return PCI_RESET_NONE;
+	bridge = pci_bridge_above(pci, bdf);
+	return bridge && bridge->header_type == 1 ? PCI_RESET_BUS
+						  : PCI_RESET_NONE;
 }
 
-static void start_reset(const struct pci_host *pci, bdf_t bdf,
-			enum pci_reset method, u64 tsc_hz)
+/* Bounded: PCIe 6.6.2 lets a function finish within 100 ms what it began. */
+static void await_idle(const struct pci_host *pci, bdf_t bdf, unsigned status,
+		       u32 pending, u64 tsc_hz)
 {
-	unsigned cap;
-	u32 value;
-
-	switch (method) {
-	case PCI_RESET_FLR:
-		cap = pci_find_capability(pci, bdf, PCI_CAP_EXPRESS) + DEVCTL;
-		value = pci_config_read(pci, bdf, cap, 2);
-		pci_config_write(pci, bdf, cap, 2, value | BIT(15));
-		break;
-	case PCI_RESET_AF:
-		cap = pci_find_capability(pci, bdf, PCI_CAP_AF) + AF_CTRL;
-		pci_config_write(pci, bdf, cap, 1, 1);
-		break;
-	case PCI_RESET_POWER:
-		cap = pci_find_capability(pci, bdf, PCI_CAP_POWER) + PMCSR;
-		value = pci_config_read(pci, bdf, cap, 2) & ~3u;
-		pci_config_write(pci, bdf, cap, 2, value | 3);
-		wait_ms(tsc_hz, 10);
-		pci_config_write(pci, bdf, cap, 2, value);
-		break;
-	case PCI_RESET_NONE:
-		break;
+	for (int i = 0; i < 100; i++) {
+		if (!(pci_config_read(pci, bdf, status, 1) & pending))
+			return;
+		wait_ms(tsc_hz, 1);
 	}
+	log_warn("%02x:%02x.%x: transactions are pending at its reset",
+		 BDF_ARGS(bdf));
+}
+
+static void reset_flr(const struct pci_host *pci, bdf_t bdf, u64 tsc_hz)
+{
+	unsigned cap = pci_find_capability(pci, bdf, PCI_CAP_EXPRESS);
+	u32 control = pci_config_read(pci, bdf, cap + DEVCTL, 2);
+
+	await_idle(pci, bdf, cap + DEVSTA, DEVSTA_PENDING, tsc_hz);
+	pci_config_write(pci, bdf, cap + DEVCTL, 2, control | BIT(15));
+}
+
+static void reset_af(const struct pci_host *pci, bdf_t bdf, u64 tsc_hz)
+{
+	unsigned cap = pci_find_capability(pci, bdf, PCI_CAP_AF);
+
+	await_idle(pci, bdf, cap + AF_STATUS, AF_PENDING, tsc_hz);
+	pci_config_write(pci, bdf, cap + AF_CTRL, 1, 1);
+}
+
+/* PCI PM 1.2, table 5-6: 10 ms on the way there, and back. */
+static void reset_power(const struct pci_host *pci, bdf_t bdf, u64 tsc_hz)
+{
+	unsigned at = pci_find_capability(pci, bdf, PCI_CAP_POWER) + PMCSR;
+	u32 value = pci_config_read(pci, bdf, at, 2) & ~3u;
+
+	pci_config_write(pci, bdf, at, 2, value | 3);
+	wait_ms(tsc_hz, 10);
+	pci_config_write(pci, bdf, at, 2, value);
+}
+
+/* Held for PCI's Trst, 1 ms (PCI 3.0, 4.2.3.2). */
+static void reset_bus(const struct pci_host *pci, bdf_t bdf, u64 tsc_hz)
+{
+	bdf_t bridge = pci_bridge_above(pci, bdf)->bdf;
+	u32 control = pci_config_read(pci, bridge, BRIDGE_CONTROL, 2);
+
+	pci_config_write(pci, bridge, BRIDGE_CONTROL, 2,
+			 control | SECONDARY_RESET);
+	wait_ms(tsc_hz, 1);
+	pci_config_write(pci, bridge, BRIDGE_CONTROL, 2,
+			 control & ~(u32)SECONDARY_RESET);
 }
 
 /* PCIe 6.6.2: 100 ms, then up to a second until it answers. */
 static int await(const struct pci_host *pci, bdf_t bdf, u64 tsc_hz)
 {
-	wait_ms(tsc_hz, 100);
 	for (int i = 0; i < 100; i++) {
 		u32 id = pci_config_read(pci, bdf, PCI_VENDOR, 4);
 
@@ -76,29 +147,111 @@ static int await(const struct pci_host *pci, bdf_t bdf, u64 tsc_hz)
 			return 0;
 		wait_ms(tsc_hz, 10);
 	}
+	log_error("%02x:%02x.%x does not come back from its reset",
+		  BDF_ARGS(bdf));
 	return -ETIMEDOUT;
 }
 
-int pci_reset_function(const struct pci_host *pci, bdf_t bdf, u64 tsc_hz)
+static bool is_row(unsigned i, const struct pci_function *f)
 {
-	enum pci_reset method = pci_reset_method(pci, bdf);
-	u32 saved[CONFIG_DWORDS];
-	int err;
+	return registers[i].vendor == f->vendor &&
+	       registers[i].class == f->class >> 8 &&
+	       registers[i].offset + 4 <= f->bars[0].size;
+}
 
-	if (method == PCI_RESET_NONE)
-		return -ENOTSUP;
+static void save(const struct pci_host *pci, const struct pci_function *f,
+		 struct saved *s)
+{
+	s->function = f;
+	s->mmio = NULL;
 	for (unsigned i = 0; i < CONFIG_DWORDS; i++)
-		saved[i] = pci_config_read(pci, bdf, 4 * i, 4);
-	start_reset(pci, bdf, method, tsc_hz);
-	err = await(pci, bdf, tsc_hz);
-	if (err) {
-		log_error("%02x:%02x.%x does not come back from its reset",
-			  BDF_ARGS(bdf));
-		return err;
-	}
+		s->config[i] = pci_config_read(pci, f->bdf, 4 * i, 4);
+	if (s->config[PCI_COMMAND / 4] & PCI_COMMAND_MEMORY && is_row(0, f))
+		s->mmio = mmio_map(f->bars[0].base, f->bars[0].size);
+	for (unsigned i = 0; s->mmio && i < REGISTERS; i++)
+		if (is_row(i, f))
+			s->values[i] =
+				mmio_read32(s->mmio + registers[i].offset);
+}
+
+static void restore_register(const struct saved *s, unsigned i)
+{
+	volatile u8 *p = s->mmio + registers[i].offset;
+	u32 now = mmio_read32(p);
+
+	if (now == s->values[i])
+		return;
+	mmio_write32(p, s->values[i]);
+	now = mmio_read32(p);
+	if (now != s->values[i])
+		log_warn("%02x:%02x.%x: after its reset %s (0x%x) is 0x%x, "
+			 "was 0x%x",
+			 BDF_ARGS(s->function->bdf), registers[i].name,
+			 registers[i].offset, now, s->values[i]);
+}
+
+static void restore(const struct pci_host *pci, const struct saved *s)
+{
+	bdf_t bdf = s->function->bdf;
+
 	/* COMMAND last, when the BARs are back. */
 	for (unsigned i = CONFIG_DWORDS; i-- > 0;)
-		if (pci_config_read(pci, bdf, 4 * i, 4) != saved[i])
-			pci_config_write(pci, bdf, 4 * i, 4, saved[i]);
-	return 0;
+		if (pci_config_read(pci, bdf, 4 * i, 4) != s->config[i])
+			pci_config_write(pci, bdf, 4 * i, 4, s->config[i]);
+	for (unsigned i = 0; s->mmio && i < REGISTERS; i++)
+		if (is_row(i, s->function))
+			restore_register(s, i);
+}
+
+/* Saves what the reset takes in; 0: too many functions. */
+static unsigned save_all(const struct pci_host *pci,
+			 const struct pci_function *f, enum pci_reset method,
+			 struct saved saved[BUS_FUNCTIONS])
+{
+	unsigned n = 0;
+
+	if (method != PCI_RESET_BUS) {
+		save(pci, f, saved);
+		return 1;
+	}
+	for (unsigned i = 0; i < pci->count; i++) {
+		if (BDF_BUS(pci->functions[i].bdf) != BDF_BUS(f->bdf))
+			continue;
+		if (n == BUS_FUNCTIONS)
+			return 0;
+		save(pci, &pci->functions[i], &saved[n++]);
+	}
+	return n;
+}
+
+int pci_reset_function(const struct pci_host *pci, const struct pci_function *f,
+		       bool bus, u64 tsc_hz)
+{
+	static void (*const start[])(const struct pci_host *pci, bdf_t bdf,
+				     u64 tsc_hz) = {
+		[PCI_RESET_FLR] = reset_flr,
+		[PCI_RESET_AF] = reset_af,
+		[PCI_RESET_POWER] = reset_power,
+		[PCI_RESET_BUS] = reset_bus,
+	};
+	enum pci_reset method = pci_reset_method(pci, f->bdf);
+	struct saved saved[BUS_FUNCTIONS];
+	unsigned count = 0;
+	int err = 0;
+
+	if (method != PCI_RESET_NONE && (method != PCI_RESET_BUS || bus))
+		count = save_all(pci, f, method, saved);
+	if (!count)
+		return -ENOTSUP;
+	start[method](pci, f->bdf, tsc_hz);
+	wait_ms(tsc_hz, 100);
+	for (unsigned i = 0; i < count; i++) {
+		int gone = await(pci, saved[i].function->bdf, tsc_hz);
+
+		if (gone)
+			err = gone;
+		else
+			restore(pci, &saved[i]);
+	}
+	return err;
 }

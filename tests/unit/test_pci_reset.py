@@ -1,0 +1,515 @@
+# SPDX-License-Identifier: MIT
+"""Resets of functions, and USB controllers taken over from firmware, on
+devices that keep their manual's times, or do not. A tick is a microsecond."""
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import harness
+from test_pci_host import Function, bdf
+
+FAKES = """
+#include "kernel/phys.h"
+#include "kernel/host_paging.h"
+#include "arch/x86/cpu.h"
+void *phys_to_virt(hpa_t hpa) { return (void *)hpa; }
+volatile void *mmio_map(hpa_t hpa, u64 size)
+{
+	(void)size;
+	return (volatile void *)hpa;
+}
+struct cpuid cpuid(u32 leaf, u32 subleaf)
+{
+	(void)leaf; (void)subleaf;
+	return (struct cpuid){0};
+}
+"""
+MS = 1000
+BAR = 0x10000000
+PM, EXPRESS, AF = 1, 0x10, 0x13
+NONE, FLR, AF_FLR, POWER, BUS = range(5)
+NAMES = {FLR: "FLR", AF_FLR: "AF", POWER: "PM", BUS: "bus"}
+
+
+@pytest.fixture(scope="module")
+def m():
+    return harness.build(
+        "pci_reset", ["drivers/pci/config.c", "drivers/pci/scan.c",
+                      "drivers/pci/reset.c", "drivers/pci/handoff.c",
+                      "kernel/time.c"],
+        headers=["drivers/pci/pci.h", "kernel/log.h"], fakes=FAKES)
+
+
+class Device(Function):
+    """A function that can be reset: it is away for a time, then as new."""
+
+    def __init__(self, m, flr=False, af=False, power=False, away=50 * MS,
+                 pending=0, **fields):
+        super().__init__(**fields)
+        self.m, self.away, self.pending = m, away, pending
+        self.back, self.resets, self.early = 0, [], []
+        caps = [(at, kind, 0) for at, kind, on in
+                [(0x40, EXPRESS, flr), (0x60, AF, af), (0x70, PM, power)]
+                if on]
+        caps = [(at, kind, after[0] if after else 0) for (at, kind, _), after
+                in zip(caps, [*caps[1:], None])]
+        self.capabilities(*caps)
+        self.flr, self.af, self.power = flr, af, power
+        if flr:
+            self.put(0x44, 4, 1 << 28)
+        if af:
+            self.put(0x62, 2, 0x0300 | 6)
+        self.bar(0, BAR, 0xfffff000)
+        self.put(0x3c, 1, 11)
+        for at in (0xc, 0x3c, 0x48, 0x74):
+            self.writable[at] = 0xff
+        self.initial = bytearray(4096)
+        self.initial[:] = self.config
+        self.initial[4:6] = bytes(2)
+        self.initial[0x10:0x14] = bytes(4)
+        self.initial[0x3c] = 0
+
+    def reset(self, how):
+        self.resets.append(how)
+        if self.m.tsc < self.pending:
+            self.early.append(how)
+        self.config[:] = self.initial
+        self.back = self.m.tsc + self.away
+
+    def read(self, at, size):
+        if self.m.tsc < self.back:
+            return 2 ** (8 * size) - 1
+        if self.flr and at == 0x4a and size == 1:
+            return 0x20 * (self.m.tsc < self.pending)
+        if self.af and at == 0x65:
+            return int(self.m.tsc < self.pending)
+        return super().read(at, size)
+
+    def write(self, at, size, value):
+        if self.m.tsc < self.back:
+            return
+        if self.flr and at == 0x48 and value & 0x8000:
+            self.reset(FLR)
+        elif self.af and at == 0x64 and value & 1:
+            self.reset(AF_FLR)
+        elif self.power and at == 0x74:
+            before = self.config[0x74] & 3
+            super().write(at, size, value)
+            if before == 3 and not value & 3:
+                self.reset(POWER)
+        else:
+            super().write(at, size, value)
+
+
+class Bridge(Function):
+    """Holds its bus in reset while bit 6 of its control is set."""
+
+    def __init__(self, m, machine, bus):
+        super().__init__(cls=0x060400, header=1, secondary=bus)
+        self.m, self.machine, self.bus, self.since = m, machine, bus, None
+        self.held = []
+        self.writable[0x3e] = 0xff
+        self.put(0x3e, 1, 3)
+
+    def write(self, at, size, value):
+        super().write(at, size, value)
+        if at != 0x3e:
+            return
+        if value & 0x40:
+            self.since = self.m.tsc
+        elif self.since is not None:
+            self.held.append(self.m.tsc - self.since)
+            for where, f in self.machine.functions.items():
+                if where >> 8 == self.bus:
+                    f.reset(BUS)
+
+
+class Machine:
+    """Mechanism #1, and registers at BAR: {offset: dword}."""
+
+    def __init__(self, m):
+        self.m, self.functions, self.address = m, {}, 0
+        self.mmio, self.locked, self.order = {}, set(), []
+        m.lib.fakes_relax_ticks = MS
+        m.on_read(self.on_read)
+        m.on_write(self.on_write)
+        self.host = m.new("struct pci_host *")
+
+    def add(self, where, function):
+        self.functions[where] = function
+        self.m.pci_scan(self.host)
+        for f in self.host.functions[0:self.host.count]:
+            # As pci_size_bars() finds it, which may not be asked again.
+            f.bars[0].base, f.bars[0].size = BAR, 2 << 20
+        return function
+
+    def on_read(self, kind, addr, size):
+        if kind == "read":
+            assert size == 4
+            return self.mmio.get(addr - BAR, 0)
+        if kind == "in" and not 0xcf8 <= addr <= 0xcff:
+            return None
+        f = self.functions.get(self.address >> 8 & 0xffff)
+        at = (self.address & 0xfc) + addr - 0xcfc
+        return f.read(at, size) if f else 2 ** (8 * size) - 1
+
+    def on_write(self, kind, addr, size, value):
+        if kind == "write":
+            self.order.append((addr - BAR, value))
+            if addr - BAR not in self.locked:
+                self.mmio[addr - BAR] = value
+        elif addr == 0xcf8:
+            self.address = value
+        elif 0xcfc <= addr <= 0xcff:
+            f = self.functions.get(self.address >> 8 & 0xffff)
+            if f:
+                f.write((self.address & 0xfc) + addr - 0xcfc, size, value)
+        else:
+            self.order.append((addr, value))
+
+    def at(self, where):
+        return self.m.pci_find(self.host, where)
+
+    def reset(self, where, bus=False):
+        return self.m.pci_reset_function(self.host, self.at(where), bus,
+                                         1_000_000)
+
+
+WHERE = bdf(0, 5)
+
+
+@pytest.mark.parametrize("flr, af, power, method", [
+    (1, 1, 1, FLR), (0, 1, 1, AF_FLR), (0, 0, 1, POWER), (0, 0, 0, NONE)])
+def test_best_method_first(m, flr, af, power, method):
+    machine = Machine(m)
+    f = machine.add(WHERE, Device(m, flr, af, power))
+    before = bytes(f.config)
+    m.lib.fakes_line_count = 0
+    assert m.pci_reset_method(machine.host, WHERE) == method
+    err = machine.reset(WHERE)
+    assert f.resets == [method] * (method != NONE)
+    assert (err == 0) == (method != NONE)
+    assert bytes(f.config) == before and m.log_text() == ""
+
+
+def test_power_waits_on_both_ways(m):
+    machine = Machine(m)
+    f = machine.add(WHERE, Device(m, power=True))
+    start = m.tsc
+    assert machine.reset(WHERE) == 0
+    assert f.resets == [POWER] and m.tsc - start >= 110 * MS
+
+
+def test_a_reset_that_keeps_the_state_is_none(m):
+    machine = Machine(m)
+    f = machine.add(WHERE, Device(m, power=True))
+    f.config[0x74] = 8          # No_Soft_Reset
+    assert m.pci_reset_method(machine.host, WHERE) == NONE
+
+
+@pytest.mark.parametrize("fields", [{"flr": True}, {"af": True}])
+def test_waits_for_what_is_pending(m, fields):
+    machine = Machine(m)
+    f = machine.add(WHERE, Device(m, pending=60 * MS, **fields))
+    assert machine.reset(WHERE) == 0
+    assert len(f.resets) == 1 and not f.early
+
+
+@pytest.mark.parametrize("fields", [{"flr": True}, {"af": True}])
+def test_pending_for_ever(m, fields):
+    machine = Machine(m)
+    f = machine.add(WHERE, Device(m, pending=1 << 60, **fields))
+    m.lib.fakes_line_count = 0
+    assert machine.reset(WHERE) == 0 and len(f.early) == 1
+    (level, line), = m.log_lines()
+    assert level == m.LOG_WARN
+    assert line == "00:05.0: transactions are pending at its reset"
+
+
+@pytest.mark.parametrize("away, back", [
+    (99 * MS, True), (500 * MS, True), (1050 * MS, True), (1300 * MS, False),
+    (1 << 60, False)])
+def test_given_up_after_the_manuals_time(m, away, back):
+    machine = Machine(m)
+    machine.add(WHERE, Device(m, flr=True, away=away))
+    m.lib.fakes_line_count = 0
+    start = m.tsc
+    assert (machine.reset(WHERE) == 0) == back
+    assert 100 * MS <= m.tsc - start <= 1250 * MS
+    assert m.log_text() == ("" if back else
+                            "00:05.0 does not come back from its reset")
+
+
+def test_configuration_request_retry_status(m):
+    """A vendor of 0001: not yet (PCIe 2.3.1)."""
+    machine = Machine(m)
+    f = machine.add(WHERE, Device(m, flr=True, away=0))
+    f.initial[0:2] = b"\x01\x00"
+    assert machine.reset(WHERE) != 0
+
+
+def test_bus_reset(m):
+    machine = Machine(m)
+    bridge = machine.add(bdf(0, 0x1c), Bridge(m, machine, 1))
+    behind = [machine.add(bdf(1, 0, n), Device(m, multi=True))
+              for n in range(3)]
+    other = machine.add(bdf(0, 5), Device(m))
+    before = [bytes(f.config) for f in behind]
+    assert m.pci_reset_method(machine.host, bdf(1, 0)) == BUS
+    assert machine.reset(bdf(1, 0)) < 0         # not all of it is the guest's
+    assert machine.reset(bdf(1, 0), True) == 0
+    assert [f.resets for f in behind] == [[BUS]] * 3 and not other.resets
+    assert [bytes(f.config) for f in behind] == before
+    assert bridge.config[0x3e] == 3 and bridge.held[0] >= 1 * MS
+    assert machine.reset(bdf(0, 5), True) < 0   # the root bus has no bridge
+
+
+def test_bus_reset_is_the_last_resort(m):
+    machine = Machine(m)
+    machine.add(bdf(0, 0x1c), Bridge(m, machine, 1))
+    f = machine.add(bdf(1, 0), Device(m, flr=True))
+    assert machine.reset(bdf(1, 0), True) == 0
+    assert f.resets == [FLR]
+
+
+# --- Registers of graphics -----------------------------------------------
+
+REGISTERS = {0x45008: 1, 0xa090: 2, 0xa094: 3, 0xd48: 4, 0xdc8: 5,
+             0x1082c0: 6}
+
+
+class Graphics(Device):
+    def __init__(self, m, machine, **fields):
+        super().__init__(m, flr=True, cls=0x030000, **fields)
+        self.machine = machine
+        machine.mmio.update(REGISTERS)
+
+    def reset(self, how):
+        super().reset(how)
+        for at in REGISTERS:
+            if at not in self.machine.locked:
+                self.machine.mmio[at] = 0
+        self.machine.order.append("reset")
+
+
+def test_registers_of_graphics_come_back(m):
+    machine = Machine(m)
+    machine.add(bdf(0, 2), Graphics(m, machine))
+    machine.locked = {0xa094}           # keeps its value
+    assert machine.reset(bdf(0, 2)) == 0
+    assert {at: machine.mmio[at] for at in REGISTERS} == REGISTERS
+    assert machine.order[0] == "reset"
+    assert dict(machine.order[1:]) == {at: value for at, value in
+                                       REGISTERS.items() if at != 0xa094}
+
+
+def test_a_register_that_does_not_come_back_is_said(m):
+    machine = Machine(m)
+    f = machine.add(bdf(0, 2), Graphics(m, machine))
+    m.lib.fakes_line_count = 0
+    before, f.reset = f.reset, lambda how: (before(how),
+                                            machine.locked.add(0xa090))
+    assert machine.reset(bdf(0, 2)) == 0
+    assert m.log_text() == ("00:02.0: after its reset RC6 control (0xa090) "
+                            "is 0x0, was 0x2")
+
+
+@pytest.mark.parametrize("fields", [{"vendor": 0x1234}, {"cls": 0x020000}])
+def test_registers_of_others_are_left_alone(m, fields):
+    machine = Machine(m)
+    machine.add(WHERE, Device(m, flr=True, **{"cls": 0x030000, **fields}))
+    assert machine.reset(WHERE) == 0 and machine.order == []
+
+
+# --- The hand-over of USB controllers ------------------------------------
+
+BIOS, OS = 1 << 16, 1 << 24
+
+
+class Usb(Function):
+    """Firmware that lets go `after` ms behind the request, or never."""
+
+    def __init__(self, m, interface, after=None, owned=True, chain=None):
+        super().__init__(cls=0x0c0300 | interface)
+        self.m, self.after, self.asked = m, after, None
+        self.owned, self.forced = owned, False
+
+    def semaphore(self):
+        if self.asked is not None and self.after is not None and \
+                self.m.tsc - self.asked >= self.after * MS:
+            self.owned = False
+        return BIOS * self.owned | OS * (self.asked is not None)
+
+    def take(self, value):
+        if value & OS and self.asked is None:
+            self.asked = self.m.tsc
+        if not value & BIOS:
+            self.forced, self.owned = self.owned, False
+
+
+class Xhci(Usb):
+    CAP = 0x500
+
+    def __init__(self, m, machine, chain=None, **fields):
+        super().__init__(m, 0x30, **fields)
+        self.machine = machine
+        machine.mmio = {0: 0x20, 0x10: self.CAP // 4 << 16, 0x20: 0x40d | 2,
+                        **(chain or {self.CAP: 0x0102, self.CAP + 4: 1})}
+        at = self.at = self.CAP + 4 if not chain else max(chain)
+        machine.mmio[at + 4] = 0x1ffff
+        machine.on_mmio = self
+
+    def attach(self):
+        machine, read, write = (self.machine, self.machine.on_read,
+                                self.machine.on_write)
+
+        def on_read(kind, addr, size):
+            if kind == "read" and addr == BAR + self.at:
+                return 0x0001 | self.semaphore()
+            if kind == "read" and addr == BAR + 0x24:
+                return int(not machine.mmio[0x20] & 1)
+            return read(kind, addr, size)
+
+        def on_write(kind, addr, size, value):
+            if kind == "write" and addr == BAR + self.at:
+                self.take(value)
+            write(kind, addr, size, value)
+        self.m.on_read(on_read)
+        self.m.on_write(on_write)
+        return self
+
+
+def xhci(m, **fields):
+    machine = Machine(m)
+    f = machine.add(bdf(0, 0x14), Xhci(m, machine, **fields))
+    m.lib.fakes_line_count = 0
+    return machine, f.attach()
+
+
+def take_over(m, machine, where=bdf(0, 0x14)):
+    start = m.tsc
+    m.pci_take_over(machine.host, machine.at(where), 1_000_000)
+    return m.tsc - start
+
+
+def test_xhci_is_handed_over(m):
+    machine, f = xhci(m, after=30)
+    assert 30 * MS <= take_over(m, machine) < 100 * MS
+    assert not f.forced and not f.owned
+    # SMIs off, their events cleared, the other bits as they were.
+    assert machine.mmio[f.at + 4] == 0x1ffff & ~0xe011 | 7 << 29
+    assert machine.mmio[0x20] == 2      # stopped, no interrupts
+    assert m.log_text() == \
+        "00:14.0: firmware hands the USB controller over"
+
+
+def test_xhci_is_taken_by_force(m):
+    machine, f = xhci(m, after=None)
+    assert 1000 * MS <= take_over(m, machine) < 1100 * MS
+    assert f.forced and machine.mmio[f.at + 4] & 0xe011 == 0
+    assert m.log_text() == ("00:14.0: firmware keeps the USB controller; it "
+                            "is taken by force")
+
+
+def test_xhci_that_firmware_does_not_use(m):
+    machine, f = xhci(m, owned=False)
+    assert take_over(m, machine) < 10 * MS
+    assert f.asked is None and m.log_text() == ""
+    assert machine.mmio[0x20] == 2
+
+
+@pytest.mark.parametrize("chain", [
+    {0x500: 0xff02, 0x8fc: 0xff02},             # out of what is read here
+    {0x500: 0x0002},                            # an end without it
+    {0x500: 0xffffffff, 0x8fc: 0xffffffff},
+])
+def test_xhci_chain_without_legacy_support(m, chain):
+    machine, f = xhci(m, chain=chain)
+    f.at = 0x7ffffff
+    f.attach()
+    assert take_over(m, machine) < 100 * MS
+    assert f.asked is None
+
+
+@settings(max_examples=40)
+@given(heads=st.dictionaries(st.integers(0, 0x7ffff).map(lambda n: 4 * n),
+                             st.integers(0, 2**32 - 1), max_size=20),
+       first=st.integers(0, 0xffff), size=st.integers(0, 1 << 21))
+def test_any_chain_ends_within_the_bar(m, heads, first, size):
+    machine, _ = xhci(m, owned=False)
+    machine.mmio.update(heads)
+    machine.mmio[0x10] = first << 16
+    f = machine.at(bdf(0, 0x14))
+    f.bars[0].size = size
+    m.clear_events()
+    take_over(m, machine)
+    assert all(BAR <= e.addr <= BAR + size - 4 for e in
+               m.events("read", "write"))
+
+
+def test_xhci_without_decode_is_left_alone(m):
+    machine, f = xhci(m)
+    f.put(4, 2, 0)
+    take_over(m, machine)
+    assert f.asked is None and machine.order == []
+
+
+class Ehci(Usb):
+    def __init__(self, m, machine, first=0x68, **fields):
+        super().__init__(m, 0x20, **fields)
+        machine.mmio = {0: 0x20, 8: first << 8, 0x20: 0x30001, 0x24: 0x1000,
+                        0x28: 0x3f}
+        self.put(0x60, 4, 0x6000)       # unknown, and a loop to itself
+        self.put(0x6c, 4, 0xe03f)
+        self.writable[0x6c:0x70] = b"\xff" * 4
+
+    def read(self, at, size):
+        if at == 0x68:
+            return 1 | self.semaphore()
+        return super().read(at, size)
+
+    def write(self, at, size, value):
+        if at == 0x68:
+            self.take(value)
+        super().write(at, size, value)
+
+
+@pytest.mark.parametrize("after", [10, None])
+def test_ehci(m, after):
+    machine = Machine(m)
+    f = machine.add(WHERE, Ehci(m, machine, after=after))
+    m.lib.fakes_line_count = 0
+    take_over(m, machine, WHERE)
+    assert f.forced == (after is None) and not f.owned
+    assert f.read(0x6c, 4) == 0
+    assert machine.mmio[0x20] == 0x30000 and machine.mmio[0x28] == 0
+    assert ("by force" in m.log_text()) == (after is None)
+
+
+@pytest.mark.parametrize("first", [0x60, 0x3c, 0x6a, 0, 0xfc])
+def test_ehci_without_the_capability(m, first):
+    machine = Machine(m)
+    f = machine.add(WHERE, Ehci(m, machine, first=first))
+    assert take_over(m, machine, WHERE) < 100 * MS
+    assert f.asked is None and machine.mmio[0x20] == 0x30000
+
+
+def test_uhci(m):
+    machine = Machine(m)
+    f = machine.add(WHERE, Function(cls=0x0c0300))
+    f.put(0xc0, 2, 0x003f)
+    f.writable[0xc0:0xc2] = b"\xff\xff"
+    found = machine.at(WHERE)
+    found.bars[4].base, found.bars[4].size, found.bars[4].io = 0xe000, 32, 1
+    take_over(m, machine, WHERE)
+    assert f.read(0xc0, 2) == 0xaf00
+    assert machine.order == [(0xe004, 0), (0xe000, 0)]
+
+
+@pytest.mark.parametrize("cls", [0x0c0310, 0x0c0500, 0x020030])
+def test_others_are_left_alone(m, cls):
+    machine = Machine(m)
+    machine.add(WHERE, Function(cls=cls))
+    m.clear_events()
+    take_over(m, machine, WHERE)
+    assert machine.order == [] and not m.events("write")
