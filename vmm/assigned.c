@@ -145,6 +145,10 @@ static void bar_changed(void *ctx, unsigned i, u64 old_gpa, u64 new_gpa,
 	struct assigned *a = ctx;
 	const struct pci_bar *bar = &a->function->bars[i];
 
+	if (i == PCI_ROM_BAR) {
+		assigned_rom_moved(a, old_gpa, new_gpa, enabled);
+		return;
+	}
 	if (bar->io) {
 		machine_move_ports(a->machine, bar, old_gpa, new_gpa, enabled);
 		return;
@@ -170,6 +174,7 @@ static int init_one(struct machine *m, struct assigned *a)
 		.bar_changed = bar_changed,
 		.interrupts_changed = assigned_interrupts_changed,
 		.pin = pin >= 1 && pin <= 4 ? pin : 0,
+		.rom_size = (u32)a->rom.size,
 		.ctx = a,
 	};
 	int err = 0;

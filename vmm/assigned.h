@@ -7,6 +7,7 @@
 #ifndef VMM_ASSIGNED_H
 #define VMM_ASSIGNED_H
 
+#include "drivers/pci/rom.h"
 #include "drivers/vtd/vtd.h"
 #include "vmm/devmodel/pci_assigned.h"
 #include "vmm/vm.h"
@@ -49,6 +50,7 @@ struct assigned {
 	enum interrupt_mode mode;
 	unsigned line; /* of its INTx, vmm/virq.h */
 	struct msix msix;
+	struct pci_rom rom;
 	struct assigned_message messages[MESSAGES_MAX];
 };
 

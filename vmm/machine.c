@@ -45,9 +45,11 @@ static int find_modules(struct machine *m)
 		} else if (module_role(module->string, "initrd")) {
 			in->initrd = phys_to_virt(module->start);
 			in->initrd_size = module->size;
+		} else if (module_role(module->string, "rom")) {
+			m->rom_file = module;
 		} else {
-			log_warn("module '%s': its first word is neither "
-				 "'kernel' nor 'initrd'",
+			log_warn("module '%s': its first word is none of "
+				 "'kernel', 'initrd', 'rom'",
 				 module->string);
 		}
 	}
@@ -85,6 +87,8 @@ int machine_plan(struct machine *m, struct host *host)
 	if (err)
 		return err;
 	err = assigned_choose(m);
+	if (!err)
+		err = assigned_find_roms(m);
 	if (!err)
 		err = machine_map(m);
 	if (err)

@@ -63,6 +63,7 @@ struct machine {
 	unsigned assigned_count;
 	struct assigned assigned[ASSIGNED_MAX];
 	const struct pci_function *display_function; /* NULL: none */
+	const struct boot_module *rom_file;	     /* for it, or NULL */
 	bool vga;	/* legacy VGA is the display's, and open */
 	struct igd igd; /* function NULL: not in use */
 	struct virq virq;

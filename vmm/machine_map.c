@@ -76,13 +76,15 @@ static int pin_windows(struct machine *m)
 }
 
 /*
- * The guest's BIOS area is memory of ours: the RSDP, and all ones as where no
- * chip answers. Kernels search it byte by byte, which must not trap.
+ * The guest's BIOS area is memory of ours: the display's video BIOS, the
+ * RSDP, and all ones as where no chip answers. Kernels search it byte by
+ * byte, which must not trap.
  */
 static int pin_bios(struct machine *m)
 {
 	hpa_t hpa =
 		phys_alloc(&host_memory, BIOS_SIZE, PAGE_SIZE, PHYS_ANYWHERE);
+	const struct pci_rom *rom = assigned_display_rom(m);
 	struct region r = {.gpa = BIOS_AREA,
 			   .hpa = hpa,
 			   .size = BIOS_SIZE,
@@ -97,6 +99,8 @@ static int pin_bios(struct machine *m)
 		return -ENOMEM;
 	}
 	memset(phys_to_virt(hpa), 0xff, BIOS_SIZE);
+	if (rom && rom->legacy)
+		memcpy(phys_to_virt(hpa), rom->legacy, rom->legacy_size);
 	m->rsdp = (u8 *)phys_to_virt(hpa) + BIOS_RSDP - BIOS_AREA;
 	return machine_pin(m, &r);
 }

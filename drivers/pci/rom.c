@@ -168,31 +168,31 @@ static void drop(struct pci_rom *rom)
 }
 
 /* size: a multiple of 4. A ROM is read in dwords, as it is memory. */
-static int copy(const struct pci_function *f, const volatile u8 *from, u64 size,
-		struct pci_rom *rom)
+static void copy(const struct pci_function *f, const volatile u8 *from,
+		 u64 size, const char *source, struct pci_rom *rom)
 {
-	const char *why = "has an image that does not begin with 55AA";
-	int err = 0;
+	const char *why = "is left out: too little memory";
 
-	if (mmio_read16(from) == SIGNATURE) {
-		err = allocate(rom, size);
-		for (u64 i = 0; !err && i < size; i += 4) {
+	if (mmio_read16(from) != SIGNATURE)
+		return;
+	if (!allocate(rom, size)) {
+		for (u64 i = 0; i < size; i += 4) {
 			u32 dword = mmio_read32(from + i);
 
 			memcpy(rom->data + i, &dword, 4);
 		}
-		why = err ? "is left out: too little memory"
-			  : pci_rom_check(rom->data, size, f, rom);
-		if (why && !err)
+		why = pci_rom_check(rom->data, size, f, rom);
+		if (why)
 			drop(rom);
-		else if (!err)
-			memset(rom->data + rom->length, 0xff,
-			       rom->size - rom->length);
 	}
 	if (why || rom->doubt)
 		log_warn("%02x:%02x.%x: its ROM %s", BDF_ARGS(f->bdf),
 			 why ? why : rom->doubt);
-	return err;
+	if (why)
+		return;
+	memset(rom->data + rom->length, 0xff, rom->size - rom->length);
+	log_info("%02x:%02x.%x: ROM of %lu bytes, from %s", BDF_ARGS(f->bdf),
+		 rom->length, source);
 }
 
 /* Decode can be switched on: no BAR would then lie over address 0. */
@@ -205,38 +205,35 @@ static bool bars_are_placed(const struct pci_function *f)
 }
 
 /* PCI 3.0, 6.2.5.2: decoded where both enable bits are set. */
-static int read_bar(const struct pci_host *pci, const struct pci_function *f,
-		    const struct pci_bar *bar, struct pci_rom *rom)
+static void read_bar(const struct pci_host *pci, const struct pci_function *f,
+		     const struct pci_bar *bar, struct pci_rom *rom)
 {
 	const volatile u8 *p =
 		(const volatile u8 *)mmio_map(bar->base, bar->size);
 	u32 command = pci_config_read(pci, f->bdf, PCI_COMMAND, 2);
 	u32 original = pci_config_read(pci, f->bdf, PCI_ROM, 4);
-	int err;
 
 	if (!p || (!(command & PCI_COMMAND_MEMORY) && !bars_are_placed(f)))
-		return 0;
+		return;
 	pci_config_write(pci, f->bdf, PCI_ROM, 4, original | ROM_ENABLE);
 	pci_config_write(pci, f->bdf, PCI_COMMAND, 2,
 			 command | PCI_COMMAND_MEMORY);
-	err = copy(f, p, bar->size, rom);
+	copy(f, p, bar->size, "its BAR", rom);
 	pci_config_write(pci, f->bdf, PCI_COMMAND, 2, command);
 	pci_config_write(pci, f->bdf, PCI_ROM, 4, original);
-	return err;
 }
 
-int pci_rom_read(const struct pci_host *pci, const struct pci_function *f,
-		 bool shadow, struct pci_rom *rom)
+void pci_rom_read(const struct pci_host *pci, const struct pci_function *f,
+		  bool shadow, struct pci_rom *rom)
 {
 	struct pci_bar bar = pci_rom_size(pci, f->bdf);
-	int err = 0;
 
 	*rom = (struct pci_rom){0};
 	if (bar.size && bar.size <= PCI_ROM_MAX && bar.base)
-		err = read_bar(pci, f, &bar, rom);
-	if (err || rom->data || !shadow)
-		return err;
-	return copy(f, phys_to_virt(PCI_ROM_SHADOW), PCI_ROM_SHADOW_SIZE, rom);
+		read_bar(pci, f, &bar, rom);
+	if (!rom->data && shadow)
+		copy(f, phys_to_virt(PCI_ROM_SHADOW), PCI_ROM_SHADOW_SIZE,
+		     "the shadow", rom);
 }
 
 int pci_rom_load(const u8 *file, u64 size, const struct pci_function *f,

@@ -32,10 +32,10 @@ struct pci_bar pci_rom_size(const struct pci_host *pci, bdf_t bdf);
 /*
  * The function's ROM from its ROM BAR if that has an address, else from the
  * shadow if it may be there. f's BARs are sized; its registers are as before.
- * Without a ROM *rom is empty. -ENOMEM.
+ * Without a ROM *rom is empty; what is wrong with one is logged.
  */
-int pci_rom_read(const struct pci_host *pci, const struct pci_function *f,
-		 bool shadow, struct pci_rom *rom);
+void pci_rom_read(const struct pci_host *pci, const struct pci_function *f,
+		  bool shadow, struct pci_rom *rom);
 /*
  * The ROM that a file holds, which must be without fault: *why says which,
  * with -EINVAL. -ENOMEM.

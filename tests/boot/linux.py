@@ -27,6 +27,8 @@ QUESTIONS = {
            "$(cat $d/vendor $d/device $d/class); done",
     "uname": "uname -a",
     "mtrr": "cat /proc/mtrr",
+    "rom": "cd /sys/bus/pci/devices/0000:00:02.0; echo 1 >rom; "
+           "md5sum <rom; echo 0 >rom; cd",
 }
 MONOCLE_ONLY = {
     "later": "monoclectl stats",

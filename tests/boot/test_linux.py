@@ -3,6 +3,8 @@
 
 Two boots serve all tests: boot/linux.py says what is typed there.
 """
+import hashlib
+import pathlib
 import re
 
 import pytest
@@ -79,6 +81,14 @@ def test_pci(run, answers):
     assert functions["0000:00:02.0"] == bare["0000:00:02.0"]
     assert functions["0000:00:00.0"].endswith("0x060000")
     assert functions["0000:00:1f.0"].endswith("0x060100")
+
+
+@pytest.mark.runs("linux-bare")
+def test_option_rom(run, answers):
+    """The card's, as the kernel shows it: the file that Bochs was given."""
+    file = pathlib.Path("/usr/share/bochs/VGABIOS-lgpl-latest").read_bytes()
+    assert answers["rom"].split()[0] == hashlib.md5(file).hexdigest()
+    assert answers["rom"] == run("linux-bare").answers["rom"]
 
 
 def test_clock_is_right(run, answers):

@@ -257,6 +257,10 @@ extern u64 ram_end;
 extern u64 low_page;
 void memory_init(u64 info);
 
+/* -- rom.c */
+
+u8 rom(void);
+
 /* -- interrupt controllers: apic.c */
 
 enum lapic {

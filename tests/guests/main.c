@@ -5,6 +5,7 @@
  *	exits NAME	one test of these
  *	draw-WHAT	pictures, see draw.c
  *	hostile-WHAT	what no guest should do, see hostile.c
+ *	rom		the display's option ROM, see rom.c
  *	resets		each way to reset, then an exit with status 0
  *	bench		ticks of single exits
  *	chain		starts the module on the bare machine, see chain.c
@@ -56,6 +57,8 @@ void guest_main(u32 magic, u64 info)
 		draw(line + 5);
 	else if (starts(line, "hostile-"))
 		hostile(line + 8);
+	else if (starts(line, "rom"))
+		finish(rom());
 	else if (starts(line, "resets"))
 		resets();
 	else if (starts(line, "bench"))

@@ -334,10 +334,9 @@ class Card:
 
     def read(self, may_be_shadowed=False):
         before = self.m.config[1], self.m.config[12]
-        err = self.m.pci_rom_read(self.m.NULL, self.f, may_be_shadowed,
-                                  self.rom)
+        self.m.pci_rom_read(self.m.NULL, self.f, may_be_shadowed, self.rom)
         assert (self.m.config[1], self.m.config[12]) == before
-        return err
+        return bool(self.rom.data)
 
     def bytes(self):
         if not self.rom.data:
@@ -347,32 +346,37 @@ class Card:
 
 def test_from_the_bar(m):
     card = Card(m, image(1024))
-    assert card.read() == 0
+    assert card.read()
     assert card.bytes() == image(1024) + b"\xff" * (0x10000 - 1024)
     assert (card.rom.length, card.rom.legacy_size) == (1024, 1024)
-    assert m.log_text() == ""
+    assert m.log_text() == "00:02.0: ROM of 1024 bytes, from its BAR"
+
+
+def test_where_nothing_begins_there_is_none(m):
+    card = Card(m, b"")
+    assert not card.read() and m.log_text() == ""
 
 
 def test_a_small_rom_takes_a_page(m):
     card = Card(m, image(1024), size=2048)
-    assert card.read() == 0
+    assert card.read()
     assert card.bytes() == image(1024) + b"\xff" * 3072
 
 
 def test_decode_is_switched_on_for_the_time(m):
     card = Card(m, image(1024), command=0, bars=[(0xfe000000, 4096)])
-    assert card.read() == 0 and card.rom.data
+    assert card.read()
 
 
 def test_decode_stays_off_where_a_bar_has_no_address(m):
     card = Card(m, image(1024), command=0, bars=[(0, 4096)])
-    assert card.read() == 0 and not card.rom.data
+    assert not card.read()
     assert not [e for e in m.events("other") if e.addr == 4]
 
 
 def test_without_an_address_it_is_given_none(m):
     card = Card(m, image(1024), base=0)
-    assert card.read() == 0 and not card.rom.data
+    assert not card.read()
     assert all(not e.value & 1 for e in m.events("other"))
 
 
@@ -391,8 +395,8 @@ def test_sizing_does_not_enable(m):
 def test_from_the_shadow(m):
     card = Card(m, image(2048) + image(512, fill=3), size=0x20000, base=0,
                 shadow=True)
-    assert card.read() == 0 and not card.rom.data
-    assert card.read(True) == 0
+    assert not card.read()
+    assert card.read(True)
     # Other cards' ROMs lie behind it.
     assert card.bytes() == image(2048) + b"\xff" * (0x20000 - 2048)
 
@@ -402,18 +406,19 @@ def test_the_functions_own_is_taken_with_a_warning(m, name):
     """Firmware ran it; video BIOSes change themselves in the shadow."""
     data, text = DOUBTED[name]
     card = Card(m, data)
-    assert card.read() == 0 and card.rom.length == 1024
-    (level, line), = m.log_lines()
+    assert card.read() and card.rom.length == 1024
+    (level, line), (_, found) = m.log_lines()
     assert level == m.LOG_WARN
+    assert found == "00:02.0: ROM of 1024 bytes, from its BAR"
     assert line.startswith("00:02.0: its ROM ") and text in line
 
 
 @pytest.mark.parametrize("name", [n for n in WRONG
-                                  if n not in ("empty", "cut")])
+                                  if n not in ("empty", "cut",
+                                                   "signature")])
 def test_none_is_said_in_one_line(m, name):
     card = Card(m, WRONG[name][0], size=0x800)
-    assert card.read() == 0
-    assert not card.rom.data and m.lib.allocations == 0
+    assert not card.read() and m.lib.allocations == 0
     (_, line), = m.log_lines()
     assert line.startswith("00:02.0: its ROM ")
 
@@ -421,7 +426,7 @@ def test_none_is_said_in_one_line(m, name):
 def test_out_of_memory(m):
     card = Card(m, image(1024))
     m.lib.out_of_memory = True
-    assert card.read() < 0 and not card.rom.data
+    assert not card.read()
     (_, line), = m.log_lines()
     assert "too little memory" in line
 

@@ -67,6 +67,13 @@ def header(vendor=0x1234, device=0x1111, command=0x0107, status=0x02b0,
     return config
 
 
+def with_rom(register):
+    """The host's ROM BAR as firmware left it."""
+    config = header()
+    config[0x30:0x34] = register.to_bytes(4, "little")
+    return config
+
+
 VGA_BARS = {0: (0xfd000000, 16 << 20, 0, 0, 1), 1: (0xc000, 256, 1, 0, 0),
             2: (0x800000000, 1 << 33, 0, 1, 1), 5: (0xfebf0000, 4096, 0, 0, 0)}
 
@@ -75,7 +82,7 @@ class Machine:
     """A bus with the bridges and one assigned function."""
 
     def __init__(self, m, bars=None, config=None, forward=0, bdf=VGA,
-                 pin=0, rows=()):
+                 pin=0, rows=(), rom=0):
         self.m, self.events, self.pin = m, [], pin
         self.interrupts = []    # what was wanted at each change
         self.bars = VGA_BARS if bars is None else bars
@@ -105,7 +112,8 @@ class Machine:
             "host": self.host, "function": self.function,
             "command_forward": forward, "bar_changed": changed,
             "interrupts_changed": interrupts, "pin": pin,
-            "rows": rows or m.NULL, "row_count": len(rows)})
+            "rows": rows or m.NULL, "row_count": len(rows),
+            "rom_size": rom})
         assert m.vpci_init(self.pci, self.bus) == 0
         assert m.host_bridge_init(self.bridges, self.pci, self.identity) == 0
         assert m.isa_bridge_init(self.bridges + 1, self.pci, self.isa) == 0
@@ -311,7 +319,7 @@ class Model:
 
     def decoded(self, machine):
         """Where each BAR is, by the registers."""
-        card, out = self.space[machine.bdf], [NOWHERE] * 6
+        card, out = self.space[machine.bdf], [NOWHERE] * 7
         masks = machine.bar_masks()
         for i, (_, _, io, is64, _) in machine.bars.items():
             at = 0x10 + 4 * i
@@ -565,6 +573,63 @@ def test_what_firmware_left_disabled_stays_so(m):
     assert machine.events == [(1, NOWHERE, 0xc000, True)]
 
 
+ROM, ROM_BAR = 0x30, 6
+
+
+@pytest.mark.parametrize("size", [0x1000, 0x10000, 1 << 24])
+@pytest.mark.parametrize("host", [0, 0xfe000000, 0xfe000001])
+def test_rom_is_sized(m, size, host):
+    """PCI 3.0, 6.2.5.2; disabled at first, whatever firmware left."""
+    machine = Machine(m, rom=size, config=with_rom(host))
+    assert machine.read(VGA, ROM) == host & ~1
+    machine.write(VGA, ROM, 0xfffffffe)
+    assert machine.read(VGA, ROM) == 2**32 - size
+    machine.write(VGA, ROM, 0xffffffff)
+    assert machine.read(VGA, ROM) == 2**32 - size | 1
+    assert machine.host_writes() == []
+
+
+def test_rom_larger_than_the_hosts_has_no_address_at_first(m):
+    machine = Machine(m, rom=0x10000, config=with_rom(0xfe008000))
+    assert machine.read(VGA, ROM) == 0
+
+
+def test_rom_moves(m):
+    """Decoded where COMMAND and its own bit say so."""
+    machine = Machine(m, rom=0x10000, config=with_rom(0xfe000000))
+    decoded = lambda: machine.assigned.decoded[ROM_BAR]
+    at = 0xfe000000
+    assert decoded() == NOWHERE
+    machine.write(VGA, ROM, at | 1)
+    machine.write(VGA, ROM, 0xe0000001)
+    machine.write(VGA, ROM, 0xe0000801)     # no bit of it is there
+    assert machine.events == [(ROM_BAR, NOWHERE, at, True),
+                              (ROM_BAR, at, 0xe0000000, True)]
+    assert decoded() == 0xe0000000
+    machine.events.clear()
+    machine.write(VGA, 4, IO, 2)
+    assert (ROM_BAR, 0xe0000000, 0xe0000000, False) in machine.events
+    machine.events.clear()
+    machine.write(VGA, ROM, at | 1)
+    assert machine.events == [] and decoded() == NOWHERE
+    machine.write(VGA, 4, IO | MEMORY, 2)
+    assert (ROM_BAR, NOWHERE, at, True) in machine.events
+    machine.events.clear()
+    machine.write(VGA, ROM, 0, 1)           # its byte alone
+    assert machine.events == [(ROM_BAR, at, at, False)]
+    machine.write(VGA, ROM, 1, 1)
+    machine.events.clear()
+    m.vpci_reset(machine.pci)
+    assert machine.events == [(ROM_BAR, at, at, False)]
+    assert machine.read(VGA, ROM) == at
+
+
+def test_without_a_rom_nothing_is_decoded(m):
+    machine = Machine(m, config=with_rom(0xfe000000))
+    machine.write(VGA, ROM, 0xffffffff)
+    assert machine.read(VGA, ROM) == 0 and machine.events == []
+
+
 def test_command_bits_that_policy_forwards(m):
     machine = Machine(m, forward=MASTER, config=header(command=0x0103))
     machine.write(VGA, 4, 0x0547, 2)
@@ -606,6 +671,8 @@ def test_no_capability_rom_or_pin_is_seen(m, status, caps):
     assert machine.read(VGA, 0x34) == 0 and machine.read(VGA, 0x3d, 1) == 0
     machine.write(VGA, 0x30, 0xffffffff)
     assert machine.read(VGA, 0x30) == 0
+    machine.write(VGA, 0x28, 0xffffffff)
+    assert machine.read(VGA, 0x28) == 0
     assert machine.assigned.dropped == 1
     hidden = [at for at, *_ in caps] if status else []
     for at in range(0x40, 256, 4):

@@ -9,6 +9,8 @@
 #define BAR_IO 1u
 #define BAR_64 4u
 #define BAR_PREFETCHABLE 8u
+#define ROM_ENABLE 1u
+#define ROM_ADDRESS 0xfffff800u
 
 /* The header of type 0: PCI 3.0, 6.1. Sorted, without gaps. */
 static const struct pci_policy_row policy[] = {
@@ -26,7 +28,8 @@ static const struct pci_policy_row policy[] = {
 	 "BARs are virtual; the writable bits come from their sizes"},
 	{0x28, 0x28, PCI_HIDDEN, 0, 0, "CardBus CIS: no such device"},
 	{0x2c, 0x2c, PCI_READ_THROUGH, 0, 0, "subsystem: drivers decide by it"},
-	{0x30, 0x30, PCI_HIDDEN, 0, 0, "no option ROM is offered yet"},
+	{0x30, 0x30, PCI_EMULATED, 0, 0,
+	 "the ROM BAR is virtual and shows Monocle's copy of the ROM"},
 	{0x34, 0x38, PCI_EMULATED, 0, 0,
 	 "the list holds what is offered; offset 0x38 is reserved"},
 	{0x3c, 0x3c, PCI_EMULATED, 0xffff0000, 0xff,
@@ -118,12 +121,21 @@ static u32 bar_bits(const struct pci_assigned *d, unsigned i)
 	return 0;
 }
 
+/* 6.2.5.2: the same of the ROM's */
+static u32 rom_bits(const struct pci_assigned *d)
+{
+	return d->config.rom_size ? -d->config.rom_size & ROM_ADDRESS : 0;
+}
+
 static u64 bar_address(const struct pci_assigned *d, unsigned i)
 {
 	const struct pci_bar *bar = &d->config.function->bars[i];
 	const u32 *bars = &d->copy[PCI_BAR0 / 4];
-	u64 address = bars[i] & bar_bits(d, i);
+	u64 address;
 
+	if (i == PCI_ROM_BAR)
+		return d->copy[PCI_ROM / 4] & rom_bits(d);
+	address = bars[i] & bar_bits(d, i);
 	if (i < 5 && bar->is64)
 		address |= (u64)bars[i + 1] << 32;
 	return address;
@@ -133,17 +145,23 @@ static u64 bar_address(const struct pci_assigned *d, unsigned i)
 static u64 bar_decoded(struct pci_assigned *d, unsigned i)
 {
 	const struct pci_bar *bar = &d->config.function->bars[i];
-	u32 decode = bar->io ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY;
+	u32 decode = PCI_COMMAND_MEMORY;
+	bool there;
 
-	if (!bar->size || !(*command(d) & decode))
-		return PCI_BAR_NOWHERE;
-	return bar_address(d, i);
+	if (i == PCI_ROM_BAR) {
+		there = d->copy[PCI_ROM / 4] & ROM_ENABLE;
+	} else {
+		there = bar->size;
+		decode = bar->io ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY;
+	}
+	return there && *command(d) & decode ? bar_address(d, i)
+					     : PCI_BAR_NOWHERE;
 }
 
 /* Tells of every BAR that is decoded elsewhere than before. */
 static void follow_bars(struct pci_assigned *d)
 {
-	for (unsigned i = 0; i < 6; i++) {
+	for (unsigned i = 0; i < ARRAY_SIZE(d->decoded); i++) {
 		u64 old = d->decoded[i], new = bar_decoded(d, i);
 
 		if (old == new)
@@ -250,6 +268,8 @@ static void emulated_write(struct pci_assigned *d, unsigned offset, u32 mask,
 
 	if (is_bar(dword))
 		mask &= bar_bits(d, (dword - PCI_BAR0) / 4);
+	else if (dword == PCI_ROM)
+		mask &= rom_bits(d) ? rom_bits(d) | ROM_ENABLE : 0;
 	else if (d->rule[dword / 4] != RULE_NONE)
 		mask &= rules[d->rule[dword / 4]].guest_bits;
 	else
@@ -259,7 +279,7 @@ static void emulated_write(struct pci_assigned *d, unsigned offset, u32 mask,
 	*copy = (*copy & ~mask) | (value & mask);
 	if (dword == PCI_COMMAND)
 		forward_command(d);
-	if (dword == PCI_COMMAND || is_bar(dword))
+	if (dword == PCI_COMMAND || dword == PCI_ROM || is_bar(dword))
 		follow_bars(d);
 	if (dword == PCI_COMMAND || d->rule[dword / 4] >= RULE_MSI_CONTROL)
 		interrupts_changed(d);
@@ -338,6 +358,7 @@ bool pci_assigned_intx(const struct pci_assigned *d)
 static void initial_copies(struct pci_assigned *d)
 {
 	const struct pci_bar *bars = d->config.function->bars;
+	u32 rom = host_read(d, PCI_ROM, 4) & ROM_ADDRESS;
 
 	memset(d->copy, 0, sizeof(d->copy));
 	*command(d) = d->initial_command;
@@ -353,6 +374,8 @@ static void initial_copies(struct pci_assigned *d)
 		if (i < 5 && bars[i].is64)
 			copy[1] = (u32)(bars[i].base >> 32);
 	}
+	/* Disabled; a file's may be larger than the host's, and elsewhere. */
+	d->copy[PCI_ROM / 4] = rom & ~rom_bits(d) ? 0 : rom;
 	if (d->first)
 		d->copy[PCI_STATUS / 4] |= STATUS_CAPABILITIES << 16;
 	d->copy[PCI_CAPABILITIES / 4] = d->first;
@@ -473,7 +496,7 @@ int pci_assigned_init(struct pci_assigned *d, struct vpci *pci,
 				   (PCI_COMMAND_IO | PCI_COMMAND_MEMORY));
 	build_chain(d);
 	initial_copies(d);
-	for (unsigned i = 0; i < 6; i++)
+	for (unsigned i = 0; i < ARRAY_SIZE(d->decoded); i++)
 		d->decoded[i] = bar_decoded(d, i);
 	return vpci_add(pci, config->function->bdf, &assigned_ops, d);
 }

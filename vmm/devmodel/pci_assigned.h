@@ -13,6 +13,7 @@
 #include "vmm/devmodel/pci_bus.h"
 
 #define PCI_BAR_NOWHERE (~0ull)
+#define PCI_ROM_BAR 6 /* its index behind the BARs */
 
 enum pci_policy {
 	PCI_HIDDEN,	   /* reads 0, writes are dropped */
@@ -61,7 +62,8 @@ struct pci_assigned_config {
 	/* Rows that count before the general table and capabilities. */
 	const struct pci_policy_row *rows;
 	unsigned row_count;
-	u8 pin; /* 1-4: INTA-INTD as the guest sees it, 0: none */
+	u8 pin;	      /* 1-4: INTA-INTD as the guest sees it, 0: none */
+	u32 rom_size; /* what its ROM BAR decodes, a power of two; 0: none */
 	void *ctx;
 };
 
@@ -69,7 +71,7 @@ struct pci_assigned {
 	struct pci_assigned_config config;
 	u16 initial_command; /* decode bits as firmware left them */
 	u32 copy[64];	     /* of PCI_EMULATED dwords */
-	u64 decoded[6];	     /* where each BAR is, or PCI_BAR_NOWHERE */
+	u64 decoded[7];	     /* where each BAR is, or PCI_BAR_NOWHERE */
 	u64 dropped;	     /* writes */
 	bool stopped;	     /* bus mastering stays off until the reset */
 	u8 msi, msix;	     /* offsets of the capabilities, 0: none */

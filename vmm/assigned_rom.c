@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/* Option ROMs of assigned functions: Monocle's copies, read-only. */
+#include "arch/x86/errno.h"
+#include "kernel/log.h"
+#include "kernel/phys.h"
+#include "vmm/machine.h"
+
+static int find(struct machine *m, struct assigned *a)
+{
+	const struct pci_function *f = a->function;
+	bool display = f == m->display_function;
+	const struct boot_module *file = m->rom_file;
+	const char *why;
+	int err;
+
+	if (!display || !file) {
+		pci_rom_read(&m->host->pci, f, display && f->class == 0x0300,
+			     &a->rom);
+		return 0;
+	}
+	err = pci_rom_load(phys_to_virt(file->start), file->size, f, &a->rom,
+			   &why);
+	if (err)
+		log_error("module '%s', the ROM of %02x:%02x.%x, %s",
+			  file->string, BDF_ARGS(f->bdf), why);
+	return err;
+}
+
+int assigned_find_roms(struct machine *m)
+{
+	int err = 0;
+
+	if (m->rom_file && !m->display_function) {
+		log_error("module '%s' is the display's ROM, but no display "
+			  "is assigned",
+			  m->rom_file->string);
+		return -ENODEV;
+	}
+	for (unsigned n = 0; !err && n < m->assigned_count; n++)
+		err = find(m, &m->assigned[n]);
+	return err;
+}
+
+const struct pci_rom *assigned_display_rom(const struct machine *m)
+{
+	for (unsigned n = 0; n < m->assigned_count; n++)
+		if (m->assigned[n].function == m->display_function)
+			return &m->assigned[n].rom;
+	return NULL;
+}
+
+void assigned_rom_moved(struct assigned *a, u64 old_gpa, u64 new_gpa,
+			bool enabled)
+{
+	struct vm *vm = &a->machine->vm;
+	hpa_t hpa = virt_to_phys(a->rom.data);
+	const struct region *old = region_find(&vm->map, old_gpa);
+	struct region r = {.gpa = new_gpa,
+			   .hpa = hpa,
+			   .size = a->rom.size,
+			   .kind = REGION_ROM,
+			   .memtype = MEMTYPE_WB,
+			   .cpu = REGION_RX,
+			   .name = "ROM"};
+
+	/* Another region may have been in its place. */
+	if (old && old->hpa == hpa && old->kind == REGION_ROM) {
+		region_remove(&vm->map, old_gpa, a->rom.size);
+		ept_unmap(&vm->ept, old_gpa, a->rom.size);
+	}
+	if (enabled &&
+	    (region_add(&vm->map, &r, NULL) || ept_map(&vm->ept, &r)))
+		log_warn("guest: ROM BAR moved to 0x%lx, which is taken",
+			 new_gpa);
+}
