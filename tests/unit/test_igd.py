@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import harness
+from igd import config as paper
 
 KIB, MIB, GIB, PAGE = 1 << 10, 1 << 20, 1 << 30, 1 << 12
 AVAILABLE, RESERVED, ACPI, NVS, BAD = 1, 2, 3, 4, 5
@@ -26,13 +27,13 @@ FAKES = """
 u8 config[65536][256];
 u8 window[0x82000];
 static u8 nothing[0x2000];
-u64 looked_at;
+u64 looked_at, window_base;
 void *phys_to_virt(hpa_t hpa)
 {
 	looked_at = hpa;
-	if (hpa - 0x8ac00000 >= 0x80000)
+	if (hpa - window_base >= 0x80000)
 		return nothing;
-	return window + (hpa - 0x8ac00000);
+	return window + (hpa - window_base);
 }
 u32 pci_config_read(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 		    unsigned size)
@@ -54,7 +55,7 @@ def m():
         "igd", ["vmm/igd.c", "kernel/region.c"],
         headers=["vmm/igd.h", "kernel/log.h"], fakes=FAKES,
         cdef="extern u8 config[65536][256]; "
-             "extern u8 window[0x82000]; extern u64 looked_at;")
+             "extern u8 window[0x82000]; extern u64 looked_at, window_base;")
 
 
 class Machine:
@@ -74,7 +75,7 @@ class Machine:
         self.modules = []
         self.options = {}
         self.rmrrs = []
-        self.memory = bytearray(WINDOW_SIZE)
+        self.memory, self.window = bytearray(WINDOW_SIZE), WINDOW
         for name, value in fields.items():
             setattr(self, name, value)
 
@@ -82,7 +83,7 @@ class Machine:
         self.config[bdf][at:at + size] = value.to_bytes(size, "little")
 
     def store(self, address, data):
-        at = address - WINDOW
+        at = address - self.window
         data = data[:WINDOW_SIZE - at]
         self.memory[at:at + len(data)] = data
 
@@ -94,7 +95,7 @@ class Machine:
         data[0x16:0x18] = version.to_bytes(2, "little")
         data[0x3ba:0x3c2] = rvda.to_bytes(8, "little")
         data[0x3c2:0x3c6] = rvds.to_bytes(4, "little")
-        if WINDOW <= at < WINDOW + WINDOW_SIZE:
+        if self.window <= at < self.window + WINDOW_SIZE:
             self.store(at, data)
         self.put(IGD, 0xfc, at, 4)
         return self
@@ -133,7 +134,7 @@ class Machine:
             self.input.rmrr[i] = {"base": start, "size": size}
         self.input.rmrr_count = len(self.rmrrs)
         igd = m.new("struct igd *")
-        m.lib.looked_at = 0
+        m.lib.looked_at, m.lib.window_base = 0, self.window
         return m.igd_probe(igd, self.input), igd
 
     def good(self, m):
@@ -276,6 +277,44 @@ def test_stolen_memory_above_4_gib(m):
 def test_meteor_lake_has_no_stolen_memory_in_dram(m):
     igd = Machine(0x7d55).stolen(0x02c0, TOLUD - 64 * MIB, wide=True).good(m)
     assert span(igd.dsm) is None
+
+
+@pytest.mark.parametrize("name", paper.NAMES)
+def test_machines_on_paper(m, name):
+    """Of each generation, with what the manuals' rules make of it."""
+    config = paper.load(name)
+    asls = config.igd.get(0xfc, 4)
+    window = asls & -PAGE
+    tolud = config.number("tolud")
+    machine = Machine(
+        config.igd.get(2, 2), class_=config.igd.get(0xa, 2), window=window,
+        rows=[(0, 0x9f000, AVAILABLE), (MIB, window, AVAILABLE),
+              (window, window + 0x8000, NVS),
+              (window + 0x8000, tolud, RESERVED)])
+    machine.config = {BRIDGE: config.host.bytes[:256],
+                      IGD: config.igd.bytes[:256]}
+    machine.opregion(asls)
+    if config.gen < 5:      # no EPT, and refused for it
+        assert machine.probe(m)[0] == -m.ENOTSUP
+        return
+    allowed = config.expect["remapping"] == ["yes"]
+    assert machine.probe(m)[0] == (0 if allowed else -m.ENOTSUP)
+    machine.options = WITHOUT_REMAPPING
+    igd = machine.good(m)
+
+    def told(what):
+        words = config.expect.get(what)
+        base, size = (int(word, 16) for word in words) if words else (0, 0)
+        return (base, base + size) if size else None
+    assert igd.generation == config.gen
+    assert (span(igd.dsm), span(igd.gsm)) == (told("dsm"), told("gsm"))
+    assert (igd.top, igd.asls) == (tolud, config.number("asls"))
+    assert igd.vga == (config.number("class") == 0x0300)
+    assert igd.opregion.base == asls
+    names = {row[5]: row[:4] for row in machine.regions(m)}
+    assert ("stolen memory (DSM)" in names) == bool(told("dsm"))
+    if told("gsm"):
+        assert names["GTT memory (GSM)"] == (*told("gsm"), 0, m.REGION_RW)
 
 
 # --- VGA and remapping ----------------------------------------------------
