@@ -8,6 +8,7 @@
 #define INTEL 0x8086
 #define HOST_BRIDGE BDF(0, 0, 0)
 #define CLASS_VGA 0x0300
+#define CLASS_ISA_BRIDGE 0x0601
 #define DEVEN 0x54 /* of 00:00.0: bit 4 is device 2 */
 #define DEVEN_IGD BIT(4)
 #define CONTROL_VGA_DISABLE BIT(1)
@@ -217,6 +218,9 @@ static int find(struct igd *igd, const struct igd_input *in)
 
 	igd->function = f;
 	igd->bridge = (u16)(bridge >> 16);
+	for (unsigned i = 0; i < in->pci->count && !igd->pch; i++)
+		if (in->pci->functions[i].class == CLASS_ISA_BRIDGE)
+			igd->pch = in->pci->functions[i].device;
 	if (igd_is_one(f))
 		return 0;
 	if (!f && (u16)bridge == INTEL &&
@@ -230,13 +234,12 @@ static int find(struct igd *igd, const struct igd_input *in)
 	return -ENODEV;
 }
 
-static int check_remapping(const struct igd *igd, const struct options *o)
+static int check_remapping(struct igd *igd, const struct options *o)
 {
-	bool must_stay_off = igd->quirks & IGD_NO_REMAPPING ||
+	igd->remapping_off = igd->quirks & IGD_NO_REMAPPING ||
 			     (igd->quirks & IGD_SHADOW_GTT &&
 			      !(igd->control & CONTROL_SHADOW_GTT));
-
-	if (!must_stay_off ||
+	if (!igd->remapping_off ||
 	    (o->iommu == IOMMU_OFF && o->unsafe_dma && o->ram == RAM_IDENTITY))
 		return 0;
 	log_error("igd: DMA remapping must stay off for this part; it needs "
@@ -495,8 +498,8 @@ void igd_log(const struct igd *igd)
 	const struct pci_function *f = igd->function;
 
 	log_info("igd: 00:02.0 8086:%04x revision %02x class %04x, host bridge "
-		 "%04x",
-		 f->device, f->revision, f->class, igd->bridge);
+		 "%04x, PCH %04x",
+		 f->device, f->revision, f->class, igd->bridge, igd->pch);
 	log_info("igd: generation %u (%s), GGC %04x, TOLUD 0x%lx",
 		 igd->generation, igd->generation_source, igd->control,
 		 igd->top);
@@ -515,6 +518,8 @@ void igd_log(const struct igd *igd)
 		log_range("extended VBT", igd->vbt);
 	for (unsigned i = 0; i < igd->rmrr_count; i++)
 		log_range("RMRR", igd->rmrr[i]);
+	log_info("igd: DMA remapping %s",
+		 igd->remapping_off ? "must stay off, and does" : "allowed");
 	log_info("igd: reset by %s",
 		 igd->quirks & IGD_OWN_RESET ? "a sequence of its own" : "FLR");
 }

@@ -51,13 +51,15 @@ struct igd_input {
 struct igd {
 	const struct pci_function *function;
 	u16 bridge; /* device ID of 00:00.0 */
+	u16 pch;    /* of the ISA bridge, or 0 */
 	u8 generation;
 	const char *generation_source;
 	const struct igd_layout *layout;
-	u32 quirks;  /* enum igd_quirk */
-	u32 control; /* GGC */
-	u64 top;     /* TOLUD, 0: the register is not set */
-	bool vga;    /* it decodes legacy VGA */
+	u32 quirks;	    /* enum igd_quirk */
+	u32 control;	    /* GGC */
+	u64 top;	    /* TOLUD, 0: the register is not set */
+	bool vga;	    /* it decodes legacy VGA */
+	bool remapping_off; /* ... of DMA: it must stay off */
 	struct phys_range dsm, gsm;
 	bool gsm_unknown; /* there is some, and no register says where */
 	u32 asls;

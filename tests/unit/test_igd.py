@@ -127,8 +127,11 @@ class Machine:
         function = self.function = m.new("struct pci_function *", {
             "bdf": IGD, "vendor": self.vendor, "device": self.device,
             "class": self.class_})
+        self.pci = m.new("struct pci_host *")
+        self.pci.functions[0] = {"class": 0x0601, "device": 0x9d48}
+        self.pci.count = 1
         self.input = m.new("struct igd_input *", {
-            "boot": boot, "options": self.options_,
+            "pci": self.pci, "boot": boot, "options": self.options_,
             "function": function if self.present else m.NULL})
         for i, (start, size) in enumerate(self.rmrrs):
             self.input.rmrr[i] = {"base": start, "size": size}
@@ -511,10 +514,24 @@ def test_log_block(m):
     lines = m.log_text().splitlines()
     assert 10 <= len(lines) <= 15
     assert all(line.startswith("igd: ") for line in lines), lines
-    for text in ("8086:1912", "class 0300", "191f", "generation 9", "02c0",
+    for text in ("8086:1912", "class 0300", "191f", "generation 9", "02c0", "PCH 9d48", "remapping allowed",
                  "8c000000", "8b800000", f"{OPREGION:08x}", "2.1", "RVDA",
                  "RMRR", "decoded", "FLR"):
         assert text in m.log_text(), text
+
+
+def test_policy(m):
+    """ASLS says where the OpRegion is, or 0 where there is none."""
+    count = m.new("unsigned *")
+
+    def rows(machine):
+        first = m.igd_policy(machine.good(m), count)
+        return {row.first: row.policy for row in [*first[0:count[0]]][::-1]}
+    with_one = rows(Machine().opregion())
+    assert set(with_one.values()) == {m.PCI_READ_THROUGH}
+    assert {0x50, 0x5c, 0xc0, 0xe8, 0xfc} <= set(with_one)
+    for machine in (Machine(), Machine().opregion(signature=bytes(16))):
+        assert rows(machine) == {**with_one, 0xfc: m.PCI_HIDDEN}
 
 
 ADDRESS = st.integers(0, 2**32 - 1) | st.integers(
