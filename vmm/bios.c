@@ -154,11 +154,17 @@ static void put(gpa_t at, const void *data, u64 size)
 	memcpy(phys_to_virt(at), data, size);
 }
 
+/* The offset of one of its symbols. */
+static u64 in_stub(const u8 *symbol)
+{
+	return (u64)symbol - (u64)bios_stub;
+}
+
 static void put_stub(struct machine *m)
 {
 	const struct region_list *map = &m->vm.map;
 	gpa_t at = m->bios.stub;
-	u64 code = (u64)(bios_stub_end - bios_stub);
+	u64 code = in_stub(bios_stub_end);
 	u64 low = ram_in(map, MIB, 16 * MIB), high = 0;
 	struct stub_parameters p = {0};
 	struct e820_row row;
@@ -173,7 +179,7 @@ static void put_stub(struct machine *m)
 	while (p.rows < ROWS_MAX && e820_next(map, &index, &row))
 		put(at + code + sizeof(row) * p.rows++, &row, sizeof(row));
 	put(at, bios_stub, code);
-	put(at + (u64)(bios_stub_parameters - bios_stub), &p, sizeof(p));
+	put(at + in_stub(bios_stub_parameters), &p, sizeof(p));
 }
 
 static bool has_disk(const struct machine *m)
@@ -188,7 +194,7 @@ static void hook_vectors(struct machine *m)
 {
 	u16 kib = (u16)(m->bios.stub / KIB);
 	u32 segment = (u32)(m->bios.stub >> 4) << 16;
-	u32 int13 = segment | (u32)(bios_stub_int13 - bios_stub);
+	u32 int13 = segment | (u32)in_stub(bios_stub_int13);
 
 	put(0x15 * 4, &segment, sizeof(segment));
 	if (!has_disk(m))
