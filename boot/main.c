@@ -18,6 +18,7 @@
 #include "kernel/screen.h"
 #include "kernel/time.h"
 #include "kernel/traps.h"
+#include "vmm/list.h"
 #include "vmm/machine.h"
 
 void boot_main(u32 magic, u32 info, u32 image);
@@ -191,7 +192,7 @@ static void find_iommu(void)
 		return;
 	}
 	err = vtd_init(&host.vtd, &host.acpi, &host.pci, &config);
-	if (err && err != -ENODEV)
+	if (err && err != -ENODEV && !host.options.list)
 		refuse();
 	host.has_vtd = !err;
 	if (!err)
@@ -295,6 +296,11 @@ static NORETURN void run(void)
 {
 	read_tables();
 	find_iommu();
+	if (host.options.list) {
+		machine.host = &host;
+		list_machine(&machine);
+		end(END_POWER_OFF, "list");
+	}
 	if (host.options.selftest != SELFTEST_NONE)
 		selftest();
 	check();

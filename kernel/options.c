@@ -81,6 +81,12 @@ static const struct option table[] = {
 	 AT(selftest),
 	 {"none", "vtd", "vtd-sweep"},
 	 "test a part of Monocle with no guest, then end"},
+	{"list",
+	 FLAG,
+	 AT(list),
+	 {0},
+	 "list the PCI functions, whether each can be assigned and whether "
+	 "this machine will do, and end"},
 	{"help", FLAG, AT(help), {0}, "list the options and end"},
 };
 

@@ -35,7 +35,7 @@ struct options {
 	u64 dma_faults;	   /* after so many a device is stopped, 0: never */
 	unsigned assign_count;
 	struct option_word assign[ASSIGN_WORDS];
-	bool quiet, debug, help, unsafe_dma, no_vga;
+	bool quiet, debug, help, list, unsafe_dma, no_vga;
 };
 
 /* Functions do DMA though no IOMMU is between them and all memory. */

@@ -77,9 +77,8 @@ static bool is_chosen(const struct machine *m, bdf_t bdf)
 	return false;
 }
 
-/* The reason why it cannot be assigned, or NULL. */
-static const char *objection(const struct machine *m,
-			     const struct pci_function *f)
+const char *assigned_objection(const struct machine *m,
+			       const struct pci_function *f)
 {
 	const struct host *h = m->host;
 
@@ -137,7 +136,7 @@ static int choose_word(struct machine *m, const struct option_word *w)
 		if (!matches(&s, f))
 			continue;
 		found++;
-		why = objection(m, f);
+		why = assigned_objection(m, f);
 		if (why) {
 			log_error("assign=%.*s: %02x:%02x.%x %s",
 				  (int)w->length, w->text, BDF_ARGS(f->bdf),
@@ -210,7 +209,7 @@ static int choose_igd(struct machine *m)
 	err = igd_probe(&m->igd, &in);
 	if (err)
 		return err;
-	why = objection(m, f);
+	why = assigned_objection(m, f);
 	if (why) {
 		log_error("igd: 00:02.0 %s", why);
 		return -EPERM;

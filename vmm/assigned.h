@@ -59,6 +59,9 @@ struct assigned {
  * -ENODEV, -EEXIST, -EINVAL, -EPERM. BARs are sized; nothing else changes.
  */
 int assigned_choose(struct machine *m);
+/* The reason why f cannot be assigned, as the rest of a sentence, or NULL. */
+const char *assigned_objection(const struct machine *m,
+			       const struct pci_function *f);
 /* Pins the BARs into the guest's memory map. */
 int assigned_pin(struct machine *m);
 /* From firmware, before its DMA ends: USB controllers. */

@@ -15,7 +15,7 @@ COM1, COM2, E9, SCREEN = 1, 2, 4, 8
 DEFAULTS = {"ram": 0, "iommu": 0, "selftest": 0, "guest": 0, "igd": 0,
             "igd_gen": 0, "sinks": COM1 | SCREEN, "memory": 0,
             "dma_faults": 0, "quiet": False, "debug": False,
-            "help": False, "unsafe_dma": False, "no_vga": False,
+            "help": False, "list": False, "unsafe_dma": False, "no_vga": False,
             "assign": []}
 # Every option: what is written, what it sets.
 GOOD = [
@@ -31,6 +31,7 @@ GOOD = [
     ("log=e9,e9", "sinks", E9),
     ("quiet", "quiet", True), ("debug", "debug", True),
     ("no-vga", "no_vga", True), ("help", "help", True),
+    ("list", "list", True),
     ("iommu=strict", "iommu", 0), ("iommu=off", "iommu", 1),
     ("unsafe-dma", "unsafe_dma", True),
     ("igd", "igd", 1), ("igd=open", "igd", 1), ("igd=off", "igd", 0),
@@ -212,5 +213,6 @@ def test_help_lists_every_option_and_value(m):
                      "log=com1,com2,e9,screen", "quiet", "debug", "no-vga",
                      "assign=...", "igd=off|open|closed",
                      "igd-gen=N", "iommu=strict|off", "unsafe-dma",
-                     "dma-faults=N", "selftest=none|vtd|vtd-sweep", "help"]
+                     "dma-faults=N", "selftest=none|vtd|vtd-sweep", "list",
+                     "help"]
     assert all(len(text.partition(": ")[2]) >= 10 for _, text in m.log_lines())

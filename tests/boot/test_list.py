@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""The option list, as a user meets it: before there is a guest, and on a
+machine that cannot run one."""
+import re
+
+import pytest
+
+from boot import runs
+
+ROW = re.compile(r"^monocle: (\w\w:\w\w\.\d) (\w{4}:\w{4}) (\w{4}) (.{11}) "
+                 r"(.{10}) (.{6}) (.{4}) (.{4}) (yes|no)$", re.MULTILINE)
+
+
+@runs.define("list")
+def on_bochs():
+    return runs.boot(hv="list", module=False)
+
+
+@runs.define("list-tcg")
+def on_tcg():
+    """No VMX; functions with FLR and MSI-X, and one behind a port."""
+    return runs.boot(rig="tcg", hv="list", module=False, memory=256, devices=(
+        "nvme,serial=1,addr=06.0", "pcie-root-port,id=rp,addr=07.0",
+        "e1000e,bus=rp"))
+
+
+def rows(result):
+    """{function: the row's other fields}."""
+    assert (result.status, result.text) == (0, "list"), result.report()
+    assert all(len(line) <= 80 or ": error: " in line
+               for line in listed(result)), result.report()
+    return {row[0]: tuple(field.strip() for field in row[1:])
+            for row in ROW.findall(result.log)}
+
+
+def listed(result):
+    """The lines from the table's head on."""
+    lines = result.log.splitlines()
+    return lines[next(n for n, line in enumerate(lines)
+                      if line.startswith("monocle: function ID")):]
+
+
+def of(result, function):
+    """The indented lines below a function's row."""
+    lines = iter(listed(result))
+    next(line for line in lines if line.startswith(f"monocle: {function}"))
+    out = []
+    for line in lines:
+        if not line.startswith("monocle:  "):
+            return " ".join(out)
+        out.append(" ".join(line.split()[1:]))
+    raise AssertionError("no end")
+
+
+@pytest.mark.runs("list")
+def test_bochs(run):
+    result = run("list")
+    found = rows(result)
+    assert found["00:02.0"] == ("1234:1111", "0300", "display", "none", "none",
+                                "64K", "-", "yes")
+    assert found["00:03.0"][:2] == ("8086:100e", "0200")
+    assert found["00:03.0"][-1] == "no"
+    assert of(result, "00:02.0") == \
+        "BARs 0: 16M memory (prefetchable) at 0xc0000000"
+    assert "not, as it needs an IOMMU: switch VT-d on in the firmware's " \
+        "setup" in of(result, "00:03.0")
+    assert result.log.splitlines()[-4:-1] == [
+        "monocle: CPU:   VMX with EPT and unrestricted guest",
+        "monocle: IOMMU: no DMAR table: switch VT-d on in the firmware's "
+        "setup",
+        "monocle: this machine will do for a guest and its display only"]
+
+
+@pytest.mark.runs("list-tcg")
+def test_tcg(run):
+    result = run("list-tcg")
+    found = rows(result)
+    assert found["00:05.0"] == ("1234:11e8", "00ff", "", "MSI 1", "none", "-",
+                                "0", "yes")
+    assert found["00:06.0"][2:5] == ("NVMe", "MSI-X 65", "FLR")
+    assert found["00:07.0"][2] == "PCI bridge"
+    assert found["01:00.0"][2:6] == ("network", "MSI-X 5", "D3hot",
+                                     "256K")
+    assert "MSI, PCI Express, MSI-X" in of(result, "01:00.0")
+    assert "not, as it is a bridge" in of(result, "00:1f.0")
+    assert "only with" in of(result, "00:1f.2")
+    assert "error: this CPU has no VMX" in result.log
+    assert result.log.splitlines()[-4:-1] == [
+        "monocle: CPU:   see the error above",
+        "monocle: IOMMU: VT-d, interrupts remapped",
+        "monocle: this machine will not do"]

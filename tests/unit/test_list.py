@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: MIT
+"""The option list on machines of any make: it says what there is in lines
+that fit a screen, and leaves every register as it was."""
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import harness
+from test_pci_host import Function, bdf
+
+FAKES = """
+#include "arch/x86/io.h"
+#include "kernel/host_paging.h"
+#include "kernel/log.h"
+#include "kernel/phys.h"
+#include "kernel/time.h"
+#include "vmm/list.h"
+struct phys host_memory;
+static struct host host;
+static struct machine machine = {.host = &host};
+struct { struct dmar_entry e[3]; } entries;
+bool has_vmx, has_dmar;
+const char *objection;
+hpa_t phys_alloc(struct phys *p, u64 size, u64 align, hpa_t limit)
+{ (void)p; (void)size; (void)align; (void)limit; return PHYS_NONE; }
+int phys_free(struct phys *p, hpa_t base, u64 size)
+{ (void)p; (void)base; (void)size; return 0; }
+void *phys_to_virt(hpa_t hpa) { return (void *)hpa; }
+hpa_t virt_to_phys(const void *p) { return (hpa_t)p; }
+volatile void *mmio_map(hpa_t hpa, u64 size)
+{ (void)hpa; (void)size; return NULL; }
+void delay_us(u64 tsc_hz, u64 us) { (void)tsc_hz; (void)us; }
+bool igd_is_one(const struct pci_function *f)
+{ return f->vendor == 0x8086 && f->class == 0x0300; }
+const char *assigned_objection(const struct machine *m,
+			       const struct pci_function *f)
+{ (void)m; return f->bdf & 1 ? objection : NULL; }
+const struct acpi_header *acpi_find(const struct acpi_tables *t,
+				    const char *name, unsigned n)
+{ (void)t; (void)name; (void)n; return has_dmar ? (void *)1 : NULL; }
+int vmx_probe(struct vmx_capabilities *cap)
+{
+	(void)cap;
+	if (!has_vmx)
+		log_error("no VMX");
+	return has_vmx ? 0 : -1;
+}
+const struct dmar_entry *dmar_unit_of(const struct dmar_table *t,
+				      struct pci_host *pci, bdf_t bdf)
+{ (void)t; (void)pci; return bdf & 8 ? &entries.e[0] : NULL; }
+const struct dmar_entry *dmar_rmrr_of(const struct dmar_table *t,
+				      struct pci_host *pci, bdf_t bdf,
+				      const struct dmar_entry *prev)
+{
+	(void)t; (void)pci; (void)bdf;
+	return !prev ? &entries.e[1] : prev == &entries.e[1] ? &entries.e[2]
+							     : NULL;
+}
+void list_all(bool vmx, bool dmar, bool vtd, bool off, const char *why)
+{
+	has_vmx = vmx;
+	has_dmar = dmar;
+	objection = why;
+	host.has_vtd = vtd;
+	host.options.iommu = off ? IOMMU_OFF : IOMMU_STRICT;
+	host.vtd.unit_count = 1;
+	host.vtd.units[0].base = 0xfed90000;
+	host.vtd.remapping = true;
+	entries.e[0].base = 0xfed90000;
+	entries.e[1].base = 0x7a000000;
+	entries.e[1].limit = 0x7fffffff;
+	entries.e[2].base = 0xfffffffffff00000;
+	entries.e[2].limit = 0xffffffffffffffff;
+	pci_scan(&host.pci);
+	list_machine(&machine);
+}
+"""
+COLUMNS = 80 - len("monocle: ")
+
+
+@pytest.fixture(scope="module")
+def m():
+    return harness.build(
+        "list", ["vmm/list.c", "drivers/pci/config.c", "drivers/pci/scan.c",
+                 "drivers/pci/rom.c", "drivers/pci/reset.c"], fakes=FAKES,
+        headers=["drivers/pci/pci.h", "kernel/log.h"],
+        cdef="void list_all(bool vmx, bool dmar, bool vtd, bool off,"
+             "              const char *why);")
+
+
+class Machine:
+    """Mechanism #1 in front of functions."""
+
+    def __init__(self, m, functions):
+        self.m, self.functions, self.address = m, functions, 0
+        m.on_read(self.on_read)
+        m.on_write(self.on_write)
+
+    def target(self, port):
+        return (self.functions.get(self.address >> 8 & 0xffff),
+                (self.address & 0xfc) + port - 0xcfc)
+
+    def on_read(self, kind, port, size):
+        assert kind == "in"
+        f, at = self.target(port)
+        return f.read(at, size) if f else None
+
+    def on_write(self, kind, port, size, value):
+        assert kind == "out"
+        if port == 0xcf8:
+            self.address = value
+            return
+        f, at = self.target(port)
+        assert at == 4 or 0x10 <= at < 0x28 or at == 0x30, hex(at)
+        assert at != 0x30 or not value & 1 or value == f.rom
+        f.write(at, size, value)
+
+    def list(self, vmx=True, dmar=True, vtd=True, off=False, why=None):
+        for f in self.functions.values():
+            f.rom = f.read(0x30, 4)
+        before = {at: bytes(f.config) for at, f in self.functions.items()}
+        self.m.clear_events()
+        self.m.lib.fakes_line_count = 0
+        text = self.m.ffi.new("char[]", why.encode()) if why else self.m.NULL
+        self.m.list_all(vmx, dmar, vtd, off, text)
+        assert {at: bytes(f.config) for at, f in self.functions.items()} == \
+            before
+        lines = [line for _, line in self.m.log_lines()]
+        assert all(len(line) <= COLUMNS for line in lines), lines
+        assert not any(line.endswith((" ", ":")) for line in lines), lines
+        return lines
+
+
+def display():
+    f = Function(0x1234, 0x1111, 0x030000)
+    f.bar(0, 0xfd000008, 0xff000000)
+    f.bar(2, 0xfebf0000, 0xfffff000)
+    f.put(0x30, 4, 0xfebe0000)
+    f.writable[0x30:0x34] = (0xffff0001).to_bytes(4, "little")
+    return f
+
+
+def nvme():
+    f = Function(0x1b36, 0x10, 0x010802)
+    f.bar(0, 0xfe000004, 0xffffc000)
+    f.bar(1, 0x80, 0xffffffff)
+    f.put(0x3d, 1, 1)
+    f.capabilities((0x40, 0x11, 0x80), (0x80, 0x10, 0x60), (0x60, 1, 0))
+    f.put(0x42, 2, 0x40)
+    f.put(0x84, 4, 1 << 28)
+    return f
+
+
+def test_rows(m):
+    lines = Machine(m, {bdf(0, 2): display(), bdf(0, 5): nvme()}).list()
+    assert lines[1:-3] == [
+        "function ID        class            interrupt  reset  ROM  unit "
+        "assign",
+        "00:02.0 1234:1111 0300 display     none       none   64K  -    yes",
+        "  BARs       0: 16M memory (prefetchable) at 0xfd000000,",
+        "             2: 4K memory at 0xfebf0000",
+        "  RMRRs      0x7a000000-0x7fffffff,",
+        "             0xfffffffffff00000-0xffffffffffffffff",
+        "00:05.0 1b36:0010 0108 NVMe        MSI-X 65   FLR    -    0    yes",
+        "  BARs       0: 16K memory at 0x80fe000000",
+        "  capable of power management, PCI Express, MSI-X",
+        "  RMRRs      0x7a000000-0x7fffffff,",
+        "             0xfffffffffff00000-0xffffffffffffffff",
+    ]
+
+
+def test_a_reason_is_broken_at_blanks(m):
+    why = ("is behind no IOMMU; " + "its DMA would reach everything " * 4 +
+           "(or this: it does not matter here)")
+    lines = Machine(m, {bdf(0, 2): display(), bdf(0, 3): nvme(),
+                        bdf(0, 3, 1): nvme()}).list(why=why)
+    assert " ".join(" ".join(lines).split()).count(
+        "not, as it " + why.split(" (")[0]) == 0   # function 0 only
+    f = nvme()
+    f.put(0xe, 1, 0x80)
+    lines = Machine(m, {bdf(0, 2): display(), bdf(0, 3): f,
+                        bdf(0, 3, 1): nvme()}).list(why=why)
+    assert "not, as it " + why.split(" (")[0] in \
+        " ".join(" ".join(lines).split())
+    assert any(re.match(r"00:03\.1 .* no$", line) for line in lines)
+
+
+@pytest.mark.parametrize("fields, iommu, will", [
+    ({}, "VT-d, interrupts remapped", "will do"),
+    ({"vtd": False}, "its DMAR table cannot be used: see the error above",
+     "will do for a guest and its display only"),
+    ({"vtd": False, "dmar": False},
+     "no DMAR table: switch VT-d on in the firmware's setup",
+     "will do for a guest and its display only"),
+    ({"vtd": False, "off": True}, "iommu=off",
+     "will do for a guest and its display only"),
+    ({"vmx": False}, "VT-d, interrupts remapped", "will not do"),
+])
+def test_verdict(m, fields, iommu, will):
+    lines = Machine(m, {0: Function(cls=0x060000)}).list(**fields)
+    assert lines[-3:] == [
+        "CPU:   " + ("see the error above" if "vmx" in fields else
+                     "VMX with EPT and unrestricted guest"),
+        "IOMMU: " + iommu, "this machine " + will]
+    assert ("no VMX" in lines) == ("vmx" in fields)
+
+
+@st.composite
+def functions(draw):
+    f = Function(draw(st.integers(1, 0xfffe)), draw(st.integers(0, 0xffff)),
+                 draw(st.integers(0, 0xffffff)), draw(st.integers(0, 2)),
+                 draw(st.booleans()), draw(st.integers(0, 3)))
+    for n in range(6):
+        value = draw(st.integers(0, 2**32 - 1))
+        f.bar(n, value, draw(st.integers(0, 2**32 - 1)) & ~15)
+    if f.read(0xe, 1) & 0x7f == 1:      # bus numbers are no BAR
+        f.writable[0x18:0x28] = bytes(16)
+    f.put(0x30, 4, draw(st.integers(0, 2**32 - 1)))
+    f.writable[0x30:0x34] = draw(st.integers(0, 2**32 - 1)).to_bytes(
+        4, "little")
+    at = 0x40
+    chain = []
+    for kind in draw(st.lists(st.integers(0, 0x14), max_size=8)):
+        chain.append((at, kind, at + 16))
+        at += 16
+    f.capabilities(*chain)
+    for where, _, _ in chain:
+        f.put(where + 2, 2, draw(st.integers(0, 0xffff)))
+    return f
+
+
+@settings(max_examples=20)
+@given(found=st.dictionaries(
+    st.integers(0, 0x1ff), functions(), min_size=1, max_size=4),
+    why=st.none() | st.text("abc (:", max_size=200).map(
+        lambda text: "is " + " ".join(text.split())))
+def test_any_machine_fits_and_stays(m, found, why):
+    Machine(m, {**found, 0: Function(cls=0x060000)}).list(why=why)

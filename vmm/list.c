@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: MIT */
+/* The option list: what of this machine could be the guest's, and why not. */
+#include "vmm/list.h"
+
+#include "drivers/pci/rom.h"
+#include "kernel/log.h"
+#include "kernel/string.h"
+
+#define COLUMNS 71 /* of 80, behind the log's prefix */
+
+/* A line that is broken between words, with its first word as a heading. */
+struct line {
+	char text[COLUMNS + 1];
+	size_t length;
+	unsigned words;
+};
+
+static void line_start(struct line *l, const char *heading)
+{
+	l->length =
+		(size_t)format(l->text, sizeof(l->text), "  %-11s", heading);
+	l->words = 0;
+}
+
+static void line_add(struct line *l, const char *separator, const char *word,
+		     size_t length)
+{
+	size_t more = l->words ? strlen(separator) : 0;
+
+	/* Room for the comma that a broken line ends with. */
+	if (l->words && l->length + more + length + 1 > COLUMNS) {
+		log_info("%s%s", l->text, *separator == ',' ? "," : "");
+		line_start(l, "");
+		more = 0;
+	}
+	l->length += (size_t)format(l->text + l->length,
+				    sizeof(l->text) - l->length, "%s%.*s",
+				    more ? separator : "", (int)length, word);
+	l->words++;
+}
+
+static void line_item(struct line *l, const char *item)
+{
+	line_add(l, ", ", item, strlen(item));
+}
+
+static void line_end(const struct line *l)
+{
+	if (l->words)
+		log_info("%s", l->text);
+}
+
+static const char *size_text(u64 size, char text[12])
+{
+	static const char units[] = " KMGT";
+	unsigned unit = 0;
+
+	for (; size >= 1024 && size % 1024 == 0 && unit < 4; unit++)
+		size /= 1024;
+	if (unit)
+		format(text, 12, "%lu%c", size, units[unit]);
+	else
+		format(text, 12, "%lu", size);
+	return text;
+}
+
+static const struct {
+	u8 id;
+	const char *name;
+} capabilities[] = {
+	{PCI_CAP_POWER, "power management"},
+	{0x02, "AGP"},
+	{0x03, "VPD"},
+	{PCI_CAP_MSI, "MSI"},
+	{0x06, "hot swap"},
+	{0x07, "PCI-X"},
+	{PCI_CAP_VENDOR, "vendor-specific"},
+	{0x0a, "debug port"},
+	{0x0d, "subsystem"},
+	{PCI_CAP_EXPRESS, "PCI Express"},
+	{PCI_CAP_MSIX, "MSI-X"},
+	{0x12, "SATA"},
+	{PCI_CAP_AF, "advanced features"},
+};
+
+/* PCI 3.0, appendix D; an exact class before its base class. */
+static const struct {
+	u16 class, mask;
+	const char *name;
+} classes[] = {
+	{0x0101, 0xffff, "IDE"},	 {0x0106, 0xffff, "SATA"},
+	{0x0108, 0xffff, "NVMe"},	 {0x0100, 0xff00, "storage"},
+	{0x0200, 0xff00, "network"},	 {0x0300, 0xff00, "display"},
+	{0x0403, 0xffff, "audio"},	 {0x0400, 0xff00, "multimedia"},
+	{0x0600, 0xffff, "host bridge"}, {0x0601, 0xffff, "ISA bridge"},
+	{0x0604, 0xffff, "PCI bridge"},	 {0x0600, 0xff00, "bridge"},
+	{0x0700, 0xffff, "serial port"}, {0x0c03, 0xffff, "USB"},
+	{0x0c05, 0xffff, "SMBus"},
+};
+
+static const char *class_name(u16 class)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(classes); i++)
+		if ((class & classes[i].mask) == classes[i].class)
+			return classes[i].name;
+	return "";
+}
+
+static const char *interrupt(const struct pci_host *pci, bdf_t bdf,
+			     char text[12])
+{
+	unsigned msix = pci_find_capability(pci, bdf, PCI_CAP_MSIX);
+	unsigned msi = pci_find_capability(pci, bdf, PCI_CAP_MSI);
+
+	if (msix)
+		format(text, 12, "MSI-X %u",
+		       (pci_config_read(pci, bdf, msix + 2, 2) & 0x7ff) + 1);
+	else if (msi)
+		format(text, 12, "MSI %u",
+		       1u << (pci_config_read(pci, bdf, msi + 2, 2) >> 1 & 7));
+	else if (pci_config_read(pci, bdf, PCI_INTERRUPT_PIN, 1))
+		format(text, 12, "INTx");
+	else
+		format(text, 12, "none");
+	return text;
+}
+
+static const char *unit(const struct host *h, bdf_t bdf, char text[12])
+{
+	const struct dmar_entry *e =
+		h->has_vtd ? dmar_unit_of(h->vtd.dmar,
+					  (struct pci_host *)&h->pci, bdf)
+			   : NULL;
+
+	format(text, 12, "-");
+	for (unsigned i = 0; e && i < h->vtd.unit_count; i++)
+		if (h->vtd.units[i].base == e->base)
+			format(text, 12, "%u", i);
+	return text;
+}
+
+static void list_bars(const struct pci_function *f)
+{
+	char word[48], size[12];
+	struct line line;
+
+	line_start(&line, "BARs");
+	for (unsigned i = 0; i < 6; i++) {
+		const struct pci_bar *bar = &f->bars[i];
+
+		if (!bar->size)
+			continue;
+		format(word, sizeof(word), "%u: %s %s%s at 0x%lx", i,
+		       size_text(bar->size, size), bar->io ? "ports" : "memory",
+		       bar->prefetchable ? " (prefetchable)" : "", bar->base);
+		line_item(&line, word);
+	}
+	line_end(&line);
+}
+
+static void list_capabilities(const struct pci_host *pci, bdf_t bdf)
+{
+	struct line line;
+
+	line_start(&line, "capable of");
+	for (unsigned i = 0; i < ARRAY_SIZE(capabilities); i++)
+		if (pci_find_capability(pci, bdf, capabilities[i].id))
+			line_item(&line, capabilities[i].name);
+	line_end(&line);
+}
+
+static void list_rmrrs(const struct host *h, bdf_t bdf)
+{
+	struct pci_host *pci = (struct pci_host *)&h->pci;
+	const struct dmar_entry *e = NULL;
+	struct line line;
+	char word[48];
+
+	line_start(&line, "RMRRs");
+	while (h->has_vtd && (e = dmar_rmrr_of(h->vtd.dmar, pci, bdf, e))) {
+		format(word, sizeof(word), "0x%lx-0x%lx", e->base, e->limit);
+		line_item(&line, word);
+	}
+	line_end(&line);
+}
+
+/* Those that go to a guest together with it. */
+static void list_group(const struct pci_host *pci, bdf_t bdf)
+{
+	struct line line;
+	char word[12];
+
+	line_start(&line, "only with");
+	for (unsigned i = 0; i < pci->count; i++) {
+		bdf_t other = pci->functions[i].bdf;
+
+		if (other == bdf || other >> 3 != bdf >> 3)
+			continue;
+		format(word, sizeof(word), "%02x:%02x.%x", BDF_ARGS(other));
+		line_item(&line, word);
+	}
+	line_end(&line);
+}
+
+/* A sentence without what stands in brackets. */
+static void list_reason(const char *why)
+{
+	struct line line;
+	size_t n;
+
+	line_start(&line, "not, as it");
+	for (; *why && *why != '('; why += n + (why[n] == ' ')) {
+		for (n = 0; why[n] && why[n] != ' '; n++)
+			;
+		line_add(&line, " ", why, n);
+	}
+	line_end(&line);
+}
+
+/* What assigned_choose() takes without being told. */
+static bool is_display(const struct machine *m, const struct pci_function *f)
+{
+	const struct pci_host *pci = &m->host->pci;
+	unsigned i = 0;
+
+	while (i < pci->count && pci->functions[i].class >> 8 != 3)
+		i++;
+	return i < pci->count && f == &pci->functions[i] && !igd_is_one(f) &&
+	       !m->host->options.no_vga;
+}
+
+static void list_row(const struct machine *m, const struct pci_function *f,
+		     const char *assignable)
+{
+	static const char *const resets[] = {
+		[PCI_RESET_NONE] = "none", [PCI_RESET_FLR] = "FLR",
+		[PCI_RESET_AF] = "AF-FLR", [PCI_RESET_POWER] = "D3hot",
+		[PCI_RESET_BUS] = "bus",
+	};
+	const struct pci_host *pci = &m->host->pci;
+	struct pci_bar rom = {0};
+	char irq[12], rom_size[12], by[12];
+
+	if (f->header_type == 0)
+		rom = pci_rom_size(pci, f->bdf);
+	log_info("%02x:%02x.%x %04x:%04x %04x %-11s %-10s %-6s %-4s %-4s %s",
+		 BDF_ARGS(f->bdf), f->vendor, f->device, f->class,
+		 class_name(f->class), interrupt(pci, f->bdf, irq),
+		 resets[pci_reset_method(pci, f->bdf)],
+		 rom.size ? size_text(rom.size, rom_size) : "-",
+		 unit(m->host, f->bdf, by), assignable);
+}
+
+static void list_function(const struct machine *m, struct pci_function *f)
+{
+	const struct pci_host *pci = &m->host->pci;
+	const char *why = is_display(m, f) ? NULL : assigned_objection(m, f);
+
+	pci_size_bars(pci, f);
+	list_row(m, f, why ? "no" : "yes");
+	list_bars(f);
+	list_capabilities(pci, f->bdf);
+	list_rmrrs(m->host, f->bdf);
+	list_group(pci, f->bdf);
+	if (why)
+		list_reason(why);
+}
+
+/* What the verdict says of VT-d. */
+static const char *iommu(const struct host *h)
+{
+	if (h->has_vtd)
+		return h->vtd.remapping
+			       ? "VT-d, interrupts remapped"
+			       : "VT-d, interrupts not remapped: a device can "
+				 "forge them";
+	if (h->options.iommu == IOMMU_OFF)
+		return "iommu=off";
+	if (!acpi_find(&h->acpi, "DMAR", 0))
+		return "no DMAR table: switch VT-d on in the firmware's setup";
+	return "its DMAR table cannot be used: see the error above";
+}
+
+void list_machine(const struct machine *m)
+{
+	struct host *h = m->host;
+	bool has_vmx;
+
+	log_info("function ID        class            interrupt  reset  ROM  "
+		 "unit assign");
+	for (unsigned i = 0; i < h->pci.count; i++)
+		list_function(m, &h->pci.functions[i]);
+	has_vmx = !vmx_probe(&h->vmx);
+	log_info("CPU:   %s", has_vmx ? "VMX with EPT and unrestricted guest"
+				      : "see the error above");
+	log_info("IOMMU: %s", iommu(h));
+	log_info("this machine %s",
+		 !has_vmx     ? "will not do"
+		 : h->has_vtd ? "will do"
+			      : "will do for a guest and its display only");
+}
