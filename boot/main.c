@@ -289,6 +289,8 @@ static NORETURN void finish(enum vm_request how)
 		end(END_POWER_OFF, "guest exit 0");
 	if (how == VM_EXIT_CODE)
 		end(END_GUEST_EXIT, "guest exit %u", machine.vm.exit_code);
+	if (how == VM_REFUSED)
+		refuse();
 	end(END_GUEST_STOPPED, "guest stopped");
 }
 

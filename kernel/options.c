@@ -61,6 +61,16 @@ static const struct option table[] = {
 	 AT(igd_gen),
 	 {0},
 	 "5 to 12: the generation of Intel's graphics (default: by its ID)"},
+	{"igd-reset",
+	 CHOICE,
+	 AT(igd_reset),
+	 {"never", "reboot", "always"},
+	 "when the display is reset and its video BIOS run (default: reboot)"},
+	{"rom-init",
+	 FLAG,
+	 AT(rom_init),
+	 {0},
+	 "run the display's video BIOS before the guest's first start, too"},
 	{"iommu",
 	 CHOICE,
 	 AT(iommu),
@@ -252,6 +262,7 @@ int options_parse(struct options *options, const char *cmdline)
 	*options = (struct options){
 		.sinks = LOG_COM1 | LOG_SCREEN,
 		.dma_faults = 1000,
+		.igd_reset = RESET_REBOOT,
 	};
 	while (*p) {
 		size_t length = 0;

@@ -11,6 +11,7 @@
 
 enum ram_mode { RAM_RELOCATED, RAM_IDENTITY };
 enum guest_kind { GUEST_KERNEL, GUEST_BIOS };
+enum igd_reset { RESET_NEVER, RESET_REBOOT, RESET_ALWAYS };
 enum iommu_mode { IOMMU_STRICT, IOMMU_OFF };
 enum igd_mode { IGD_OFF, IGD_OPEN, IGD_CLOSED };
 enum selftest { SELFTEST_NONE, SELFTEST_VTD, SELFTEST_VTD_SWEEP };
@@ -24,18 +25,19 @@ struct option_word {
 };
 
 struct options {
-	unsigned ram;	   /* enum ram_mode */
-	unsigned guest;	   /* enum guest_kind */
-	unsigned iommu;	   /* enum iommu_mode */
-	unsigned selftest; /* enum selftest */
-	unsigned sinks;	   /* enum log_sink */
-	unsigned igd;	   /* enum igd_mode */
-	u64 igd_gen;	   /* its generation, 0: by its ID */
-	u64 memory;	   /* bytes of guest RAM at most, 0: all there is */
-	u64 dma_faults;	   /* after so many a device is stopped, 0: never */
+	unsigned ram;	    /* enum ram_mode */
+	unsigned guest;	    /* enum guest_kind */
+	unsigned igd_reset; /* enum igd_reset */
+	unsigned iommu;	    /* enum iommu_mode */
+	unsigned selftest;  /* enum selftest */
+	unsigned sinks;	    /* enum log_sink */
+	unsigned igd;	    /* enum igd_mode */
+	u64 igd_gen;	    /* its generation, 0: by its ID */
+	u64 memory;	    /* bytes of guest RAM at most, 0: all there is */
+	u64 dma_faults;	    /* after so many a device is stopped, 0: never */
 	unsigned assign_count;
 	struct option_word assign[ASSIGN_WORDS];
-	bool quiet, debug, help, list, unsafe_dma, no_vga;
+	bool quiet, debug, help, list, unsafe_dma, no_vga, rom_init;
 };
 
 /* Functions do DMA though no IOMMU is between them and all memory. */

@@ -225,7 +225,7 @@ static bool owns_bus(const struct machine *m, bdf_t bdf)
 }
 
 /* Teardown: bus master off, messages absent, then the devices' resets. */
-void assigned_reset_all(struct machine *m)
+void assigned_reset_all(struct machine *m, bool display)
 {
 	const struct pci_host *pci = &m->host->pci;
 
@@ -241,8 +241,7 @@ void assigned_reset_all(struct machine *m)
 	for (unsigned n = 0; n < m->assigned_count; n++) {
 		const struct pci_function *f = m->assigned[n].function;
 
-		/* Graphics keeps the firmware's picture. */
-		if (f != m->display_function)
+		if (display || f != m->display_function)
 			pci_reset_function(pci, f, owns_bus(m, f->bdf),
 					   m->host->tsc_hz);
 	}

@@ -68,8 +68,11 @@ int assigned_pin(struct machine *m);
 void assigned_take_over(struct machine *m);
 /* Configuration space, domain and interrupts. After vtd_start(). */
 int assigned_init(struct machine *m);
-/* Bus mastering and interrupts off, then each function's reset. */
-void assigned_reset_all(struct machine *m);
+/*
+ * Bus mastering and interrupts off, then each function's reset; of the
+ * display, which loses its picture, only if asked.
+ */
+void assigned_reset_all(struct machine *m, bool display);
 /* vtd_config.stopped, with the machine as its context */
 void assigned_stopped(void *machine, bdf_t bdf);
 /* A line for each function as the guest is given it, at each start. */

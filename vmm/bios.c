@@ -225,12 +225,16 @@ static void set_up_devices(struct machine *m)
 	}
 }
 
+void bios_restore(const struct machine *m)
+{
+	restore(&m->bios, 0, LOW_END);
+	restore(&m->bios, BIOS_AREA, MIB);
+}
+
 int bios_start(struct machine *m, struct guest_entry *entry)
 {
 	const struct loader_input *in = &m->loader;
 
-	restore(&m->bios, 0, LOW_END);
-	restore(&m->bios, BIOS_AREA, MIB);
 	put_stub(m);
 	hook_vectors(m);
 	put(IMAGE_AT, in->kernel, in->kernel_size);

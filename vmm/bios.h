@@ -28,7 +28,9 @@ int bios_check(const struct boot_info *boot, const struct options *options);
 int bios_pin(struct machine *m);
 /* Keeps the first MiB for the guest's resets. -ENOMEM. */
 int bios_save(struct machine *m);
-/* The first MiB as firmware left it, devices as it sets them up, the image. */
+/* The first MiB as firmware left it. */
+void bios_restore(const struct machine *m);
+/* Devices as firmware sets them up, the image, INT 13h and 15h. */
 int bios_start(struct machine *m, struct guest_entry *entry);
 
 #endif

@@ -90,3 +90,21 @@ extended:	dw 0		; KiB from 1 MiB on, at most 63 MiB
 		dw 0
 bios_stub_end:
 table:				; of rows, 20 bytes each
+
+; What rom-init puts at 0000:7C00: the call of the video BIOS, and what every
+; vector of an empty table points to.
+ROM_INIT_DONE equ 0x4d4f0100	; HYPERCALL_BASE + HYPERCALL_ROM_DONE
+
+global rom_init_stub
+global rom_init_stub_iret
+global rom_init_stub_end
+
+rom_init_stub:
+	call 0xc000:0x0003
+	mov eax, ROM_INIT_DONE
+	vmcall
+	cli
+	hlt
+rom_init_stub_iret:
+	iret
+rom_init_stub_end:

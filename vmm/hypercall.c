@@ -79,6 +79,11 @@ enum exit_action exit_hypercall(struct vcpu *v)
 	case HYPERCALL_IDENTITY_MAP:
 		result = call_identity_map(v, g[GPR_RBX], g[GPR_RCX]);
 		break;
+	case HYPERCALL_ROM_DONE:
+		result = v->vm->rom_runs ? 0 : -ENOSYS;
+		if (v->vm->rom_runs)
+			v->vm->request = VM_ROM_DONE;
+		break;
 	default:
 		result = -ENOSYS;
 	}

@@ -24,6 +24,8 @@ enum hypercall {
 	/* RBX: struct window_run[], RCX: how many, 1 to WINDOWS_RUNS. Opens
 	 * memory of the graphics (igd=closed), all or none; ring 0 only. */
 	HYPERCALL_IDENTITY_MAP = 4,
+	/* The end of vmm/bios_stub.asm's rom_init_stub; no guest's. */
+	HYPERCALL_ROM_DONE = 0x100,
 };
 
 #define HYPERCALL_BUFFER 4096u /* bytes at most in one call */

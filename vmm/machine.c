@@ -15,6 +15,7 @@
 #include "vmm/machine_map.h"
 #include "vmm/msr.h"
 #include "vmm/physmap.h"
+#include "vmm/rom_init.h"
 #include "vmm/windows.h"
 
 #define IOAPIC_ID 1
@@ -98,6 +99,8 @@ int machine_plan(struct machine *m, struct host *host)
 	m->loader.uefi = host->boot.uefi;
 	if (owns_screen(m))
 		m->loader.screen = &host->boot.fb;
+	if (host->options.rom_init && rom_init_check(m, true))
+		return -EINVAL;
 	return is_bios_guest(m) ? 0 : loader_check(&m->loader);
 }
 
@@ -336,11 +339,19 @@ int machine_build(struct machine *m)
 	return 0;
 }
 
+/* Before the first start the firmware's picture stays, if not told else. */
+static bool display_is_reset(const struct machine *m)
+{
+	unsigned policy = m->host->options.igd_reset;
+
+	return m->resets ? policy != RESET_NEVER : policy == RESET_ALWAYS;
+}
+
 static void reset_devices(struct machine *m)
 {
 	if (m->host->options.igd == IGD_CLOSED)
 		windows_close(&m->vm);
-	assigned_reset_all(m);
+	assigned_reset_all(m, display_is_reset(m));
 	vpci_reset(&m->vpci);
 	lapic_reset(&m->lapic);
 	lapic_virtual_wire(&m->lapic);
@@ -380,6 +391,16 @@ static int load_kernel(struct machine *m, struct guest_entry *entry)
 	return err ? err : loader_load(&m->loader, entry);
 }
 
+/* The picture that a guest, or the display's reset, has taken. */
+static int bring_picture_back(struct machine *m)
+{
+	if (!m->host->options.rom_init &&
+	    (!display_is_reset(m) || rom_init_check(m, false)))
+		return 0;
+	m->loader.screen = &m->text;
+	return rom_init(m, &m->text, &m->loader.cursor_row);
+}
+
 /* Devices as after power-on, the kernel anew from its pristine module. */
 static int start_guest(struct machine *m)
 {
@@ -388,6 +409,11 @@ static int start_guest(struct machine *m)
 
 	reset_devices(m);
 	m->loader.cursor_row = (u8)MIN(m->host->screen_row, 24u);
+	if (is_bios_guest(m))
+		bios_restore(m);
+	err = bring_picture_back(m);
+	if (err && !m->resets)
+		return err;
 	err = is_bios_guest(m) ? bios_start(m, &entry) : load_kernel(m, &entry);
 	if (err)
 		return err;
@@ -402,7 +428,7 @@ enum vm_request machine_run(struct machine *m)
 
 	for (;; m->resets++) {
 		if (start_guest(m))
-			return VM_STOP;
+			return m->resets ? VM_STOP : VM_REFUSED;
 		*stats = (struct stats){.tsc_hz = m->host->tsc_hz,
 					.start = rdtsc()};
 		vcpu_run(&m->vcpu);
@@ -413,6 +439,6 @@ enum vm_request machine_run(struct machine *m)
 		stats_log(stats, rdtsc());
 	}
 	stats_log(stats, rdtsc());
-	assigned_reset_all(m);
+	assigned_reset_all(m, false);
 	return m->vm.request;
 }

@@ -69,9 +69,11 @@ struct machine {
 	struct virq virq;
 	struct vtd_domain *domain; /* NULL: the guest does no DMA */
 	struct loader_input loader;
-	struct bios bios; /* guest=bios */
-	void *rsdp;	  /* where the guest's BIOS area holds it */
-	gpa_t acpi_base;  /* the guest's ACPI tables */
+	struct bios bios;	      /* guest=bios */
+	struct vtimer rom_limit;      /* rom-init */
+	struct boot_framebuffer text; /* the screen after it */
+	void *rsdp;		      /* where the guest's BIOS area holds it */
+	gpa_t acpi_base;	      /* the guest's ACPI tables */
 	unsigned resets;
 };
 

@@ -368,10 +368,10 @@ void vcpu_run(struct vcpu *v)
 			vclock_run(&vm->clock, now);
 		if (!is_quiet(v)) {
 			prepare_events(v);
-			if (vm->request != VM_RUN) /* by an INIT */
-				break;
 			set_activity(v);
 		}
+		if (vm->request != VM_RUN) /* by an INIT, or a timer */
+			break;
 		arm_preemption_timer(v, now);
 		if (exited)
 			stats_exit(&v->stats, v->reason, rdtsc() - now);

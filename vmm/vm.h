@@ -22,6 +22,8 @@ enum vm_request {
 	VM_RESET,
 	VM_POWER_OFF,
 	VM_EXIT_CODE, /* a byte written to the debug exit port */
+	VM_ROM_DONE,  /* the video BIOS has returned */
+	VM_REFUSED,   /* never started; the log says why */
 	VM_STOP,      /* what cannot be emulated; the dump is in the log */
 };
 
@@ -55,6 +57,7 @@ struct vm {
 	struct apic_bus apics;
 	struct pic *pic;
 	enum vm_request request;
+	bool rom_runs; /* rom-init: the guest is not started yet */
 	u8 exit_code;
 	void *io_bitmap; /* two pages: A, B */
 	void *msr_bitmap;

@@ -103,6 +103,7 @@ enum pci_reset {
 	PCI_RESET_AF,	 /* conventional PCI Advanced Features ECN */
 	PCI_RESET_POWER, /* D3hot to D0 without No_Soft_Reset */
 	PCI_RESET_BUS,	 /* PCI-to-PCI Bridge 1.2, 3.2.5.17 */
+	PCI_RESET_IVB, /* mobile Ivy Bridge's graphics: a sequence of theirs */
 };
 
 enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf);

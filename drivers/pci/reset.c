@@ -20,6 +20,12 @@ enum {
 	/* PCI-to-PCI Bridge 1.2, 3.2.5.17 */
 	BRIDGE_CONTROL = 0x3e,
 	SECONDARY_RESET = 0x40,
+	/* Offsets in BAR 0 */
+	IVB_MSG_CTL = 0x45010,
+	IVB_SOUTH_CHICKEN2 = 0xc2004,
+	IVB_POWER_STATUS = 0xc7200,
+	IVB_POWER_CONTROL = 0xc7204,
+	IVB_POWER_STATE = 0xd0100,
 	CONFIG_DWORDS = 64,
 	BUS_FUNCTIONS = 8, /* reset with their bus, at most */
 };
@@ -68,8 +74,11 @@ const struct pci_function *pci_bridge_above(const struct pci_host *pci,
 enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf)
 {
 	unsigned cap = pci_find_capability(pci, bdf, PCI_CAP_EXPRESS);
+	u32 id = pci_config_read(pci, bdf, PCI_VENDOR, 4);
 	const struct pci_function *bridge;
 
+	if (id == 0x01568086 || id == 0x01668086)
+		return PCI_RESET_IVB;
 	if (cap && pci_config_read(pci, bdf, cap + DEVCAP, 4) & BIT(28))
 		return PCI_RESET_FLR;
 	cap = pci_find_capability(pci, bdf, PCI_CAP_AF);
@@ -96,8 +105,10 @@ static void await_idle(const struct pci_host *pci, bdf_t bdf, unsigned status,
 		 BDF_ARGS(bdf));
 }
 
-static void reset_flr(const struct pci_host *pci, bdf_t bdf, u64 tsc_hz)
+static void reset_flr(const struct pci_host *pci, const struct pci_function *f,
+		      u64 tsc_hz)
 {
+	bdf_t bdf = f->bdf;
 	unsigned cap = pci_find_capability(pci, bdf, PCI_CAP_EXPRESS);
 	u32 control = pci_config_read(pci, bdf, cap + DEVCTL, 2);
 
@@ -105,8 +116,10 @@ static void reset_flr(const struct pci_host *pci, bdf_t bdf, u64 tsc_hz)
 	pci_config_write(pci, bdf, cap + DEVCTL, 2, control | BIT(15));
 }
 
-static void reset_af(const struct pci_host *pci, bdf_t bdf, u64 tsc_hz)
+static void reset_af(const struct pci_host *pci, const struct pci_function *f,
+		     u64 tsc_hz)
 {
+	bdf_t bdf = f->bdf;
 	unsigned cap = pci_find_capability(pci, bdf, PCI_CAP_AF);
 
 	await_idle(pci, bdf, cap + AF_STATUS, AF_PENDING, tsc_hz);
@@ -114,8 +127,10 @@ static void reset_af(const struct pci_host *pci, bdf_t bdf, u64 tsc_hz)
 }
 
 /* PCI PM 1.2, table 5-6: 10 ms on the way there, and back. */
-static void reset_power(const struct pci_host *pci, bdf_t bdf, u64 tsc_hz)
+static void reset_power(const struct pci_host *pci,
+			const struct pci_function *f, u64 tsc_hz)
 {
+	bdf_t bdf = f->bdf;
 	unsigned at = pci_find_capability(pci, bdf, PCI_CAP_POWER) + PMCSR;
 	u32 value = pci_config_read(pci, bdf, at, 2) & ~3u;
 
@@ -125,9 +140,10 @@ static void reset_power(const struct pci_host *pci, bdf_t bdf, u64 tsc_hz)
 }
 
 /* Held for PCI's Trst, 1 ms (PCI 3.0, 4.2.3.2). */
-static void reset_bus(const struct pci_host *pci, bdf_t bdf, u64 tsc_hz)
+static void reset_bus(const struct pci_host *pci, const struct pci_function *f,
+		      u64 tsc_hz)
 {
-	bdf_t bridge = pci_bridge_above(pci, bdf)->bdf;
+	bdf_t bridge = pci_bridge_above(pci, f->bdf)->bdf;
 	u32 control = pci_config_read(pci, bridge, BRIDGE_CONTROL, 2);
 
 	pci_config_write(pci, bridge, BRIDGE_CONTROL, 2,
@@ -135,6 +151,35 @@ static void reset_bus(const struct pci_host *pci, bdf_t bdf, u64 tsc_hz)
 	wait_ms(tsc_hz, 1);
 	pci_config_write(pci, bridge, BRIDGE_CONTROL, 2,
 			 control & ~(u32)SECONDARY_RESET);
+}
+
+/*
+ * Mobile Ivy Bridge's graphics hang in an FLR: panel power is taken off, and
+ * the display engine's power state cleared when that is done. The public
+ * driver of Linux (drivers/pci/quirks.c) has the same steps and limit.
+ */
+static void reset_ivb(const struct pci_host *pci, const struct pci_function *f,
+		      u64 tsc_hz)
+{
+	volatile u8 *mmio = mmio_map(f->bars[0].base, f->bars[0].size);
+	u32 control;
+
+	(void)pci;
+	if (!mmio || f->bars[0].size <= IVB_POWER_STATE)
+		return;
+	mmio_write32(mmio + IVB_MSG_CTL, 2);
+	mmio_write32(mmio + IVB_SOUTH_CHICKEN2, 5);
+	control = mmio_read32(mmio + IVB_POWER_CONTROL);
+	mmio_write32(mmio + IVB_POWER_CONTROL, control & ~1u);
+	for (int i = 0; i < 1000; i++) {
+		if (!(mmio_read32(mmio + IVB_POWER_STATUS) & 0xb0000000)) {
+			mmio_write32(mmio + IVB_POWER_STATE, 2);
+			return;
+		}
+		wait_ms(tsc_hz, 10);
+	}
+	log_warn("%02x:%02x.%x: its panel stays on at its reset",
+		 BDF_ARGS(f->bdf));
 }
 
 /* PCIe 6.6.2: 100 ms, then up to a second until it answers. */
@@ -227,11 +272,11 @@ static unsigned save_all(const struct pci_host *pci,
 int pci_reset_function(const struct pci_host *pci, const struct pci_function *f,
 		       bool bus, u64 tsc_hz)
 {
-	static void (*const start[])(const struct pci_host *pci, bdf_t bdf,
+	static void (*const start[])(const struct pci_host *pci,
+				     const struct pci_function *f,
 				     u64 tsc_hz) = {
-		[PCI_RESET_FLR] = reset_flr,
-		[PCI_RESET_AF] = reset_af,
-		[PCI_RESET_POWER] = reset_power,
+		[PCI_RESET_IVB] = reset_ivb, [PCI_RESET_FLR] = reset_flr,
+		[PCI_RESET_AF] = reset_af,   [PCI_RESET_POWER] = reset_power,
 		[PCI_RESET_BUS] = reset_bus,
 	};
 	enum pci_reset method = pci_reset_method(pci, f->bdf);
@@ -243,7 +288,7 @@ int pci_reset_function(const struct pci_host *pci, const struct pci_function *f,
 		count = save_all(pci, f, method, saved);
 	if (!count)
 		return -ENOTSUP;
-	start[method](pci, f->bdf, tsc_hz);
+	start[method](pci, f, tsc_hz);
 	wait_ms(tsc_hz, 100);
 	for (unsigned i = 0; i < count; i++) {
 		int gone = await(pci, saved[i].function->bdf, tsc_hz);

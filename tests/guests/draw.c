@@ -182,8 +182,70 @@ static unsigned rectangles(void)
 	return 640 * 480;
 }
 
+/* -- what a reset takes: every register, and the palette with them */
+
+static const struct {
+	u16 index, data;
+	unsigned count;
+} indexed[] = {{0x3C4, 0x3C5, 5}, {0x3D4, 0x3D5, 25}, {0x3CE, 0x3CF, 9}};
+
+static void print_registers(void)
+{
+	print("vga: %x", inb(0x3CC));
+	for (unsigned i = 0; i < COUNT(indexed); i++)
+		for (unsigned n = 0; n < indexed[i].count; n++) {
+			/* The cursor's place is no state of the mode. */
+			if (indexed[i].index == 0x3D4 && n >= 14 && n < 16)
+				continue;
+			outb(indexed[i].index, (u8)n);
+			print(" %x", inb(indexed[i].data));
+		}
+	outb(0x3C7, 0);
+	for (unsigned n = 0; n < 3 * 64; n++)
+		print(" %x", inb(0x3C9));
+	print("\n");
+}
+
+static void wipe(void)
+{
+	outb(0x3D4, 0x11);
+	outb(0x3D5, 0);
+	for (unsigned i = 0; i < COUNT(indexed); i++)
+		for (unsigned n = 0; n < indexed[i].count; n++) {
+			outb(indexed[i].index, (u8)n);
+			outb(indexed[i].data, 0);
+		}
+	outb(0x3C8, 0);
+	for (unsigned n = 0; n < 3 * 256; n++)
+		outb(0x3C9, 0);
+	inb(0x3DA);
+	outb(0x3C0, 0); /* the screen off */
+	outb(0x3C2, 0x01);
+}
+
+/* By what is there: no register is written. On a w all is taken away. */
+static void draw_and_wipe(void)
+{
+	print_registers();
+	for (unsigned n = 0; n < 80 * 25; n++)
+		TEXT[n] = cell(n);
+	hide_cursor();
+	print("draw: ready\n");
+	while (!(inb(0x3FD) & 1))
+		open_interrupts();
+	if (inb(0x3F8) != 'w')
+		finish(0);
+	wipe();
+	print_registers();
+	outb(0xCF9, 6);
+	for (;;)
+		;
+}
+
 void draw(const char *what)
 {
+	if (starts(what, "wiped"))
+		draw_and_wipe();
 	if (starts(what, "text")) {
 		hide_cursor();
 		show(text);

@@ -13,7 +13,8 @@ import harness
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 COM1, COM2, E9, SCREEN = 1, 2, 4, 8
 DEFAULTS = {"ram": 0, "iommu": 0, "selftest": 0, "guest": 0, "igd": 0,
-            "igd_gen": 0, "sinks": COM1 | SCREEN, "memory": 0,
+            "igd_gen": 0, "igd_reset": 1, "rom_init": False,
+            "sinks": COM1 | SCREEN, "memory": 0,
             "dma_faults": 0, "quiet": False, "debug": False,
             "help": False, "list": False, "unsafe_dma": False, "no_vga": False,
             "assign": []}
@@ -43,6 +44,8 @@ GOOD = [
     ("selftest=none", "selftest", 0), ("selftest=vtd", "selftest", 1),
     ("selftest=vtd-sweep", "selftest", 2),
     ("guest=kernel", "guest", 0),
+    ("igd-reset=never", "igd_reset", 0), ("igd-reset=always", "igd_reset", 2),
+    ("rom-init", "rom_init", True),
     ("guest=bios", "guest", 1),
 ]
 NAMES = [*dict.fromkeys(word.partition("=")[0] for word, *_ in GOOD)]
@@ -212,7 +215,8 @@ def test_help_lists_every_option_and_value(m):
     assert lines == ["ram=relocated|identity", "guest=kernel|bios", "memory=N",
                      "log=com1,com2,e9,screen", "quiet", "debug", "no-vga",
                      "assign=...", "igd=off|open|closed",
-                     "igd-gen=N", "iommu=strict|off", "unsafe-dma",
+                     "igd-gen=N", "igd-reset=never|reboot|always",
+                     "rom-init", "iommu=strict|off", "unsafe-dma",
                      "dma-faults=N", "selftest=none|vtd|vtd-sweep", "list",
                      "help"]
     assert all(len(text.partition(": ")[2]) >= 10 for _, text in m.log_lines())

@@ -321,6 +321,50 @@ def test_registers_of_others_are_left_alone(m, fields):
     assert machine.reset(WHERE) == 0 and machine.order == []
 
 
+# --- Mobile Ivy Bridge: Linux's drivers/pci/quirks.c, reset_ivb_igd() ---------
+
+PANEL_STATUS, PANEL_CONTROL = 0xc7200, 0xc7204
+STEPS = [(0x45010, 2), (0xc2004, 5), (PANEL_CONTROL, 0xabcd0000)]
+
+
+def ivb(m, off_after):
+    """The machine; its panel is off so long after it was told, or never."""
+    machine = Machine(m)
+    machine.add(bdf(0, 2), Device(m, flr=True, vendor=0x8086, device=0x0166,
+                                  cls=0x030000))
+    machine.mmio = {PANEL_CONTROL: 0xabcd0001, PANEL_STATUS: 1 << 31}
+    read = machine.on_read
+
+    def on_read(kind, addr, size):
+        told = machine.mmio.get(PANEL_CONTROL) == 0xabcd0000
+        if kind == "read" and addr == BAR + PANEL_STATUS and told and \
+                off_after is not None:
+            machine.since = getattr(machine, "since", m.tsc)
+            if m.tsc - machine.since >= off_after * MS:
+                return 0x08000000
+        return read(kind, addr, size)
+    m.on_read(on_read)
+    return machine
+
+
+@pytest.mark.parametrize("off_after", [0, 35, 9000])
+def test_ivy_bridge_has_its_own_reset(m, off_after):
+    """No FLR; the power state is written when the panel is off."""
+    machine = ivb(m, off_after)
+    assert machine.reset(bdf(0, 2)) == 0
+    assert machine.order == [*STEPS, (0xd0100, 2)]
+    assert machine.functions[bdf(0, 2)].resets == []
+
+
+def test_a_panel_that_stays_on_is_given_up(m):
+    machine = ivb(m, None)
+    before = m.tsc
+    assert machine.reset(bdf(0, 2)) == 0
+    assert machine.order == STEPS
+    assert 10_000 * MS <= m.tsc - before <= 12_000 * MS
+    assert "00:02.0: its panel stays on at its reset" in m.log_text()
+
+
 # --- The hand-over of USB controllers ------------------------------------
 
 BIOS, OS = 1 << 16, 1 << 24

@@ -518,6 +518,24 @@ def test_the_timer_wakes(vm):
     assert [e.timer for e in entries] == [1001, 1001, 2, 0xffffffff]
 
 
+def test_a_timers_request_ends_the_run(vm):
+    """As an entry would if there were an event: it is looked at each time."""
+    m = vm.m
+    clock = m.ffi.addressof(vm.vm.clock)
+    timer = m.new("struct vtimer *")
+
+    @m.ffi.callback("void(void *, uint64_t)")
+    def stop(_dev, _now):
+        vm.vm.request = m.VM_STOP
+    assert m.vclock_add(clock, timer, stop, m.ffi.NULL) == 0
+    m.vtimer_set(clock, timer, 1000)
+
+    def later():
+        m.tsc = 1000
+    assert len(vm.run(later, m.EXIT_CPUID)) == 1
+    assert vm.vm.request == m.VM_STOP
+
+
 @pytest.mark.parametrize("shift", [0, 5, 7])
 def test_the_preemption_timer_is_never_early(vm, shift):
     vm.cap.preemption_shift = shift
