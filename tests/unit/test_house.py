@@ -127,7 +127,7 @@ def test_size(capsys):
                     if p.suffix in (".c", ".h", ".asm")) for r in ROOMS}
     with capsys.disabled():
         print("\nlines of C and assembly:", sum(sizes.values()), sizes)
-    assert sum(sizes.values()) < 20000
+    assert sum(sizes.values()) < 23000
 
 
 TRACKED = subprocess.run(["git", "-C", ROOT, "ls-files"], text=True,
