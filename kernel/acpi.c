@@ -151,8 +151,7 @@ static u64 integer(const struct acpi_header *table, size_t offset, size_t size)
 {
 	u64 value = 0;
 
-	if (offset + size <= table->length)
-		memcpy(&value, (const u8 *)table + offset, size);
+	field(table, offset, &value, size);
 	return value;
 }
 
@@ -467,6 +466,13 @@ union madt_entry {
 _Static_assert(sizeof(struct madt) == 44, "ACPI 5.2.12");
 _Static_assert(sizeof(union madt_entry) == 16, "ACPI 5.2.12.12");
 
+/* Has a list room for one more? What has none is counted. */
+static bool has_room(struct acpi_madt *madt, unsigned count, unsigned max)
+{
+	madt->lost += count == max;
+	return count < max;
+}
+
 /* Firmware lists some CPUs both as LAPIC and as x2APIC. */
 static void madt_cpu(struct acpi_madt *madt, u32 apic_id, u32 flags)
 {
@@ -475,36 +481,8 @@ static void madt_cpu(struct acpi_madt *madt, u32 apic_id, u32 flags)
 	for (unsigned i = 0; i < madt->cpu_count; i++)
 		if (madt->cpus[i] == apic_id)
 			return;
-	if (madt->cpu_count < ACPI_CPUS_MAX)
+	if (has_room(madt, madt->cpu_count, ACPI_CPUS_MAX))
 		madt->cpus[madt->cpu_count++] = apic_id;
-	else
-		madt->lost++;
-}
-
-static void madt_ioapic(struct acpi_madt *madt, const union madt_entry *e)
-{
-	if (madt->ioapic_count == ACPI_IOAPICS_MAX) {
-		madt->lost++;
-		return;
-	}
-	madt->ioapics[madt->ioapic_count++] = (struct acpi_ioapic){
-		.id = e->ioapic.id,
-		.address = e->ioapic.address,
-		.gsi_base = e->ioapic.gsi_base,
-	};
-}
-
-static void madt_override(struct acpi_madt *madt, const union madt_entry *e)
-{
-	if (madt->override_count == ACPI_OVERRIDES_MAX) {
-		madt->lost++;
-		return;
-	}
-	madt->overrides[madt->override_count++] = (struct acpi_override){
-		.irq = e->override.irq,
-		.flags = e->override.flags,
-		.gsi = e->override.gsi,
-	};
 }
 
 static void madt_add(struct acpi_madt *madt, const union madt_entry *e)
@@ -519,10 +497,22 @@ static void madt_add(struct acpi_madt *madt, const union madt_entry *e)
 		madt_cpu(madt, e->x2apic.apic_id, e->x2apic.flags);
 		break;
 	case MADT_IOAPIC:
-		madt_ioapic(madt, e);
+		if (has_room(madt, madt->ioapic_count, ACPI_IOAPICS_MAX))
+			madt->ioapics[madt->ioapic_count++] =
+				(struct acpi_ioapic){
+					.id = e->ioapic.id,
+					.address = e->ioapic.address,
+					.gsi_base = e->ioapic.gsi_base,
+				};
 		break;
 	case MADT_OVERRIDE:
-		madt_override(madt, e);
+		if (has_room(madt, madt->override_count, ACPI_OVERRIDES_MAX))
+			madt->overrides[madt->override_count++] =
+				(struct acpi_override){
+					.irq = e->override.irq,
+					.flags = e->override.flags,
+					.gsi = e->override.gsi,
+				};
 		break;
 	case MADT_LAPIC_ADDRESS:
 		madt->lapic = e->lapic_address.address;

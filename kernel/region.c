@@ -180,10 +180,8 @@ void region_log(const struct region_list *list)
 	for (unsigned i = 0; i < list->count; i++) {
 		const struct region *r = &list->regions[i];
 
-		log_info("region %llx-%llx hpa %llx %s cpu %s dma %s %s %s %s",
-			 (unsigned long long)r->gpa,
-			 (unsigned long long)end_of(r),
-			 (unsigned long long)r->hpa, kind_name(r->kind),
+		log_info("region %lx-%lx hpa %lx %s cpu %s dma %s %s %s %s",
+			 r->gpa, end_of(r), r->hpa, kind_name(r->kind),
 			 rights_name(r->cpu), rights_name(r->dma),
 			 memtype_name(r->memtype), e820_name(r->e820), r->name);
 	}

@@ -6,7 +6,6 @@
 #include "kernel/phys.h"
 #include "kernel/string.h"
 
-#define VGA_TEXT 0xb8000
 #define ATTRIBUTE 0x0700 /* grey on black */
 
 static struct {

@@ -77,11 +77,6 @@ size_t strlen(const char *s)
 	return (size_t)(end - s);
 }
 
-int strcmp(const char *a, const char *b)
-{
-	return strncmp(a, b, ~(size_t)0);
-}
-
 int strncmp(const char *a, const char *b, size_t n)
 {
 	for (size_t i = 0; i < n; i++)

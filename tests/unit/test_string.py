@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import harness
 
-NAMES = "memcpy memmove memset memcmp strlen strcmp strncmp".split()
+NAMES = "memcpy memmove memset memcmp strlen strncmp".split()
 TEXT = st.binary(max_size=40).map(lambda b: b.replace(b"\0", b"\x80"))
 
 
@@ -57,7 +57,7 @@ def test_compares(m, a, b, n, common):
     b = a[:common] + b
     x, y = m.new("char[]", a), m.new("char[]", b)
     assert m.monocle_strlen(x) == len(a)
-    assert sign(m.monocle_strcmp(x, y)) == (a > b) - (a < b)
+    assert sign(m.monocle_strncmp(x, y, 99)) == (a > b) - (a < b)
     a, b = a[:n], b[:n]
     assert sign(m.monocle_strncmp(x, y, n)) == (a > b) - (a < b)
     shared = min(len(a), len(b))

@@ -7,7 +7,6 @@
 
 /* ACPI 6.4 tables 4.11 to 4.13 */
 #define TMR_STS BIT(0)
-#define PWRBTN_STS BIT(8)
 #define STS_BITS 0x8731 /* also bus master, global, sleep, RTC, wake */
 #define EN_BITS 0x0721
 #define SCI_EN BIT(0)
@@ -119,12 +118,6 @@ static int timer_access(void *dev, struct bus_access *a)
 		a->value = (u32)ticks_at(pm, rdtsc()) >> (8 * byte) &
 			   bus_all_ones(a->size);
 	return 0;
-}
-
-void acpi_pm_power_button(struct acpi_pm *pm)
-{
-	pm->status |= PWRBTN_STS;
-	update_sci(pm);
 }
 
 void acpi_pm_reset(struct acpi_pm *pm)

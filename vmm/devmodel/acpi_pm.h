@@ -18,7 +18,6 @@
 #define ACPI_PM1_CNT_LEN 2
 #define ACPI_PM_TMR_BLK 0x608
 #define ACPI_PM_TMR_LEN 4
-#define ACPI_PM_TMR_32BIT 1 /* FADT flag TMR_VAL_EXT */
 #define ACPI_SMI_CMD 0
 #define ACPI_SLP_TYP_S5 5
 #define ACPI_PM_TIMER_HZ 3579545ull
@@ -42,8 +41,5 @@ int acpi_pm_init(struct acpi_pm *pm, struct bus *bus, struct vclock *clock,
 		 const struct virq *virq, void (*power_off)(void *ctx),
 		 void *ctx);
 void acpi_pm_reset(struct acpi_pm *pm);
-
-/* The user pressed the power button. */
-void acpi_pm_power_button(struct acpi_pm *pm);
 
 #endif

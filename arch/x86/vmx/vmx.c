@@ -31,13 +31,7 @@ int vmx_enable(const struct vmx_capabilities *cap, hpa_t region)
 	return vmxon(region);
 }
 
-void vmx_disable(void)
-{
-	__asm__ volatile("vmxoff" ::: "cc", "memory");
-	write_cr4(read_cr4() & ~(u64)CR4_VMXE);
-}
-
-int vmcs_clear(hpa_t vmcs)
+static int vmcs_clear(hpa_t vmcs)
 {
 	u8 failed;
 

@@ -41,11 +41,9 @@ void vmx_log(const struct vmx_capabilities *cap);
  * (hpa of one zeroed page). -EIO: VMXON failed.
  */
 int vmx_enable(const struct vmx_capabilities *cap, hpa_t region);
-void vmx_disable(void);
 
 /* VMCLEAR and VMPTRLD of a zeroed page; writes the revision. -EIO. */
 int vmcs_load(const struct vmx_capabilities *cap, hpa_t vmcs);
-int vmcs_clear(hpa_t vmcs);
 
 /*
  * Runs the guest until the next exit. gpr: rax, rcx, rdx, rbx, (rsp: in the
