@@ -8,7 +8,7 @@ CORES = 2
 
 
 def test_budget(request, budget):
-    """Ten minutes on two cores. Last of all tests: see conftest.py."""
+    """On two cores. Last of all tests: see conftest.py."""
     seconds, allowed, busy = budget
     if request.config.option.markexpr != "not long":
         pytest.skip("of the short suite")
