@@ -6,7 +6,7 @@
 # is left as build/fuzz/NAME-crash-...: build/fuzz/NAME FILE repeats it. The
 # corpus stays in build/ and grows from run to run.
 
-FUZZ_SECONDS ?= 8
+FUZZ_SECONDS ?= 6
 FUZZ_RUNS ?= 10000000
 FUZZ_CC ?= clang
 FUZZ_CFLAGS := -std=c17 -g -O1 -DMONOCLE_HOST -fno-strict-aliasing -I. \

@@ -190,6 +190,15 @@ void aml_irq(struct aml *a, unsigned line)
 	little_endian(a, 1u << line, 2);
 }
 
+void aml_memory32(struct aml *a, u32 base, u32 size)
+{
+	aml_byte(a, 0x86);
+	little_endian(a, 9, 2);
+	aml_byte(a, 1); /* read-write */
+	little_endian(a, base, 4);
+	little_endian(a, size, 4);
+}
+
 void aml_window(struct aml *a, unsigned width, enum aml_space space, u64 base,
 		u64 size)
 {

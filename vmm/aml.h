@@ -40,6 +40,8 @@ void aml_resources_end(struct aml *a, aml_mark mark);
 
 enum aml_space { AML_MEMORY = 0, AML_IO = 1, AML_BUS = 2 };
 
+/* 6.4.3.4: a fixed range of memory that the device itself takes. */
+void aml_memory32(struct aml *a, u32 base, u32 size);
 /* 6.4.2.5, 6.4.2.1: fixed ports and an edge-triggered ISA interrupt. */
 void aml_io(struct aml *a, u16 port, u8 count);
 void aml_irq(struct aml *a, unsigned line);

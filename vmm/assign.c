@@ -77,15 +77,18 @@ static bool is_chosen(const struct machine *m, bdf_t bdf)
 	return false;
 }
 
+static bool is_bridge(const struct pci_function *f)
+{
+	return f->header_type != 0 || f->class >> 8 == 6;
+}
+
 const char *assigned_objection(const struct machine *m,
 			       const struct pci_function *f)
 {
 	const struct host *h = m->host;
 
-	if (f->header_type != 0 || f->class >> 8 == 6)
+	if (is_bridge(f))
 		return "is a bridge; assign what is behind it";
-	if (BDF_BUS(f->bdf) != 0)
-		return "is behind a bridge, which is not offered yet";
 	if (is_chosen(m, f->bdf))
 		return "is named twice";
 	if (igd_is_one(f) && !m->host->options.igd)
@@ -153,24 +156,43 @@ static int choose_word(struct machine *m, const struct option_word *w)
 	return -ENODEV;
 }
 
-/* PCIe 6.12: without ACS, functions of one device can reach each other. */
-static int check_groups(const struct machine *m)
+/* " BB:DD.F" of each that would have to be assigned with it; their number. */
+static unsigned missing(const struct machine *m, bdf_t bdf, char *text,
+			size_t size)
 {
 	const struct pci_host *pci = &m->host->pci;
+	bdf_t group = pci_group(pci, bdf);
+	unsigned count = 0;
+	size_t used = 0;
+
+	for (unsigned i = 0; i < pci->count; i++) {
+		const struct pci_function *f = &pci->functions[i];
+
+		if (f->bdf == bdf || is_bridge(f) || is_chosen(m, f->bdf) ||
+		    pci_group(pci, f->bdf) != group)
+			continue;
+		count++;
+		if (used < size)
+			used += (size_t)format(text + used, size - used,
+					       " %02x:%02x.%x",
+					       BDF_ARGS(f->bdf));
+	}
+	return count;
+}
+
+static int check_groups(const struct machine *m)
+{
+	char text[80];
 
 	for (unsigned i = 0; i < m->assigned_count; i++) {
 		bdf_t bdf = m->assigned[i].function->bdf;
 
-		for (unsigned j = 0; j < pci->count; j++) {
-			bdf_t other = pci->functions[j].bdf;
-
-			if (other >> 3 != bdf >> 3 || is_chosen(m, other))
-				continue;
-			log_error("assign: %02x:%02x.%x cannot be isolated "
-				  "from %02x:%02x.%x; assign both",
-				  BDF_ARGS(bdf), BDF_ARGS(other));
-			return -EPERM;
-		}
+		if (!missing(m, bdf, text, sizeof(text)))
+			continue;
+		log_error("assign: %02x:%02x.%x cannot be isolated from%s; "
+			  "assign these, too",
+			  BDF_ARGS(bdf), text);
+		return -EPERM;
 	}
 	return 0;
 }
@@ -221,6 +243,19 @@ static int choose_igd(struct machine *m)
 	return 0;
 }
 
+/* A display that is not named has to be a group by itself. */
+static bool can_be_apart(const struct machine *m, bdf_t bdf)
+{
+	char text[80];
+
+	if (!m->host->has_vtd || !missing(m, bdf, text, sizeof(text)))
+		return true;
+	log_warn("display: %02x:%02x.%x cannot be isolated from%s; name all "
+		 "of them with assign=",
+		 BDF_ARGS(bdf), text);
+	return false;
+}
+
 static void choose_display(struct machine *m)
 {
 	struct pci_host *pci = &m->host->pci;
@@ -235,13 +270,70 @@ static void choose_display(struct machine *m)
 				 "assigns it");
 			continue;
 		}
+		if (!is_chosen(m, f->bdf)) {
+			if (m->assigned_count == ASSIGNED_MAX ||
+			    !can_be_apart(m, f->bdf))
+				break;
+			choose(m, f);
+		}
 		m->display_function = f;
 		m->vga = true;
-		if (!is_chosen(m, f->bdf) && m->assigned_count < ASSIGNED_MAX)
-			choose(m, f);
 	}
 	if (!m->display_function)
 		log_info("display: none is assigned");
+}
+
+static bool is_shown(const struct machine *m, bdf_t bdf)
+{
+	for (unsigned i = 0; i < m->port_count; i++)
+		if (m->ports[i].function->bdf == bdf)
+			return true;
+	return is_chosen(m, bdf) || bdf == HOST_BRIDGE_BDF ||
+	       bdf == ISA_BRIDGE_BDF;
+}
+
+/* A bridge that the guest has to see, since it is on the way to a function. */
+static int show_port(struct machine *m, const struct pci_function *f)
+{
+	if (is_shown(m, f->bdf))
+		return 0;
+	if (f->header_type != PCI_HEADER_BRIDGE || m->port_count == PORTS_MAX) {
+		log_error("assign: the bridge %02x:%02x.%x cannot be shown",
+			  BDF_ARGS(f->bdf));
+		return -ENOTSUP;
+	}
+	m->ports[m->port_count++].function = f;
+	return 0;
+}
+
+/* PCI 3.0, 3.2.2.3.4: nobody looks for others where function 0 is not. */
+static int show_function_0(struct machine *m, bdf_t bdf)
+{
+	bdf_t zero = bdf & 0xfff8;
+	const struct pci_function *f = pci_find(&m->host->pci, zero);
+
+	if (is_shown(m, zero))
+		return 0;
+	if (f && f->header_type == PCI_HEADER_BRIDGE)
+		return show_port(m, f);
+	log_error("assign: a guest finds %02x:%02x.%x by way of function 0 "
+		  "only; assign that, too",
+		  BDF_ARGS(bdf));
+	return -EPERM;
+}
+
+static int show_way_to(struct machine *m, bdf_t bdf)
+{
+	const struct pci_host *pci = &m->host->pci;
+	const struct pci_function *above = pci_bridge_above(pci, bdf);
+	int err = show_function_0(m, bdf);
+
+	for (; !err && above; above = pci_bridge_above(pci, above->bdf)) {
+		err = show_port(m, above);
+		if (!err)
+			err = show_function_0(m, above->bdf);
+	}
+	return err;
 }
 
 int assigned_choose(struct machine *m)
@@ -261,5 +353,7 @@ int assigned_choose(struct machine *m)
 			  "be closed");
 		err = -ENODEV;
 	}
+	for (unsigned i = 0; !err && i < m->assigned_count; i++)
+		err = show_way_to(m, m->assigned[i].function->bdf);
 	return err;
 }

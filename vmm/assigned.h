@@ -38,9 +38,11 @@ struct msix {
 	u32 table[MESSAGES_MAX][4];
 };
 
-/* Of a BAR: bytes from its start. */
-struct bar_part {
-	u64 offset, size;
+struct assigned_bar {
+	struct assigned *owner;
+	gpa_t placed;	   /* or port: where it works, or PCI_BAR_NOWHERE */
+	volatile u8 *host; /* of less than a page: its registers */
+	bool told;	   /* that its place was taken */
 };
 
 struct assigned {
@@ -50,6 +52,7 @@ struct assigned {
 	enum interrupt_mode mode;
 	unsigned line; /* of its INTx, vmm/virq.h */
 	struct msix msix;
+	struct assigned_bar bars[6];
 	struct pci_rom rom;
 	struct assigned_message messages[MESSAGES_MAX];
 };
@@ -62,8 +65,6 @@ int assigned_choose(struct machine *m);
 /* The reason why f cannot be assigned, as the rest of a sentence, or NULL. */
 const char *assigned_objection(const struct machine *m,
 			       const struct pci_function *f);
-/* Pins the BARs into the guest's memory map. */
-int assigned_pin(struct machine *m);
 /* From firmware, before its DMA ends: USB controllers. */
 void assigned_take_over(struct machine *m);
 /* Configuration space, domain and interrupts. After vtd_start(). */
@@ -77,8 +78,15 @@ void assigned_reset_all(struct machine *m, bool display);
 void assigned_stopped(void *machine, bdf_t bdf);
 /* A line for each function as the guest is given it, at each start. */
 void assigned_log(const struct machine *m);
-/* Ports of I/O BARs and of the display's legacy ranges, as tables say. */
-void assigned_open_ports(struct machine *m);
+
+/* assigned_bars.c */
+
+/* Pins the BARs into the guest's memory map. */
+int assigned_pin(struct machine *m);
+/* Once configuration space stands: every BAR to where it is decoded. */
+void assigned_place_bars(struct machine *m);
+/* BAR i (6: the ROM's, which has moved) is decoded elsewhere, or no longer. */
+void assigned_bar_changed(void *assigned, unsigned i);
 
 /* assigned_rom.c: reads them; of the display the file that there may be. */
 int assigned_find_roms(struct machine *m);

@@ -49,14 +49,16 @@ struct facs {
 
 _Static_assert(sizeof(struct facs) == 64, "ACPI 5.2.10");
 
+#define TABLES 3 /* FADT, MADT, MCFG: the last one may be missing */
+
 struct rsdt {
 	struct acpi_header header;
-	u32 tables[2];
+	u32 tables[TABLES];
 } PACKED;
 
 struct xsdt {
 	struct acpi_header header;
-	u64 tables[2];
+	u64 tables[TABLES];
 } PACKED;
 
 /* ACPI 5.2.9, of revision 6. */
@@ -143,6 +145,17 @@ struct madt_nmi {
 	u8 lint;
 } PACKED;
 
+/* PCI Firmware 3.0, 4.1.2, with one segment group. */
+struct mcfg {
+	struct acpi_header header;
+	u8 reserved1[8];
+	u64 base;
+	u16 segment;
+	u8 first_bus, last_bus;
+	u8 reserved2[4];
+} PACKED;
+
+_Static_assert(sizeof(struct mcfg) == 60, "PCI Firmware 3.0, 4.1.2");
 _Static_assert(sizeof(struct madt_lapic) == 8, "ACPI 5.2.12.2");
 _Static_assert(sizeof(struct madt_ioapic) == 12, "ACPI 5.2.12.3");
 _Static_assert(sizeof(struct madt_override) == 10, "ACPI 5.2.12.5");
@@ -202,6 +215,11 @@ static void finish(struct acpi_header *h, const char *signature, u8 revision,
 	h->checksum = sum_to_zero(h, length);
 }
 
+static u64 ecam_size(const struct guest_acpi_config *cfg)
+{
+	return (cfg->last_bus + 1) * MIB;
+}
+
 static void put_routing(struct aml *a)
 {
 	aml_mark all;
@@ -227,7 +245,7 @@ static void put_root_resources(struct aml *a,
 {
 	aml_mark crs = aml_resources(a);
 
-	aml_window(a, 2, AML_BUS, 0, 256);
+	aml_window(a, 2, AML_BUS, 0, cfg->last_bus + 1u);
 	aml_io(a, VPCI_ADDRESS_PORT, 8);
 	aml_window(a, 2, AML_IO, 0, VPCI_ADDRESS_PORT);
 	aml_window(a, 2, AML_IO, VPCI_ADDRESS_PORT + 8,
@@ -269,6 +287,22 @@ static void put_isa_device(struct aml *a, const struct isa_device *d)
 	if (d->port2)
 		aml_io(a, d->port2, 1);
 	aml_irq(a, d->line);
+	aml_resources_end(a, crs);
+	aml_end(a, device);
+}
+
+/* PCI Firmware 3.0, 4.1.2: ECAM is a motherboard resource. */
+static void put_ecam(struct aml *a, const struct guest_acpi_config *cfg)
+{
+	aml_mark device, crs;
+
+	if (!cfg->ecam)
+		return;
+	device = aml_device(a, "ECAM");
+	aml_name(a, "_HID");
+	aml_eisa_id(a, "PNP0C02");
+	crs = aml_resources(a);
+	aml_memory32(a, (u32)cfg->ecam, (u32)ecam_size(cfg));
 	aml_resources_end(a, crs);
 	aml_end(a, device);
 }
@@ -318,6 +352,7 @@ static struct acpi_header *build_dsdt(struct builder *b,
 	a.size = (u32)(b->size - b->used);
 	scope = aml_scope(&a, "\\_SB_");
 	put_root(&a, cfg);
+	put_ecam(&a, cfg);
 	aml_end(&a, scope);
 	put_s5(&a);
 	if (a.overflow)
@@ -419,6 +454,19 @@ static struct madt *build_madt(struct builder *b,
 	return madt;
 }
 
+static struct mcfg *build_mcfg(struct builder *b,
+			       const struct guest_acpi_config *cfg)
+{
+	struct mcfg *mcfg = allocate(b, sizeof(*mcfg));
+
+	if (!mcfg)
+		return NULL;
+	mcfg->base = cfg->ecam;
+	mcfg->last_bus = cfg->last_bus;
+	finish(&mcfg->header, "MCFG", 1, sizeof(*mcfg));
+	return mcfg;
+}
+
 static void fill_rsdp(struct rsdp *rsdp, gpa_t rsdt, gpa_t xsdt)
 {
 	*rsdp = (struct rsdp){
@@ -439,17 +487,21 @@ static int build_all(struct builder *b, const struct guest_acpi_config *cfg)
 	struct acpi_header *dsdt = build_dsdt(b, cfg);
 	struct fadt *fadt = facs && dsdt ? build_fadt(b, facs, dsdt) : NULL;
 	struct madt *madt = build_madt(b, cfg);
+	struct mcfg *mcfg = cfg->ecam ? build_mcfg(b, cfg) : NULL;
 	struct rsdt *rsdt = allocate(b, sizeof(*rsdt));
 	struct xsdt *xsdt = allocate(b, sizeof(*xsdt));
 
-	if (!fadt || !madt || !rsdt || !xsdt)
+	if (!fadt || !madt || !rsdt || !xsdt || (cfg->ecam && !mcfg))
 		return -ENOSPC;
 	xsdt->tables[0] = gpa_of(b, fadt);
 	xsdt->tables[1] = gpa_of(b, madt);
-	rsdt->tables[0] = (u32)xsdt->tables[0];
-	rsdt->tables[1] = (u32)xsdt->tables[1];
-	finish(&rsdt->header, "RSDT", 1, sizeof(*rsdt));
-	finish(&xsdt->header, "XSDT", 1, sizeof(*xsdt));
+	xsdt->tables[2] = mcfg ? gpa_of(b, mcfg) : 0;
+	for (unsigned i = 0; i < TABLES; i++)
+		rsdt->tables[i] = (u32)xsdt->tables[i];
+	finish(&rsdt->header, "RSDT", 1,
+	       offsetof(struct rsdt, tables[mcfg ? TABLES : TABLES - 1]));
+	finish(&xsdt->header, "XSDT", 1,
+	       offsetof(struct xsdt, tables[mcfg ? TABLES : TABLES - 1]));
 	fill_rsdp(cfg->rsdp_host, gpa_of(b, rsdt), gpa_of(b, xsdt));
 	return 0;
 }
@@ -460,7 +512,8 @@ static bool config_ok(const struct guest_acpi_config *cfg)
 	       cfg->rsdp_host && !(cfg->rsdp & 15) && cfg->rsdp >= 0xe0000 &&
 	       cfg->rsdp + sizeof(struct rsdp) <= 0x100000 &&
 	       !(cfg->tables & PAGE_MASK) && cfg->tables < 4 * GIB &&
-	       cfg->tables_size <= 4 * GIB - cfg->tables;
+	       cfg->tables_size <= 4 * GIB - cfg->tables &&
+	       cfg->ecam + ecam_size(cfg) <= 4 * GIB;
 }
 
 int guest_acpi_build(const struct guest_acpi_config *cfg,

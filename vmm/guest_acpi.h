@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The guest's ACPI tables (ACPI 6.4, 5.2): RSDP, RSDT, XSDT, FADT, FACS,
- * MADT and a DSDT with one PCI root, its interrupt routing, the ISA devices
+ * MADT, MCFG and a DSDT with one PCI root, its interrupt routing, the ISA devices
  * and S5. They describe the machine that vmm/devmodel/ builds.
  */
 #ifndef VMM_GUEST_ACPI_H
@@ -33,6 +33,8 @@ struct guest_acpi_config {
 	u8 ioapic_id;	 /* what the IOAPIC's ID register holds at reset */
 	struct guest_acpi_window below_4g[GUEST_ACPI_WINDOWS];
 	struct guest_acpi_window above_4g;
+	gpa_t ecam;  /* a MiB for each bus, below 4 GiB; 0: none */
+	u8 last_bus; /* of the PCI root */
 };
 
 /*

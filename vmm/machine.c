@@ -256,6 +256,9 @@ static int init_pci(struct machine *m)
 	struct pci_identity bridge, isa;
 	int err = vpci_init(&m->vpci, &m->vm.bus);
 
+	if (!err && m->ecam)
+		err = vpci_add_ecam(&m->vpci, &m->vm.bus, m->ecam, m->last_bus);
+
 	pci_identity_read(host, BDF(0, 0, 0), &bridge);
 	pci_identity_isa(host, &isa);
 	if (!err)
@@ -333,7 +336,6 @@ int machine_build(struct machine *m)
 		return err;
 	}
 	machine_open_ports(m);
-	assigned_open_ports(m);
 	connect_host(m);
 	physmap_clear(&m->vm.map);
 	return 0;
@@ -376,6 +378,8 @@ static int write_acpi(struct machine *m)
 		.rsdp_host = m->rsdp,
 		.vcpus = 1,
 		.ioapic_id = IOAPIC_ID,
+		.ecam = m->ecam,
+		.last_bus = m->last_bus,
 	};
 	gpa_t rsdp;
 

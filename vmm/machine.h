@@ -21,12 +21,15 @@
 #include "vmm/devmodel/pci_assigned.h"
 #include "vmm/devmodel/pci_bridges.h"
 #include "vmm/devmodel/pci_bus.h"
+#include "vmm/devmodel/pci_port.h"
 #include "vmm/devmodel/pit.h"
 #include "vmm/devmodel/reset.h"
 #include "vmm/devmodel/rtc.h"
 #include "vmm/igd.h"
 #include "vmm/vcpu.h"
 #include "vmm/virq.h"
+
+#define PORTS_MAX 16
 
 /* The host as Monocle found it; outlives the machine. */
 struct host {
@@ -60,6 +63,8 @@ struct machine {
 	struct mtrr mtrr;
 	struct vpci vpci;
 	struct pci_bridge host_bridge, isa_bridge;
+	unsigned port_count;
+	struct pci_port ports[PORTS_MAX]; /* bridges on the way to functions */
 	unsigned assigned_count;
 	struct assigned assigned[ASSIGNED_MAX];
 	const struct pci_function *display_function; /* NULL: none */
@@ -74,6 +79,8 @@ struct machine {
 	struct boot_framebuffer text; /* the screen after it */
 	void *rsdp;		      /* where the guest's BIOS area holds it */
 	gpa_t acpi_base;	      /* the guest's ACPI tables */
+	gpa_t ecam;  /* the guest's, 0: none; a MiB for each bus */
+	u8 last_bus; /* that the guest has */
 	unsigned resets;
 };
 

@@ -12,6 +12,7 @@
 #define VGA_SIZE 0x20000u
 #define BIOS_AREA 0xc0000u
 #define BIOS_SIZE 0x40000u
+#define ECAM_FROM 0xe0000000u
 #define MEMORY_RESERVE (8 * MIB) /* for EPT, tables and what comes */
 
 int machine_pin(struct machine *m, const struct region *r)
@@ -159,6 +160,50 @@ static int pin_acpi(struct machine *m, gpa_t limit)
 	return machine_pin(m, &r);
 }
 
+static u8 last_bus(const struct machine *m)
+{
+	unsigned last = 0;
+
+	for (unsigned i = 0; i < m->port_count; i++)
+		last = MAX(last, pci_config_read(&m->host->pci,
+						 m->ports[i].function->bdf,
+						 PCI_SUBORDINATE_BUS, 1));
+	return (u8)last;
+}
+
+/* A free place below the IOAPIC, aligned as PCIe 7.2.2 wants it, or 0. */
+static gpa_t find_ecam(const struct machine *m, u64 size, gpa_t from)
+{
+	u64 align = MIB, room;
+	gpa_t gpa;
+
+	while (align < size)
+		align *= 2;
+	while ((room = region_next_free(&m->vm.map, from, GUEST_IOAPIC,
+					&gpa))) {
+		if (ALIGN_UP(gpa, align) + size <= gpa + room)
+			return ALIGN_UP(gpa, align);
+		from = gpa + room;
+	}
+	return 0;
+}
+
+/* Where the host's is, else where its devices are not likely to be. */
+static int pin_ecam(struct machine *m, gpa_t limit)
+{
+	const struct pci_host *host = &m->host->pci;
+	u64 size;
+
+	m->last_bus = last_bus(m);
+	size = (m->last_bus + 1) * MIB;
+	if (host->ecam >= limit && host->ecam + size <= GUEST_IOAPIC &&
+	    m->last_bus <= host->ecam_last_bus)
+		m->ecam = host->ecam;
+	else
+		m->ecam = find_ecam(m, size, MAX(limit, ECAM_FROM));
+	return m->ecam ? machine_pin_hole(m, m->ecam, size, "ECAM") : 0;
+}
+
 int machine_map(struct machine *m)
 {
 	struct physmap map = {
@@ -175,6 +220,8 @@ int machine_map(struct machine *m)
 	if (!err)
 		err = assigned_pin(m);
 	if (!err)
+		err = pin_ecam(m, map.low_limit);
+	if (!err)
 		err = bios ? bios_pin(m) : pin_bios(m);
 	if (!err)
 		err = machine_pin_hole(m, GUEST_IOAPIC, PAGE_SIZE, "IOAPIC");
@@ -187,7 +234,7 @@ int machine_map(struct machine *m)
 	return err;
 }
 
-/* Memory of the graphics lies among the BARs, and is none. */
+/* Memory of the graphics and ECAM lie among the BARs, and are none. */
 static void windows_below(const struct machine *m,
 			  struct guest_acpi_window below[], unsigned count)
 {
@@ -198,8 +245,9 @@ static void windows_below(const struct machine *m,
 	for (unsigned i = 0; i < m->vm.map.count; i++) {
 		const struct region *r = &m->vm.map.regions[i];
 
-		if (r->kind != REGION_DEVICE || r->e820 == E820_NONE ||
-		    r->gpa + r->size <= at || r->gpa >= GUEST_IOAPIC)
+		if (r->kind == REGION_RAM || r->kind == REGION_ROM ||
+		    r->e820 == E820_NONE || r->gpa + r->size <= at ||
+		    r->gpa >= GUEST_IOAPIC)
 			continue;
 		if (r->gpa > at && n < count - 1)
 			below[n++] =
@@ -224,6 +272,15 @@ void machine_windows(const struct machine *m, struct guest_acpi_window below[],
 			continue;
 		first = MIN(first, r->gpa);
 		last = MAX(last, r->gpa + r->size);
+	}
+	for (unsigned i = 0; i < m->port_count; i++) {
+		u64 base, end;
+
+		if (!pci_port_window(&m->host->pci, m->ports[i].function->bdf,
+				     &base, &end))
+			continue;
+		first = MIN(first, base);
+		last = MAX(last, end);
 	}
 	*above = (struct guest_acpi_window){.base = last ? first : 0,
 					    .size = last ? last - first : 0};
@@ -273,17 +330,4 @@ void machine_open_ports(struct machine *m)
 		machine_open_range(m, row->first, row->last - row->first + 1u,
 				   true);
 	}
-}
-
-void machine_move_ports(struct machine *m, const struct pci_bar *bar, u64 old,
-			u64 new, bool enabled)
-{
-	if (old == bar->base)
-		machine_open_range(m, bar->base, bar->size, false);
-	if (enabled && new == bar->base)
-		machine_open_range(m, bar->base, bar->size, true);
-	else if (enabled)
-		log_warn("guest: port BAR moved to 0x%lx; it works at 0x%lx "
-			 "only",
-			 new, bar->base);
 }

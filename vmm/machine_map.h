@@ -19,9 +19,6 @@ int machine_pin_hole(struct machine *m, gpa_t gpa, u64 size, const char *name);
 struct region machine_device(gpa_t gpa, hpa_t hpa, u64 size, const char *name);
 /* Opens or closes ports in the I/O bitmap. */
 void machine_open_range(struct machine *m, u64 first, u64 size, bool open);
-/* A port BAR works at the host's ports only: the CPU does not translate. */
-void machine_move_ports(struct machine *m, const struct pci_bar *bar, u64 old,
-			u64 new, bool enabled);
 /* Opens the legacy ports of the display, as a table says. */
 void machine_open_ports(struct machine *m);
 

@@ -109,4 +109,26 @@ static inline void cpu_relax(void)
 }
 
 #endif
+
+/* size: 1, 2, 4 or 8, as one instruction. */
+static inline u64 mmio_read(const volatile void *p, unsigned size)
+{
+	return size == 1   ? mmio_read8(p)
+	       : size == 2 ? mmio_read16(p)
+	       : size == 4 ? mmio_read32(p)
+			   : mmio_read64(p);
+}
+
+static inline void mmio_write(volatile void *p, unsigned size, u64 value)
+{
+	if (size == 1)
+		mmio_write8(p, (u8)value);
+	else if (size == 2)
+		mmio_write16(p, (u16)value);
+	else if (size == 4)
+		mmio_write32(p, (u32)value);
+	else
+		mmio_write64(p, value);
+}
+
 #endif

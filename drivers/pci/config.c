@@ -31,32 +31,6 @@ static u16 select_register(bdf_t bdf, unsigned offset)
 	return (u16)(CONFIG_DATA + (offset & 3));
 }
 
-static u32 ecam_read(const void *p, unsigned size)
-{
-	switch (size) {
-	case 1:
-		return mmio_read8(p);
-	case 2:
-		return mmio_read16(p);
-	default:
-		return mmio_read32(p);
-	}
-}
-
-static void ecam_write(void *p, unsigned size, u32 value)
-{
-	switch (size) {
-	case 1:
-		mmio_write8(p, (u8)value);
-		break;
-	case 2:
-		mmio_write16(p, (u16)value);
-		break;
-	default:
-		mmio_write32(p, value);
-	}
-}
-
 u32 pci_config_read(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 		    unsigned size)
 {
@@ -67,7 +41,7 @@ u32 pci_config_read(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 		return ~0u;
 	p = ecam(pci, bdf, offset);
 	if (p)
-		return ecam_read(p, size);
+		return (u32)mmio_read(p, size);
 	if (offset >= CONFIG_SIZE)
 		return size == 4 ? ~0u : (1u << size * 8) - 1;
 	port = select_register(bdf, offset);
@@ -84,7 +58,7 @@ void pci_config_write(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 		return;
 	p = ecam(pci, bdf, offset);
 	if (p) {
-		ecam_write(p, size, value);
+		mmio_write(p, size, value);
 		return;
 	}
 	if (offset >= CONFIG_SIZE)

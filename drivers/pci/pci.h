@@ -30,6 +30,7 @@ enum pci_reg {
 	PCI_HEADER_TYPE = 0x0e,
 	PCI_BAR0 = 0x10,
 	PCI_SECONDARY_BUS = 0x19,
+	PCI_SUBORDINATE_BUS = 0x1a,
 	PCI_SUBSYSTEM_VENDOR = 0x2c,
 	PCI_ROM = 0x30,
 	PCI_CAPABILITIES = 0x34,
@@ -37,14 +38,33 @@ enum pci_reg {
 	PCI_INTERRUPT_PIN = 0x3d,
 };
 
+/* Of PCI_HEADER_TYPE; 0 is a function that is no bridge. */
+enum { PCI_HEADER_BRIDGE = 1 };
+
 /* PCI 3.0 appendix H, and PCIe. */
 enum pci_capability {
 	PCI_CAP_POWER = 0x01,
+	PCI_CAP_VPD = 0x03,
 	PCI_CAP_MSI = 0x05,
+	PCI_CAP_PCIX = 0x07,
 	PCI_CAP_VENDOR = 0x09,
+	PCI_CAP_HOT_PLUG = 0x0c,
 	PCI_CAP_EXPRESS = 0x10,
 	PCI_CAP_MSIX = 0x11,
+	PCI_CAP_SATA = 0x12,
 	PCI_CAP_AF = 0x13,
+};
+
+/* Extended capabilities (PCIe 7.6.3) */
+enum { PCI_EXT_ACS = 0x000d };
+
+/* Of the capability's first word (PCIe 7.5.3.2) */
+#define PCI_EXPRESS_TYPE(flags) ((flags) >> 4 & 15)
+enum pci_express_type {
+	PCI_EXPRESS_ROOT_PORT = 4,
+	PCI_EXPRESS_UPSTREAM = 5,
+	PCI_EXPRESS_DOWNSTREAM = 6,
+	PCI_EXPRESS_TO_PCI = 7,
 };
 
 enum pci_command {
@@ -96,6 +116,36 @@ void pci_size_bars(const struct pci_host *pci, struct pci_function *f);
 /* Offset of the capability (PCI 3.0, 6.7), or 0; loops are bounded. */
 unsigned pci_find_capability(const struct pci_host *pci, bdf_t bdf, u8 id);
 
+/* The bridge that leads to bdf's bus, or NULL on a root bus. */
+static inline const struct pci_function *
+pci_bridge_above(const struct pci_host *pci, bdf_t bdf)
+{
+	/* A bridge's bus is below its secondary one: walks up come to an end */
+	for (unsigned i = 0; i < pci->count; i++) {
+		const struct pci_function *f = &pci->functions[i];
+
+		if (f->secondary_bus == BDF_BUS(bdf) &&
+		    BDF_BUS(f->bdf) < f->secondary_bus)
+			return f;
+	}
+	return NULL;
+}
+
+/* groups.c */
+
+/* Offset of the extended capability, or 0: none, or no ECAM. */
+unsigned pci_find_extended(const struct pci_host *pci, bdf_t bdf, u16 id);
+/* enum pci_express_type, or another; -1: not PCI Express. */
+int pci_express_type(const struct pci_host *pci, bdf_t bdf);
+/*
+ * The isolation group: two functions have the same one exactly if their
+ * requests may reach each other past the IOMMU. It counts on ACS that
+ * pci_acs_enable() has switched on.
+ */
+bdf_t pci_group(const struct pci_host *pci, bdf_t bdf);
+/* Peer-to-peer requests and completions go by way of the IOMMU. */
+void pci_acs_enable(const struct pci_host *pci);
+
 /* In the order of preference. */
 enum pci_reset {
 	PCI_RESET_NONE,
@@ -107,9 +157,6 @@ enum pci_reset {
 };
 
 enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf);
-/* The bridge whose secondary bus the function is on, or NULL. */
-const struct pci_function *pci_bridge_above(const struct pci_host *pci,
-					    bdf_t bdf);
 /*
  * Resets the function by the best method it has and restores its
  * configuration, and of graphics the registers that reset.c lists; what does

@@ -62,15 +62,6 @@ static void wait_ms(u64 tsc_hz, u64 ms)
 	delay_us(tsc_hz, 1000 * ms);
 }
 
-const struct pci_function *pci_bridge_above(const struct pci_host *pci,
-					    bdf_t bdf)
-{
-	for (unsigned i = 0; BDF_BUS(bdf) && i < pci->count; i++)
-		if (pci->functions[i].secondary_bus == BDF_BUS(bdf))
-			return &pci->functions[i];
-	return NULL;
-}
-
 enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf)
 {
 	unsigned cap = pci_find_capability(pci, bdf, PCI_CAP_EXPRESS);
@@ -88,8 +79,9 @@ enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf)
 	if (cap && !(pci_config_read(pci, bdf, cap + PMCSR, 2) & BIT(3)))
 		return PCI_RESET_POWER;
 	bridge = pci_bridge_above(pci, bdf);
-	return bridge && bridge->header_type == 1 ? PCI_RESET_BUS
-						  : PCI_RESET_NONE;
+	return bridge && bridge->header_type == PCI_HEADER_BRIDGE
+		       ? PCI_RESET_BUS
+		       : PCI_RESET_NONE;
 }
 
 /* Bounded: PCIe 6.6.2 lets a function finish within 100 ms what it began. */

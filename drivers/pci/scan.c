@@ -7,7 +7,6 @@
 #define BUSES 256
 #define HEADER_MULTI_FUNCTION 0x80
 #define HEADER_NORMAL 0
-#define HEADER_BRIDGE 1
 #define HEADER_CARDBUS 2
 #define STATUS_CAPABILITIES 0x10
 #define CARDBUS_CAPABILITIES 0x14
@@ -108,7 +107,8 @@ static u8 scan_function(struct scan *s, bdf_t bdf)
 	f.class = (u16)pci_config_read(pci, bdf, PCI_CLASS, 2);
 	f.revision = (u8)pci_config_read(pci, bdf, PCI_REVISION, 1);
 	f.header_type = type & (u8)~HEADER_MULTI_FUNCTION;
-	if (f.header_type == HEADER_BRIDGE || f.header_type == HEADER_CARDBUS) {
+	if (f.header_type == PCI_HEADER_BRIDGE ||
+	    f.header_type == HEADER_CARDBUS) {
 		f.secondary_bus =
 			(u8)pci_config_read(pci, bdf, PCI_SECONDARY_BUS, 1);
 		scan_later(s, f.secondary_bus);
@@ -146,9 +146,9 @@ void pci_scan(struct pci_host *pci)
 
 static unsigned bar_count(const struct pci_function *f)
 {
-	return f->header_type == HEADER_NORMAL	 ? 6
-	       : f->header_type == HEADER_BRIDGE ? 2
-						 : 0;
+	return f->header_type == HEADER_NORMAL	     ? 6
+	       : f->header_type == PCI_HEADER_BRIDGE ? 2
+						     : 0;
 }
 
 /* Writes all ones, reads what stuck, restores (PCI 3.0, 6.2.5.1). */

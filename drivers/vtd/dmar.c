@@ -144,20 +144,6 @@ int dmar_resolve(struct pci_host *pci, const struct dmar_scope *s, bdf_t *bdf)
 	return 0;
 }
 
-const struct pci_function *dmar_bridge_above(const struct pci_host *pci,
-					     bdf_t bdf)
-{
-	/* A bridge's bus is below its secondary one: walks up come to an end */
-	for (unsigned i = 0; i < pci->count; i++) {
-		const struct pci_function *f = &pci->functions[i];
-
-		if (f->secondary_bus == BDF_BUS(bdf) &&
-		    BDF_BUS(f->bdf) < f->secondary_bus)
-			return f;
-	}
-	return NULL;
-}
-
 static bool covers(struct pci_host *pci, const struct dmar_entry *e, bdf_t bdf)
 {
 	const struct dmar_scope *s = NULL;
@@ -169,7 +155,7 @@ static bool covers(struct pci_host *pci, const struct dmar_entry *e, bdf_t bdf)
 		if (s->type > DMAR_SCOPE_BRIDGE || dmar_resolve(pci, s, &end))
 			continue;
 		while (at != end && s->type == DMAR_SCOPE_BRIDGE &&
-		       (above = dmar_bridge_above(pci, at)))
+		       (above = pci_bridge_above(pci, at)))
 			at = above->bdf;
 		if (at == end)
 			return true;

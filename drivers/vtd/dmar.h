@@ -75,9 +75,6 @@ const struct dmar_scope *dmar_next_scope(const struct dmar_entry *e,
 					 const struct dmar_scope *prev);
 /* The function at the end of the path, or -ENODEV where a bridge lacks */
 int dmar_resolve(struct pci_host *pci, const struct dmar_scope *s, bdf_t *bdf);
-/* The bridge that leads to bdf's bus, or NULL on a root bus */
-const struct pci_function *dmar_bridge_above(const struct pci_host *pci,
-					     bdf_t bdf);
 /* The unit that translates for bdf (of segment 0), or NULL */
 const struct dmar_entry *dmar_unit_of(const struct dmar_table *t,
 				      struct pci_host *pci, bdf_t bdf);

@@ -6,10 +6,6 @@
 #include "kernel/phys.h"
 #include "kernel/string.h"
 
-#define PCI_EXPRESS_TYPE(flags) ((flags) >> 4 & 15)
-#define PCI_EXPRESS_TO_PCI 7 /* PCIe 7.8.2 */
-#define PCI_HEADER_BRIDGE 1
-
 static int init_units(struct vtd *v)
 {
 	const struct dmar_entry *e = NULL;
@@ -118,12 +114,12 @@ bool vtd_has_unit(struct vtd *v, bdf_t bdf)
 unsigned vtd_requesters(const struct pci_host *pci, bdf_t bdf,
 			bdf_t out[VTD_REQUESTERS_MAX])
 {
-	const struct pci_function *bridge = dmar_bridge_above(pci, bdf);
+	const struct pci_function *bridge = pci_bridge_above(pci, bdf);
 	unsigned count = 1;
 
 	out[0] = bdf;
 	/* The one next to the root has the last word. */
-	for (; bridge; bridge = dmar_bridge_above(pci, bridge->bdf)) {
+	for (; bridge; bridge = pci_bridge_above(pci, bridge->bdf)) {
 		unsigned bus = bridge->secondary_bus;
 		unsigned cap =
 			pci_find_capability(pci, bridge->bdf, PCI_CAP_EXPRESS);
@@ -271,17 +267,20 @@ int vtd_map(struct vtd *v, struct vtd_domain *d, gpa_t gpa, hpa_t hpa, u64 size,
 	return err ? err : synced;
 }
 
-/* The firmware's domain gives way, another one does not. */
+/*
+ * The firmware's domain gives way, another one does not. An ID that a bridge
+ * puts in the place of others' may be in this domain already.
+ */
 static bool is_assigned(const struct vtd *v, const struct vtd_unit *u,
-			bdf_t bdf)
+			const struct vtd_domain *d, bdf_t bdf)
 {
 	bdf_t ids[VTD_REQUESTERS_MAX];
 	unsigned last = vtd_requesters(v->pci, bdf, ids) - 1;
-	u16 id = unit_domain(u, bdf);
+	u16 firmware = v->firmware ? v->firmware->id : 0;
+	u16 id = unit_domain(u, bdf), shared = unit_domain(u, ids[last]);
 
-	if (!id)
-		id = unit_domain(u, ids[last]);
-	return id && (!v->firmware || id != v->firmware->id);
+	return (id && id != firmware) ||
+	       (shared && shared != firmware && shared != d->id);
 }
 
 static bool maps_rmrr(const struct vtd_domain *d, const struct dmar_entry *e)
@@ -306,7 +305,7 @@ int vtd_assign(struct vtd *v, struct vtd_domain *d, bdf_t bdf)
 
 	if (!u || !pci_find(v->pci, bdf))
 		return -ENODEV;
-	if (is_assigned(v, u, bdf))
+	if (is_assigned(v, u, d, bdf))
 		return -EBUSY;
 	while ((r = dmar_rmrr_of(v->dmar, v->pci, bdf, r)))
 		if (!maps_rmrr(d, r)) {

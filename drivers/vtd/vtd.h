@@ -121,8 +121,8 @@ bool vtd_has_unit(struct vtd *v, bdf_t bdf);
 /*
  * Puts the function into the domain; its bus mastering stays as it is.
  * -ENODEV: no such function, or no unit for it; -EINVAL: an RMRR of it is
- * not 1:1 for reading and writing in the domain's list; -EBUSY: it, or one
- * that shares its requester ID behind a bridge, is assigned.
+ * not 1:1 for reading and writing in the domain's list; -EBUSY: it is
+ * assigned, or one that shares its requester ID is, to another domain.
  */
 int vtd_assign(struct vtd *v, struct vtd_domain *d, bdf_t bdf);
 /*

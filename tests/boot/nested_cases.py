@@ -144,6 +144,24 @@ def many():
                 dump_at="edu: 0 failed")
 
 
+MORE_EDU = "edu,dma_mask=0xffffffffffffffff"
+
+
+@define
+def behind_a_port():
+    """Of two root ports of one device, with ACS; the other one is empty."""
+    return tiny("edu", hv="assign=02:00.0", devices=(
+        "pcie-root-port,id=rp0,addr=1c.0,chassis=1,multifunction=on",
+        "pcie-root-port,id=rp4,addr=1c.4,chassis=2",
+        MORE_EDU + ",bus=rp4,addr=00.0"))
+
+
+@define
+def group():
+    return tiny("edu", hv="assign=00:06.1", devices=(
+        MORE_EDU + ",addr=06.0,multifunction=on", MORE_EDU + ",addr=06.1"))
+
+
 @define
 def twice():
     return tiny("edu", hv="assign=00:05.0 assign=class=00ff")

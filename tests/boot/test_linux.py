@@ -38,10 +38,16 @@ def test_is_debians_kernel(answers):
 
 def test_acpi_is_on(answers):
     """Tables of the guest's own; power-off and interrupts go by them."""
-    assert {"APIC", "DSDT", "FACP"} <= set(answers["tables"].split())
+    assert {"APIC", "DSDT", "FACP", "MCFG"} <= set(answers["tables"].split())
     assert "ACPI: Interpreter enabled" in answers["dmesg"]
     assert "ACPI: Using IOAPIC for interrupt routing" in answers["dmesg"]
     assert re.search(r"ACPI: PM: \(supports S0 S5\)", answers["dmesg"])
+
+
+def test_ecam_is_accepted(answers):
+    """It is reserved as PCI Firmware 3.0, 4.1.2, asks for."""
+    assert re.search(r"PCI: MMCONFIG at \[mem 0x(\w+)-0x\w+\] "
+                     r"\(?reserved", answers["dmesg"])
 
 
 def test_lapic_is_in_x2apic_mode(answers):

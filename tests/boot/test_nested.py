@@ -41,7 +41,8 @@ def test_guest_natively(nested):
 
 
 @pytest.mark.parametrize("name", each("relocated", "identity", "x2apic",
-                                      "many", short=("relocated",)))
+                                      "many", "behind-a-port",
+                                      short=("relocated",)))
 def test_edu(nested, name):
     """An unmodified driver's every step works under Monocle."""
     found = passed(nested(name))
@@ -164,7 +165,8 @@ def test_resets_under_load(nested):
                                    pytest.mark.long])
     for name, why in (("twice", "is named twice"),
                       ("absent", "no such function"),
-                      ("bridge", "is a bridge"))])
+                      ("bridge", "is a bridge"),
+                      ("group", "cannot be isolated from 00:06.0;"))])
 def test_refusal(nested, name, why):
     """One line, and status 4."""
     done = nested(name)

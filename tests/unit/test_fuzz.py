@@ -17,6 +17,8 @@ MUTANTS = {
         "left < (long)HEAD_SIZE || "),
     ("acpi", "kernel/acpi.c"): (" || length > h->length - at", ""),
     ("rom", "drivers/pci/rom.c"): ("list + 2 <= room && ", ""),
+    ("pcicap", "vmm/devmodel/pci_assigned.c"): (
+        "i >= ARRAY_SIZE(d->rule) || ", ""),
 }
 
 
@@ -59,7 +61,10 @@ def test_missing_check_is_found(name, source, tmp_path):
     mutant.parent.mkdir(parents=True)
     mutant.write_text(text.replace(here, instead))
     main = harness.ROOT / f"tests/unit/fuzz/fuzz_{name}.c"
-    link = [] if f'#include "{source}"' in main.read_text() else [mutant]
+    named = re.findall(r"^// sources: ((?:\S+\.c ?)+)$", main.read_text(),
+                       re.MULTILINE)
+    link = [mutant if file == source else harness.ROOT / file
+            for file in " ".join(named).split()]
     fuzzer = tmp_path / "fuzzer"
     subprocess.run(
         ["clang", "-std=c17", "-g", "-O1", "-DMONOCLE_HOST",

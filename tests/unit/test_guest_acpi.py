@@ -41,7 +41,7 @@ class Build:
         windows = config.pop("below_4g", [(0x80000000, 0x60000000)])
         self.config = m.new("struct guest_acpi_config *", {
             "tables": TABLES, "tables_size": size, "rsdp": RSDP,
-            "rsdp_host": rom, "vcpus": 1, "ioapic_id": 1,
+            "rsdp_host": rom, "vcpus": 1, "ioapic_id": 1, "last_bus": 255,
             "below_4g": [{"base": b, "size": s} for b, s in windows],
             **config})
         self.rsdp = m.new("gpa_t *")
@@ -93,8 +93,8 @@ class Build:
 
 @pytest.fixture(scope="module")
 def built(m):
-    return Build(m, vcpus=2, ioapic_id=7, above_4g={
-        "base": 0x800000000, "size": 0x800000000},
+    return Build(m, vcpus=2, ioapic_id=7, ecam=0xe0000000, last_bus=4,
+                 above_4g={"base": 0x800000000, "size": 0x800000000},
         below_4g=[(0x80000000, 0x60000000), (0xfd000000, 0x1000000)])
 
 
@@ -131,7 +131,7 @@ def fields(source):
 
 
 def test_data_tables_compile_to_the_same_bytes(built, compiled):
-    for name in ("FACP", "APIC", "FACS", "XSDT", "RSDT"):
+    for name in ("FACP", "APIC", "MCFG", "FACS", "XSDT", "RSDT"):
         again, ours = compiled[name][1], built.tables[name]
         if name != "FACS":      # iasl writes its own name and the checksum
             ours, again = (b[:9] + b[10:28] + b[36:] for b in (ours, again))
@@ -307,7 +307,7 @@ def test_root(built, compiled, tmp_path):
     assert re.search(r'Device \(PCI0\)\s*{\s*Name \(_HID, EisaId '
                      r'\("PNP0A03"\)', source)
     root = resources(tmp_path, raw, "\\_SB.PCI0")
-    assert windows(root, "Bus Number Range") == [(0, 255)]
+    assert windows(root, "Bus Number Range") == [(0, 4)]
     assert windows(root, "I/O Range") == [(0, 0xcf7), (0xd00, 0xffff)]
     assert windows(root, "Memory Range") == [
         (0xa0000, 0xbffff), (0x80000000, 0xdfffffff),
@@ -316,6 +316,29 @@ def test_root(built, compiled, tmp_path):
                d["Write Protect"] == "ReadWrite"
                for _, d in root if d.get("Resource Type") == "Memory Range")
     assert ports(root) == [(0xcf8, 8)]
+
+
+def test_ecam(built, compiled, tmp_path):
+    """In the MCFG, and a resource of the motherboard: else Linux refuses."""
+    got = dict(fields(compiled["MCFG"][0]))
+    assert {k: got[k] for k in ("Base Address", "Segment Group Number",
+                                "Start Bus Number", "End Bus Number")} == {
+        "Base Address": "00000000E0000000", "Segment Group Number": "0000",
+        "Start Bus Number": "00", "End Bus Number": "04"}
+    assert re.search(r'Device \(ECAM\)\s*{\s*Name \(_HID, EisaId '
+                     r'\("PNP0C02"\)', compiled["DSDT"][0])
+    (kind, found), = resources(tmp_path, built.tables["DSDT"], "\\_SB.ECAM")
+    assert kind == "32-Bit Fixed Memory Range"
+    assert (int(found["Address"], 16), int(found["Address Length"], 16)) == \
+        (0xe0000000, 5 << 20)
+
+
+def test_without_ecam(m, tmp_path):
+    build = Build(m)
+    assert "MCFG" not in build.tables
+    assert b"ECAM" not in build.tables["DSDT"]
+    root = resources(tmp_path, build.tables["DSDT"], "\\_SB.PCI0")
+    assert windows(root, "Bus Number Range") == [(0, 255)]
 
 
 def test_no_windows_but_the_legacy_one(m, tmp_path):
@@ -346,7 +369,8 @@ def test_the_tables_fit_what_is_promised(m):
     build = Build(m, size=m.GUEST_ACPI_SIZE, vcpus=m.GUEST_ACPI_VCPUS,
                   below_4g=[(0x80000000 + n * 0x100000, 0x1000)
                             for n in range(m.GUEST_ACPI_WINDOWS)],
-                  above_4g={"base": 1 << 40, "size": 1 << 40})
+                  above_4g={"base": 1 << 40, "size": 1 << 40},
+                  ecam=0xe0000000, last_bus=4)
     assert build.status == 0
 
 
@@ -365,7 +389,7 @@ def test_sizes_that_are_too_small(m):
 @pytest.mark.parametrize("config", [
     {"vcpus": 0}, {"vcpus": 65}, {"rsdp": 0xf0008}, {"rsdp": 0x80000},
     {"rsdp": 0xffff0}, {"tables": TABLES + 8}, {"tables": 0x7000000000},
-    {"tables": RSDP}, {"tables": TABLES, "tables_size": 1 << 20}])
+    {"ecam": 0xfff00000}, {"tables": RSDP}, {"tables": TABLES, "tables_size": 1 << 20}])
 def test_bad_configurations(m, config):
     assert "place" in Build(m, **config).refusal()
 

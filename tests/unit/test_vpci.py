@@ -175,6 +175,7 @@ class Machine:
 
 PM, VPD, MSI, HOT_SWAP, VENDOR, HOT_PLUG, EXPRESS, MSIX, AF = (
     1, 3, 5, 6, 9, 0xc, 0x10, 0x11, 0x13)
+BODIES = {VPD, 7, HOT_PLUG, 0x12, AF}   # with a dword behind their head
 OFFERED = {PM, MSI, VENDOR, EXPRESS, MSIX}
 WIDE, MASKABLE = 0x80, 0x100
 
@@ -242,7 +243,7 @@ class Model:
     def capabilities(card, host, writable):
         """Those of a host's well-formed list."""
         at, links, seen = host[0x34] & 0xfc, [0x34], []
-        offered = []
+        offered, taken, hidden = [], set(), []
         if not host[6] & 0x10:
             return
         while at >= 0x40 and at not in seen:
@@ -253,12 +254,18 @@ class Model:
             if id_ not in OFFERED or again or \
                     at + capability_size(id_, control) > 256:
                 card[at:at + 4] = bytes(4)
+                hidden.append((at, id_))
             else:
+                taken |= {*range(at, at + capability_size(id_, control))}
                 card[links[-1]] = at
                 links.append(at + 1)
                 offered.append(id_)
                 Model.capability(card, host, writable, at)
             at = host[at + 1] & 0xfc
+        for at, id_ in hidden:
+            if id_ in BODIES and at < 0xfc and not taken & {at + 4} and \
+                    at + 4 not in seen:
+                card[at + 4:at + 8] = bytes(4)
         if offered:
             card[links[-1]] = 0
             card[6] |= 0x10
@@ -439,6 +446,58 @@ def test_every_size_at_every_offset(m):
                 model.write(ADDRESS, 4, 1 << 31 | bdf << 8 | offset)
                 port = DATA + offset % 4
                 assert machine.port(port, size) == model.read(port, size)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(BDFS, st.integers(0, 0x107) | st.just(0xffd),
+                          st.sampled_from([1, 2, 4, 8]), st.none() | VALUES),
+                min_size=1, max_size=40))
+def test_ecam_against_the_model(m, accesses):
+    """The same registers, any size and alignment within the dword."""
+    m.reset()
+    machine = Machine(m)
+    assert m.vpci_add_ecam(machine.pci, machine.bus, 0xe0000000, 1) == 0
+    model, a = Model(machine), machine.access
+
+    def byte(bdf, at):
+        if bdf not in model.space:
+            return 0xff
+        return model.space[bdf][at] if at < 256 else 0
+
+    for bdf, at, size, value in accesses:
+        a.addr, a.size, a.write = 0xe0000000 + (bdf << 12 | at), size, \
+            value is not None
+        a.value = 0x1122334455667788 if value is None else value
+        assert m.bus_dispatch(machine.bus, m.BUS_MMIO, a) == 0
+        within = at % 4 + size <= 4
+        if value is None:
+            assert a.value == (sum(
+                byte(bdf, at + k) << 8 * k for k in range(size)) if within
+                and bdf < 0x200 else (1 << 8 * size) - 1)
+        elif within and at < 256:
+            model.address = 1 << 31 | bdf << 8 | at & 0xfc
+            model.write(DATA + at % 4, size, value & (1 << 8 * size) - 1)
+    for bdf, space in model.space.items():
+        for at in range(0, 256, 4):
+            assert machine.read(bdf, at) == int.from_bytes(
+                space[at:at + 4], "little")
+
+
+def test_extended_space_ends_the_list_and_keeps_nothing(m):
+    """What Linux takes for 4 KiB without a capability."""
+    machine, a = Machine(m), m.new("struct bus_access *")
+    assert m.vpci_add_ecam(machine.pci, machine.bus, 0xe0000000, 0) == 0
+    for at in (0x100, 0x104, 0xffc):
+        a.addr, a.size, a.write = 0xe0000000 + (VGA << 12 | at), 4, True
+        a.value = 0x1234
+        assert m.bus_dispatch(machine.bus, m.BUS_MMIO, a) == 0
+        a.write = False
+        assert m.bus_dispatch(machine.bus, m.BUS_MMIO, a) == 0
+        assert a.value == 0
+    assert machine.host_writes() == []
+    a.addr = 0xe0000000 + (VGA + 8 << 12 | 0x100)
+    assert m.bus_dispatch(machine.bus, m.BUS_MMIO, a) == 0
+    assert a.value == 0xffffffff
 
 
 def test_nothing_answers_without_the_enable_bit(m):
@@ -674,7 +733,8 @@ def test_no_capability_rom_or_pin_is_seen(m, status, caps):
     machine.write(VGA, 0x28, 0xffffffff)
     assert machine.read(VGA, 0x28) == 0
     assert machine.assigned.dropped == 1
-    hidden = [at for at, *_ in caps] if status else []
+    hidden = [at + k for at, id_, _ in caps if status
+              for k in ((0, 4) if id_ in BODIES else (0,))]
     for at in range(0x40, 256, 4):
         assert machine.read(VGA, at) == (0 if at in hidden else int.from_bytes(
             config[at:at + 4], "little"))

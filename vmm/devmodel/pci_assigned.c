@@ -83,6 +83,17 @@ static const struct capability_row offered[] = {
 	{PCI_CAP_VENDOR, 1, "virtio and others describe themselves"},
 };
 
+/*
+ * Dwords that one not offered has behind its head, where that is known:
+ * registers that act or lead elsewhere are not left readable.
+ */
+static const struct {
+	u8 id, dwords;
+} bodies[] = {
+	{PCI_CAP_VPD, 1},  {PCI_CAP_PCIX, 1}, {PCI_CAP_HOT_PLUG, 1},
+	{PCI_CAP_SATA, 1}, {PCI_CAP_AF, 1},
+};
+
 const struct pci_policy_row *pci_policy_find(unsigned offset)
 {
 	unsigned i = 0;
@@ -440,6 +451,17 @@ static const struct capability_row *find_offered(u32 id)
 	return NULL;
 }
 
+/* The body of what is hidden; what is offered keeps all of its dwords. */
+static void hide_body(struct pci_assigned *d, unsigned at)
+{
+	u32 id = host_read(d, at, 1);
+
+	for (unsigned i = 0; i < ARRAY_SIZE(bodies); i++)
+		if (bodies[i].id == id && is_free(d, at + 4, bodies[i].dwords))
+			memset(&d->rule[at / 4 + 1], RULE_HIDE,
+			       bodies[i].dwords);
+}
+
 /* Builds the guest's chain; a host's loop ends at a dword seen before. */
 static void build_chain(struct pci_assigned *d)
 {
@@ -463,6 +485,9 @@ static void build_chain(struct pci_assigned *d)
 		}
 		at = host_read(d, at + 1, 1) & 0xfc;
 	}
+	for (at = 0x40; at < 0x100; at += 4)
+		if (seen & BIT(at / 4) && d->rule[at / 4] == RULE_HIDE)
+			hide_body(d, at);
 }
 
 void pci_assigned_stop(struct pci_assigned *d)

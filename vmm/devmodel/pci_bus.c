@@ -6,6 +6,8 @@
 /* Bits 30:24 and 1:0 are reserved and read 0. */
 #define ADDRESS_BITS 0x80fffffcu
 #define HEADER_MULTI_FUNCTION 0x80u
+#define CONFIG_SIZE 256
+#define ECAM_SHIFT 12 /* a function's 4 KiB: PCIe 7.2.2 */
 
 static const struct vpci_function *find(const struct vpci *pci, bdf_t bdf)
 {
@@ -38,6 +40,8 @@ u32 vpci_read(const struct vpci *pci, bdf_t bdf, unsigned offset, unsigned size)
 
 	if (!f)
 		return size_mask(size);
+	if (offset >= CONFIG_SIZE)
+		return 0; /* no extended capability: see pci_bus.h */
 	value = f->ops->read(f->dev, offset, size);
 	if (offset <= PCI_HEADER_TYPE && header_byte < size &&
 	    BDF_FN(bdf) == 0 && multi_function(pci, bdf))
@@ -50,7 +54,7 @@ void vpci_write(struct vpci *pci, bdf_t bdf, unsigned offset, unsigned size,
 {
 	const struct vpci_function *f = find(pci, bdf);
 
-	if (f)
+	if (f && offset < CONFIG_SIZE)
 		f->ops->write(f->dev, offset, size, value & size_mask(size));
 }
 
@@ -71,19 +75,12 @@ static int address_port(void *dev, struct bus_access *access)
 	return 0;
 }
 
-/*
- * One piece of an access to CONFIG_DATA, at byte lane of the dword that the
- * address names.
- */
-static void data_piece(struct vpci *pci, struct bus_access *access,
-		       unsigned lane, unsigned size, unsigned shift)
+/* One piece of an access that is naturally aligned, at its byte's shift. */
+static void data_piece(struct vpci *pci, struct bus_access *access, bdf_t bdf,
+		       unsigned offset, unsigned size, unsigned shift)
 {
-	bdf_t bdf = (bdf_t)(pci->address >> 8);
-	unsigned offset = (pci->address & 0xfc) + lane;
 	u64 mask = bus_all_ones(size) << shift;
 
-	if (!(pci->address & ADDRESS_ENABLE))
-		return;
 	if (access->write)
 		vpci_write(pci, bdf, offset, size,
 			   (u32)(access->value >> shift));
@@ -93,26 +90,50 @@ static void data_piece(struct vpci *pci, struct bus_access *access,
 }
 
 /*
- * Hardware passes any byte enables within the dword, and the bytes beyond
- * 0xCFF are ports of nobody. What is not naturally aligned is done in pieces
- * that are.
+ * Hardware passes any byte enables within the dword; what is beyond is not
+ * the register's. What is not naturally aligned is done in pieces that are.
  */
-static int data_port(void *dev, struct bus_access *access)
+static void access_dword(struct vpci *pci, struct bus_access *access, bdf_t bdf,
+			 unsigned offset)
 {
-	unsigned lane = (unsigned)access->addr & 3, shift = 0;
+	unsigned lane = offset & 3, shift = 0;
 	unsigned end = MIN(lane + access->size, 4);
 
-	if (!access->write)
-		access->value = bus_all_ones(access->size);
 	while (lane < end) {
 		unsigned size = lane & 1 || end - lane < 2   ? 1
 				: lane & 2 || end - lane < 4 ? 2
 							     : 4;
 
-		data_piece(dev, access, lane, size, shift);
+		data_piece(pci, access, bdf, (offset & ~3u) + lane, size,
+			   shift);
 		lane += size;
 		shift += 8 * size;
 	}
+}
+
+static int data_port(void *dev, struct bus_access *access)
+{
+	struct vpci *pci = dev;
+
+	if (!access->write)
+		access->value = bus_all_ones(access->size);
+	if (pci->address & ADDRESS_ENABLE)
+		access_dword(pci, access, (bdf_t)(pci->address >> 8),
+			     (pci->address & 0xfc) | (access->addr & 3));
+	return 0;
+}
+
+/* PCIe 7.2.2: what crosses a dword (a quadword does) need not work. */
+static int ecam(void *dev, struct bus_access *access)
+{
+	struct vpci *pci = dev;
+	u64 at = access->addr - pci->ecam;
+
+	if (!access->write)
+		access->value = bus_all_ones(access->size);
+	if ((at & 3) + access->size <= 4)
+		access_dword(pci, access, (bdf_t)(at >> ECAM_SHIFT),
+			     at & (BIT(ECAM_SHIFT) - 1));
 	return 0;
 }
 
@@ -128,6 +149,13 @@ int vpci_init(struct vpci *pci, struct bus *bus)
 		return error;
 	return bus_register(bus, BUS_PORT, VPCI_DATA_PORT, VPCI_DATA_PORT + 3,
 			    data_port, pci, "PCI data");
+}
+
+int vpci_add_ecam(struct vpci *pci, struct bus *bus, gpa_t base, u8 last_bus)
+{
+	pci->ecam = base;
+	return bus_register(bus, BUS_MMIO, base,
+			    base + (last_bus + 1) * MIB - 1, ecam, pci, "ECAM");
 }
 
 int vpci_add(struct vpci *pci, bdf_t bdf, const struct vpci_ops *ops, void *dev)

@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The guest's PCI: configuration mechanism #1 (PCI 3.0, 3.2.2.3.2) in front
- * of the functions that the guest is shown. An absent function reads all
- * ones and drops writes.
+ * The guest's PCI: configuration mechanism #1 (PCI 3.0, 3.2.2.3.2) and ECAM
+ * (PCIe 7.2.2) in front of the functions that the guest is shown. An absent
+ * function reads all ones and drops writes.
+ *
+ * The extended space of a function that is there reads 0: no capability of
+ * it is offered. SR-IOV would make functions that nobody assigned; ATS, PRI
+ * and PASID give a device a say in translation, which VT-d is told to block;
+ * resizable BARs and EA move the host's; AER, DPC, ACS, VC, L1SS, LTR and
+ * PTM govern links and errors that are the host's and other functions'.
  */
 #ifndef VMM_DEVMODEL_PCI_BUS_H
 #define VMM_DEVMODEL_PCI_BUS_H
@@ -35,12 +41,15 @@ struct vpci_function {
 
 struct vpci {
 	u32 address; /* CONFIG_ADDRESS */
+	gpa_t ecam;  /* 0: none */
 	unsigned count;
 	struct vpci_function functions[VPCI_FUNCTIONS];
 };
 
 /* Empties *pci and puts its ports on the bus: bus_register()'s errors. */
 int vpci_init(struct vpci *pci, struct bus *bus);
+/* ECAM for buses 0 to last_bus, a MiB each: bus_register()'s errors. */
+int vpci_add_ecam(struct vpci *pci, struct bus *bus, gpa_t base, u8 last_bus);
 /* dev stays the caller's. -EEXIST: there is such a function; -ENOSPC. */
 int vpci_add(struct vpci *pci, bdf_t bdf, const struct vpci_ops *ops,
 	     void *dev);
@@ -48,8 +57,8 @@ int vpci_add(struct vpci *pci, bdf_t bdf, const struct vpci_ops *ops,
 void vpci_reset(struct vpci *pci);
 
 /*
- * One naturally aligned access, size 1, 2 or 4, as any configuration
- * mechanism makes it.
+ * One naturally aligned access, size 1, 2 or 4, below 4096, as any
+ * configuration mechanism makes it.
  */
 u32 vpci_read(const struct vpci *pci, bdf_t bdf, unsigned offset,
 	      unsigned size);

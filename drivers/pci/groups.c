@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Isolation groups: which functions can reach each other past the IOMMU.
+ * As PCIe 6.12 and Linux's pci_device_group() have it, but for switches:
+ * there one port without ACS can send to all of its neighbours.
+ */
+#include "drivers/pci/pci.h"
+
+enum {
+	EXTENDED_FIRST = 0x100,
+	EXTENDED_END = 0x1000,
+	EXTENDED_MAX = (EXTENDED_END - EXTENDED_FIRST) / 8,
+	ACS_CAPABILITY = 4, /* 7.7.8.2 */
+	ACS_CONTROL = 6,
+	/*
+	 * Source validation, request redirect, completion redirect, upstream
+	 * forwarding. What is not in the capability is hard-wired or has
+	 * nothing to act on (6.12.1).
+	 */
+	ACS_ISOLATION = BIT(0) | BIT(2) | BIT(3) | BIT(4),
+};
+
+unsigned pci_find_extended(const struct pci_host *pci, bdf_t bdf, u16 id)
+{
+	unsigned at = EXTENDED_FIRST;
+
+	for (unsigned i = 0; i < EXTENDED_MAX; i++) {
+		u32 head = pci_config_read(pci, bdf, at, 4);
+
+		if (head == 0 || head == ~0u)
+			return 0;
+		if ((u16)head == id)
+			return at;
+		at = head >> 20 & ~3u;
+		if (at < EXTENDED_FIRST)
+			return 0;
+	}
+	return 0;
+}
+
+int pci_express_type(const struct pci_host *pci, bdf_t bdf)
+{
+	unsigned at = pci_find_capability(pci, bdf, PCI_CAP_EXPRESS);
+
+	return at ? (int)PCI_EXPRESS_TYPE(pci_config_read(pci, bdf, at + 2, 2))
+		  : -1;
+}
+
+static bool has_acs(const struct pci_host *pci, bdf_t bdf)
+{
+	return pci_express_type(pci, bdf) >= 0 &&
+	       pci_find_extended(pci, bdf, PCI_EXT_ACS);
+}
+
+/* All functions of the device, or (mask 0xff00) of the bus, redirect. */
+static bool all_have_acs(const struct pci_host *pci, bdf_t bdf, bdf_t mask,
+			 unsigned *count)
+{
+	bool all = true;
+
+	*count = 0;
+	for (unsigned i = 0; i < pci->count; i++) {
+		bdf_t other = pci->functions[i].bdf;
+
+		if ((other ^ bdf) & mask)
+			continue;
+		++*count;
+		all = all && has_acs(pci, other);
+	}
+	return all;
+}
+
+/* 6.12.1.2: functions of one device can reach each other inside of it. */
+static bool functions_are_apart(const struct pci_host *pci, bdf_t bdf)
+{
+	unsigned count;
+
+	return all_have_acs(pci, bdf, (bdf_t)~7u, &count) || count <= 1;
+}
+
+/*
+ * Where requests that come up through the bridge may turn round: bdf itself
+ * (below: what the group was so far) if nowhere but at the IOMMU.
+ */
+static bdf_t turns_at(const struct pci_host *pci, bdf_t bridge, bdf_t below)
+{
+	const struct pci_function *above = pci_bridge_above(pci, bridge);
+	unsigned count;
+
+	switch (pci_express_type(pci, bridge)) {
+	case PCI_EXPRESS_ROOT_PORT:
+		return all_have_acs(pci, bridge, (bdf_t)~7u, &count) ? below
+								     : bridge;
+	case PCI_EXPRESS_DOWNSTREAM:
+		if (all_have_acs(pci, bridge, 0xff00, &count))
+			return below;
+		return above ? above->bdf : bridge;
+	case PCI_EXPRESS_UPSTREAM:
+		return functions_are_apart(pci, bridge) ? below : bridge;
+	default:
+		/* Conventional PCI: a bus, and one requester for all on it. */
+		return bridge;
+	}
+}
+
+bdf_t pci_group(const struct pci_host *pci, bdf_t bdf)
+{
+	const struct pci_function *bridge = pci_bridge_above(pci, bdf);
+	bdf_t top = bdf;
+
+	for (; bridge; bridge = pci_bridge_above(pci, bridge->bdf))
+		top = turns_at(pci, bridge->bdf, top);
+	if (!functions_are_apart(pci, top))
+		for (unsigned i = 0; i < pci->count; i++)
+			if (pci->functions[i].bdf >> 3 == top >> 3)
+				return pci->functions[i].bdf;
+	return top;
+}
+
+void pci_acs_enable(const struct pci_host *pci)
+{
+	for (unsigned i = 0; i < pci->count; i++) {
+		bdf_t bdf = pci->functions[i].bdf;
+		unsigned at = has_acs(pci, bdf)
+				      ? pci_find_extended(pci, bdf, PCI_EXT_ACS)
+				      : 0;
+		u32 can, has;
+
+		if (!at)
+			continue;
+		can = pci_config_read(pci, bdf, at + ACS_CAPABILITY, 2);
+		has = pci_config_read(pci, bdf, at + ACS_CONTROL, 2);
+		pci_config_write(pci, bdf, at + ACS_CONTROL, 2,
+				 has | (can & ACS_ISOLATION));
+	}
+}

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * For test_bars.py: two functions' configuration spaces, a machine of which
+ * only the memory map and the bus are there, and an EPT that is a list.
+ */
+#include <string.h>
+
+#include "kernel/host_paging.h"
+#include "tests/unit/fakes.h"
+#include "vmm/machine.h"
+#include "vmm/machine_map.h"
+
+struct machine *fresh_machine(void);
+extern u8 host_config[0x10000][256];
+extern u8 open_ports[0x10000];
+extern struct region_list ept_list;
+
+u8 host_config[0x10000][256];
+u8 open_ports[0x10000];
+struct region_list ept_list;
+
+/* Static: it holds pages. */
+struct machine *fresh_machine(void)
+{
+	static struct machine machine;
+	static struct host host;
+
+	memset(&machine, 0, sizeof(machine));
+	memset(&host, 0, sizeof(host));
+	memset(open_ports, 0, sizeof(open_ports));
+	ept_list.count = 0;
+	machine.host = &host;
+	machine.vm.features.physical_bits = 39;
+	return &machine;
+}
+
+u32 pci_config_read(const struct pci_host *pci, bdf_t bdf, unsigned offset,
+		    unsigned size)
+{
+	u32 value = 0;
+
+	(void)pci;
+	memcpy(&value, &host_config[bdf][offset], size);
+	return value;
+}
+
+void pci_config_write(const struct pci_host *pci, bdf_t bdf, unsigned offset,
+		      unsigned size, u32 value)
+{
+	(void)pci;
+	fakes_record(FAKE_OTHER, (u64)bdf << 8 | offset, size, value);
+}
+
+volatile void *mmio_map(hpa_t hpa, u64 size)
+{
+	(void)size;
+	return (volatile void *)hpa;
+}
+
+struct region machine_device(gpa_t gpa, hpa_t hpa, u64 size, const char *name)
+{
+	return (struct region){.gpa = gpa,
+			       .hpa = hpa,
+			       .size = size,
+			       .kind = REGION_DEVICE,
+			       .cpu = REGION_RW,
+			       .name = name};
+}
+
+int machine_pin(struct machine *m, const struct region *r)
+{
+	return region_add(&m->vm.map, r, NULL);
+}
+
+void machine_open_range(struct machine *m, u64 first, u64 size, bool open)
+{
+	(void)m;
+	memset(&open_ports[first], open, size);
+}
+
+int ept_map(struct ept *ept, const struct region *r)
+{
+	(void)ept;
+	/* As the tables are: what was there is replaced without a word. */
+	region_remove(&ept_list, r->gpa, r->size);
+	return r->kind == REGION_HOLE ? 0 : region_add(&ept_list, r, NULL);
+}
+
+int ept_unmap(struct ept *ept, gpa_t gpa, u64 size)
+{
+	(void)ept;
+	return region_remove(&ept_list, gpa, size);
+}
+
+int assigned_msix_access(void *assigned, struct bus_access *access)
+{
+	(void)assigned;
+	if (!access->write)
+		access->value = 0x51;
+	return 0;
+}

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: MIT
+"""Isolation groups on made-up machines, and against a naive model.
+
+Rules: PCIe 5.0, 6.12; Linux, drivers/iommu/iommu.c, pci_device_group().
+"""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import harness
+from test_pci_host import FAKES, Function, Machine, bdf
+
+ENDPOINT, ROOT, UP, DOWN, TO_PCI, TO_EXPRESS, INTEGRATED = 0, 4, 5, 6, 7, 8, 9
+BRIDGES = (ROOT, UP, DOWN, TO_PCI, TO_EXPRESS)
+ACS, ISOLATION = 0x0d, 0x1d
+
+
+@pytest.fixture(scope="module")
+def m():
+    return harness.build(
+        "pci_groups", ["drivers/pci/config.c", "drivers/pci/scan.c",
+                       "drivers/pci/groups.c"],
+        headers=["drivers/pci/pci.h", "kernel/log.h"],
+        exports=["pci_bridge_above"], fakes=FAKES)
+
+
+def function(kind=None, acs=False, secondary=0, multi=False, can=0x5f,
+             extended=(), cls=0x020000):
+    """kind: the PCI Express type; None: conventional PCI."""
+    f = Function(cls=0x060400 if secondary else cls,
+                 header=1 if secondary else 0, multi=multi,
+                 secondary=secondary)
+    if kind is not None:
+        f.capabilities((0x40, 0x10, 0))
+        f.put(0x42, 2, 2 | kind << 4)
+    chain = [*extended, *([ACS] if acs else [])]
+    for n, id_ in enumerate(chain):
+        last = n == len(chain) - 1
+        f.put(0x100 + 0x40 * n, 4,
+              id_ | 1 << 16 | (0 if last else 0x140 + 0x40 * n) << 20)
+        if id_ == ACS:
+            f.put(0x104 + 0x40 * n, 2, can)
+            f.writable[0x106 + 0x40 * n:0x108 + 0x40 * n] = b"\x7f\x00"
+    return f
+
+
+def machine(m, functions, ecam=True):
+    x = Machine(m, functions, ecam)
+    assert x.scan(m) == sorted(functions)
+    return x
+
+
+def groups(m, functions, ecam=True):
+    """The functions that share each group, without bridges."""
+    x, found = machine(m, functions, ecam), {}
+    for at in functions:
+        found.setdefault(m.pci_group(x.host, at), set()).add(at)
+    assert x.writes == []
+    return {frozenset(g) for g in found.values()}
+
+
+def together(m, functions, *which, ecam=True):
+    return any(g >= set(which) for g in groups(m, functions, ecam))
+
+
+def switch(root=True, up=True, down=(True, True)):
+    """A root port, a switch below it, an endpoint behind each of its ports."""
+    out = {bdf(0, 1): function(ROOT, root, 1),
+           bdf(1, 0): function(UP, up, 2)}
+    for n, acs in enumerate(down):
+        out[bdf(2, n)] = function(DOWN, acs, 3 + n)
+        out[bdf(3 + n, 0)] = function(ENDPOINT)
+    return out
+
+
+def test_devices_of_the_root_bus_are_apart(m):
+    """A PC of old: no PCI Express, no ECAM."""
+    found = groups(m, {bdf(0, n): function() for n in range(4)}, ecam=False)
+    assert all(len(g) == 1 for g in found)
+
+
+@pytest.mark.parametrize("kind", [None, ENDPOINT, INTEGRATED])
+def test_functions_of_one_device(m, kind):
+    def device(first, second):
+        return {bdf(0, 4): function(kind, first, multi=True),
+                bdf(0, 4, 3): function(kind, second), bdf(0, 5): function()}
+    pair = bdf(0, 4), bdf(0, 4, 3)
+    for first, second in (False, False), (True, False), (False, True):
+        assert together(m, device(first, second), *pair)
+        assert not together(m, device(first, second), *pair, bdf(0, 5))
+    # What is not PCI Express has no extended space, whatever it reads.
+    assert together(m, device(True, True), *pair) == (kind is None)
+
+
+def test_root_ports(m):
+    """With ACS apart; without, everything behind the ports of one device."""
+    def ports(acs):
+        return {bdf(0, 0x1c): function(ROOT, acs, 1, multi=True),
+                bdf(0, 0x1c, 4): function(ROOT, acs, 2),
+                bdf(0, 0x1d): function(ROOT, acs, 3),
+                **{bdf(n, 0): function(ENDPOINT) for n in (1, 2, 3)}}
+    assert all(len(g) == 1 for g in groups(m, ports(True)))
+    assert together(m, ports(False), bdf(1, 0), bdf(2, 0))
+    assert not together(m, ports(False), bdf(1, 0), bdf(3, 0))
+    # ACS lies in the extended space: without ECAM there is none.
+    assert together(m, ports(True), bdf(1, 0), bdf(2, 0), ecam=False)
+
+
+def test_switches(m):
+    ends = bdf(3, 0), bdf(4, 0)
+    assert not together(m, switch(), *ends)
+    # Upstream ports of one function have nobody beside them.
+    assert not together(m, switch(up=False), *ends)
+    for down in (False, False), (True, False), (False, True):
+        assert together(m, switch(down=down), *ends)
+    assert together(m, switch(root=False), *ends, bdf(0, 1))
+
+
+def test_a_bridge_to_conventional_pci(m):
+    for kind in TO_PCI, None:
+        functions = {bdf(0, 1): function(ROOT, True, 1),
+                     bdf(1, 0): function(kind, True, 2),
+                     bdf(2, 3): function(), bdf(2, 4): function(),
+                     bdf(0, 2): function()}
+        found = groups(m, functions)
+        assert frozenset({bdf(1, 0), bdf(2, 3), bdf(2, 4)}) in found
+        assert frozenset({bdf(0, 2)}) in found
+
+
+def test_acs_anywhere_in_the_list(m):
+    f = function(ENDPOINT, True, extended=(1, 0x0b, 0x18))
+    x = machine(m, {bdf(0, 1): f, bdf(0, 2): function()})
+    assert m.pci_find_extended(x.host, bdf(0, 1), ACS) == 0x1c0
+    assert m.pci_find_extended(x.host, bdf(0, 1), 0x0b) == 0x140
+    assert m.pci_find_extended(x.host, bdf(0, 1), 0x10) == 0
+    assert m.pci_find_extended(x.host, bdf(0, 2), ACS) == 0
+    assert m.pci_find_extended(x.host, bdf(0, 3), ACS) == 0
+
+
+@pytest.mark.parametrize("following", [0x100, 0x104, 0x140, 0x0fc, 0x004])
+def test_extended_lists_that_lie(m, following):
+    f = function(ENDPOINT, extended=(1, 2))
+    f.put(0x140, 4, 2 | 1 << 16 | following << 20)
+    x = machine(m, {bdf(0, 1): f})
+    x.log.clear()
+    assert m.pci_find_extended(x.host, bdf(0, 1), ACS) == 0
+    assert len(x.log) <= 480, "no bound"
+
+
+def test_switching_acs_on(m):
+    """Only what isolates and what there is, and nowhere else."""
+    functions = switch(down=(True, False)) | {
+        bdf(0, 5): function(ENDPOINT, True, multi=True, can=0x24),
+        bdf(0, 5, 1): function(ENDPOINT), bdf(0, 6): function(None, True)}
+    x = machine(m, functions)
+    functions[bdf(2, 0)].put(0x106, 2, 0x40)
+    m.pci_acs_enable(x.host)
+    assert {w: v for w, at, size, v in x.writes if (at, size) == (0x106, 2)} \
+        == {bdf(0, 1): ISOLATION, bdf(1, 0): ISOLATION,
+            bdf(2, 0): ISOLATION | 0x40, bdf(0, 5): 0x04}
+    assert len(x.writes) == 4
+
+
+KINDS = st.tuples(st.sampled_from([None, ENDPOINT, INTEGRATED, *BRIDGES,
+                                   "conventional bridge"]), st.booleans())
+
+
+@st.composite
+def machines(draw):
+    """{bdf: (kind, ACS, secondary bus)}: any kind anywhere."""
+    out, buses, used = {}, [0], 1
+    while buses:
+        bus = buses.pop(0)
+        for dev in draw(st.sets(st.integers(0, 3), max_size=3)):
+            for fn in range(draw(st.sampled_from([1, 1, 2, 3]))):
+                kind, acs = draw(KINDS)
+                bridge = kind in BRIDGES or kind == "conventional bridge"
+                out[bdf(bus, dev, fn)] = (
+                    kind, acs and kind != "conventional bridge",
+                    used if bridge and used < 7 else 0)
+                if bridge and used < 7:
+                    buses.append(used)
+                    used += 1
+    return out
+
+
+def model(drawn):
+    """Groups by joining who can reach whom, rule by rule."""
+    group = {at: {at} for at in drawn}
+
+    def join(members):
+        merged = set().union(*(group[at] for at in members))
+        for at in merged:
+            group[at] = merged
+
+    def below(bridge):
+        out = set()
+        for at in drawn:
+            if drawn[bridge][2] and at >> 8 == drawn[bridge][2]:
+                out |= {at} | below(at)
+        return out
+
+    def acs(at):
+        return drawn[at][0] is not None and drawn[at][1]
+
+    def device(at):
+        return [o for o in drawn if o >> 3 == at >> 3]
+
+    def apart(at):
+        return len(device(at)) == 1 or all(map(acs, device(at)))
+    for at, (kind, _, secondary) in drawn.items():
+        if not apart(at):
+            join(device(at))
+        if not secondary or not below(at):
+            continue
+        above = [o for o in drawn if drawn[o][2] == at >> 8 and at >> 8]
+        peers = [o for o in drawn if o >> 8 == at >> 8]
+        if kind == ROOT:
+            if not all(map(acs, device(at))):
+                join({at} | below(at))
+        elif kind == DOWN:
+            if not all(map(acs, peers)):
+                join({above[0] if above else at} | below(at))
+        elif kind != UP or not apart(at):
+            join({at} | below(at))
+    return {frozenset(g) for g in group.values()}
+
+
+@settings(max_examples=200, deadline=None)
+@given(machines())
+def test_against_the_model(m, drawn):
+    """Groups are a partition, and the model's."""
+    m.reset()
+    functions = {
+        at: function(kind if isinstance(kind, int) else None, acs, secondary,
+                     multi=any(o >> 3 == at >> 3 and o != at for o in drawn))
+        for at, (kind, acs, secondary) in drawn.items()}
+    found = groups(m, functions)
+    assert sorted(at for g in found for at in g) == sorted(drawn)
+    assert found == model(drawn)
