@@ -20,6 +20,9 @@ not named reads 0 and cannot be written; a later line overrides an earlier one.
     moved FROM TO
                  a dword of 00:02.0's configuration space: what is written
                  at FROM goes to TO
+    shown AT OFFSET
+                 a dword of 00:02.0's configuration space that reads the same
+                 at an offset behind BAR 0
     expect NAME WORD ...
                  what the manuals' rules make of it, for tests only: gen
                  (decimal), class, dsm BASE SIZE or dsm-in-bar2 SIZE, gsm BASE
@@ -112,7 +115,7 @@ def parse(text):
             config.mmio[int(words[0], 16)] = int(words[1], 16)
         elif name == "expect":
             config.expect[words[0]] = words[1:]
-        elif name not in ("flr", "moved"):
+        elif name not in ("flr", "moved", "shown"):
             raise ValueError(f"no statement: {name}")
     return config
 
@@ -129,5 +132,8 @@ def for_firmware(name):
     lines = [config.text, "igd fc 4 0 ffffffff"]
     lines.append("igd 5c 4 0 ffffffff")
     if config.igd.get(0xc0, 4):
-        lines += ["igd c0 4 0 ffffffff", "igd c4 4 0", "moved 5c c0"]
+        lines += ["igd c0 4 0 ffffffff", "igd c4 4 0", "moved 5c c0",
+                  "shown c0 1080c0"]
+    elif 0x1080c0 in config.mmio:
+        lines += ["shown 5c 1080c0"]
     return "\n".join(lines + [""])

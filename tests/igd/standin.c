@@ -44,7 +44,7 @@
 enum {
 	CONFIG_SIZE = 4096,
 	BARS = 6,
-	MOVES = 4,
+	MOVES = 4,	  /* and "shown" statements */
 	INITIAL = 256,	  /* "mmio" statements */
 	LINES = 400000,	  /* of the log */
 	READ_LINES = 256, /* of one register */
@@ -116,10 +116,10 @@ static struct {
 	uint8_t power_on[CONFIG_SIZE];
 	struct bar bars[BARS];
 	struct initial initial[INITIAL];
-	struct {
+	struct pair {
 		uint32_t from, to;
-	} moves[MOVES];
-	unsigned initials, move_count;
+	} moves[MOVES], shown[MOVES];
+	unsigned initials, move_count, shown_count;
 	uint32_t flr; /* offset of the capability that starts it; 0: none */
 	long flr_ms;  /* < 0: never over */
 	bool after_flr, ran;
@@ -320,6 +320,13 @@ static void write_dword(uint64_t offset, uint32_t value)
 		*dword(r->mirror) = *at;
 }
 
+static void show_config(void)
+{
+	for (unsigned i = 0; i < igd.shown_count; i++)
+		memcpy(dword(igd.shown[i].to), igd.config + igd.shown[i].from,
+		       4);
+}
+
 static uint64_t read_register(uint64_t offset, unsigned size)
 {
 	const struct reg *r = rule(offset & ~3ull);
@@ -346,6 +353,7 @@ static void set_registers(bool flr)
 	for (unsigned i = 0; i < igd.initials; i++)
 		if (!flr || igd.initial[i].keep)
 			*dword(igd.initial[i].offset) = igd.initial[i].value;
+	show_config();
 }
 
 /* --- configuration space --- */
@@ -424,6 +432,7 @@ static void config_write(uint32_t at, unsigned size, uint64_t value)
 		igd.config[to + i] = (uint8_t)((igd.config[to + i] & ~mask) |
 					       (value >> 8 * i & mask));
 	}
+	show_config();
 	if (starts_flr(at, size, value))
 		flr();
 }
@@ -651,6 +660,15 @@ static void take_initial(char **words)
 	igd.initials++;
 }
 
+static void take_pair(char **words, struct pair *pairs, unsigned *count,
+		      unsigned long most)
+{
+	if (*count == MOVES)
+		die("more than %d of %s", MOVES, words[0]);
+	pairs[*count].from = (uint32_t)number(words[1], 16, CONFIG_SIZE - 4);
+	pairs[(*count)++].to = (uint32_t)number(words[2], 16, most);
+}
+
 static void take_other(char **words)
 {
 	if (!strcmp(words[0], "flr")) {
@@ -660,12 +678,12 @@ static void take_other(char **words)
 					     ? (long)number(words[2], 10, 60000)
 					     : -1;
 	} else if (!strcmp(words[0], "moved")) {
-		if (igd.move_count == MOVES)
-			die("more than %d moves", MOVES);
-		igd.moves[igd.move_count].from =
-			(uint32_t)number(words[1], 16, CONFIG_SIZE - 4);
-		igd.moves[igd.move_count++].to =
-			(uint32_t)number(words[2], 16, CONFIG_SIZE - 4);
+		take_pair(words, igd.moves, &igd.move_count, CONFIG_SIZE - 4);
+	} else if (!strcmp(words[0], "shown")) {
+		if (igd.bars[0].size < 8)
+			die("shown before bar 0");
+		take_pair(words, igd.shown, &igd.shown_count,
+			  igd.bars[0].size / 2 - 4);
 	} else if (strcmp(words[0], "expect") && strcmp(words[0], "host") &&
 		   strcmp(words[0], "pch")) {
 		die("no statement: %s", words[0]);

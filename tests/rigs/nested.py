@@ -220,7 +220,7 @@ def status_of(spec, code, log, serial, console):
                 f"log: {result.last_line(log)}; of the serial line: "
                 f"{result.last_line(serial)}")
     code = int(code)
-    if code & 1 and code < 128 and not console.strip():
+    if code & 1 and code < 128 and not qemu.complaints(console):
         return ((result.POWER_OFF, "guest exit 0") if code == 1 else
                 (result.GUEST_EXIT, f"guest exit {code >> 1}"))
     if code == 0 and spec.native:

@@ -258,6 +258,17 @@ def test_bad_configurations(start, line):
     assert len(words.splitlines()) == 1
 
 
+def test_where_firmware_puts_stolen_memory(start):
+    """SeaBIOS knows BDSM's old place alone; BAR 0 shows it, too."""
+    for name, at in ("gen9-skl", 0x5c), ("gen12-tgl", 0xc0):
+        device = start(name, config.for_firmware(name))
+        device.place()
+        device.write(0x5c, 0x7c000000)
+        assert device.read(at) == 0x7c000000
+        assert device.peek(BAR0 + 0x1080c0) == 0x7c000000
+        assert device.read(0x5c) == (0x7c000000 if at == 0x5c else 0)
+
+
 # --- Reset of the function ---
 
 def test_flr(start):
