@@ -18,9 +18,9 @@ I915 := $(GUEST)/initrd-i915.img
 igd test test-long: $(I915)
 
 $(I915): $(KERNEL_TREE).fetched $(BUSYBOX_TREE).fetched tools/demo/initrd.py \
-		tools/demo/init $(MONOCLECTL)
+		tools/demo/init tests/igd/report $(MONOCLECTL)
 	$(say) INITRD $@
 	$(Q)mkdir -p $(@D)
 	$(Q)$(PYTHON) tools/demo/initrd.py --root $(KERNEL_TREE) \
 		--busybox $(BUSYBOX_TREE)/bin/busybox --init tools/demo/init \
-		--output $@ --drm i915 $(MONOCLECTL)
+		--output $@ --modules i915 tests/igd/report $(MONOCLECTL)

@@ -3,112 +3,253 @@
 
 Natively first: Debian's unmodified i915 binds to it, with an OpRegion and
 stolen memory where SeaBIOS puts them. That is what Monocle's guest is
-measured by.
+measured by, in the nested rig. Cases of that rig: igd_cases.py.
 """
 import re
 
 import pytest
 
 import rigs
-from boot import runs
+from boot import igd_cases, runs
+from boot.igd_cases import GENERATIONS, MARK, REFUSED
 from igd import compare, config, opregion
-from rigs.spec import BUILD, Igd
+from rigs import result
+from walker import boot as walk
 
-INITRD = BUILD / "guest" / "initrd-i915.img"
-CONFIG = "gen9-small"
-# One output, on whatever hangs there; the console stays off the framebuffer,
-# each write to which would be a message. With nopv the kernel takes no
-# hypervisor for one that it knows, and so no IOMMU for active.
-APPEND = ("i915.force_probe=* nopv intel_iommu=off fbcon=map:9 "
-          "video=HDMI-A-1:1024x768@60e")
-LOAD = "while read -r m; do insmod /lib/$m; done </lib/modules.drm"
+# The console stays off the framebuffer, each write to which would be a
+# message; the output is there whatever hangs on it.
+APPEND = f"{igd_cases.APPEND} fbcon=map:9 video=HDMI-A-1:1024x768@60e"
 # Time that the guest spends waiting is skipped.
 QEMU = ("-icount", "shift=1,sleep=off")
-QUESTIONS = {
-    "dmesg": "dmesg -r",
-    "framebuffer": "cat /sys/class/graphics/fb0/name",
-    "driver": "basename $(readlink -f /sys/bus/pci/devices/0000:00:02.0/"
-              "driver)",
-    "opregion": "hexdump -v -e '1/1 \"%02x\"' "
-                "/sys/kernel/debug/dri/0/i915_opregion",
-    "vbt": "hexdump -v -e '1/1 \"%02x\"' /sys/kernel/debug/dri/0/i915_vbt",
-}
-
-
-def igd(name=CONFIG, table=None):
-    """What the rig plays."""
-    size = config.load(name).number("dsm", 1) or 0
-    return Igd(config.for_firmware(name), table or opregion.build(), size)
 
 
 def native():
-    """{question: answer} and the Result, on tcg."""
-    answers = {}
-    with rigs.start(rig="tcg", native=True, initrd=str(INITRD), igd=igd(),
-                    append=APPEND, qemu=QEMU,
-                    timeout=runs.TIMEOUT) as machine:
-        machine.wait_for(rigs.DEMO_READY, runs.TIMEOUT)
-        machine.wait_for("demo# ", runs.TIMEOUT)
-        machine.command(LOAD, runs.TIMEOUT)
-        machine.command("mount -t debugfs d /sys/kernel/debug", runs.TIMEOUT)
-        for name, question in QUESTIONS.items():
-            answers[name] = machine.command(question, runs.TIMEOUT)
-        machine.send("poweroff -f\n")
-        return answers, machine.finish()
+    """On tcg."""
+    return rigs.boot(rig="tcg", native=True, initrd=str(igd_cases.INITRD),
+                     igd=igd_cases.igd(igd_cases.SMALL), append=APPEND,
+                     qemu=QEMU, timeout=runs.TIMEOUT)
 
 
 runs.define("igd-native")(native)
 runs.define("igd-native-again")(native)
 
 
+def answers(done):
+    """What tests/igd/report printed: {name: text}."""
+    assert done.status == result.POWER_OFF, done.report()
+    parts = re.split(r"^== (\S+)\n", done.serial, flags=re.MULTILINE)[1:]
+    found = dict(zip(parts[::2], parts[1::2]))
+    assert "end" in found, done.report()
+    return found
+
+
+def log_of(done):
+    """What reached the device."""
+    log = compare.parse(done.device)
+    assert log.complete, done.report()
+    return log
+
+
+def check_binds(done):
+    """i915 has the device, and complains of nothing but this: it raises no
+    interrupts and loads no firmware."""
+    told = answers(done)
+    assert re.search(r"Initialized i915 .* for 0000:00:02\.0", told["dmesg"])
+    assert told["driver"].strip() == "i915"
+    assert not [line for line in told["dmesg"].splitlines()
+                if re.search(r"WARNING|\*ERROR\*", line) and
+                not line.endswith("timed out")]
+    return told
+
+
+def check_opregion(told, region):
+    """All of it as it was given to the firmware, but for the mailboxes, in
+    which i915 writes."""
+    read = bytes.fromhex(told["opregion"])
+    assert len(read) == len(region) == 8192
+    assert read[:0x100] == region[:0x100]
+    assert read[0x400:] == region[0x400:]
+    assert bytes.fromhex(told["vbt"]).rstrip(b"\0") == \
+        opregion.vbt().rstrip(b"\0")
+
+
+def placed(log):
+    """(ASLS, BDSM) as the firmware wrote them, once; BDSM None: it did not
+    write it."""
+    written = {name: [e.words[2] for n, _, e in compare.config_writes(log)
+                      if n == name] for name in ("ASLS", "BDSM")}
+    asls, = written["ASLS"]
+    bdsm, = written["BDSM"] or (None,)
+    assert asls % 4096 == 0 and (bdsm or 0) % (1 << 20) == 0
+    return asls, bdsm
+
+
 @pytest.mark.runs("igd-native")
 def test_i915_binds(run):
-    """No warning, a framebuffer."""
-    answers, result = run("igd-native")
-    assert result.status == 0, result.report()
-    assert re.search(r"Initialized i915 .* for 0000:00:02\.0",
-                     answers["dmesg"])
-    assert answers["driver"].strip() == "i915"
-    assert answers["framebuffer"].strip() == "i915drmfb"
-    # The device raises no interrupts.
-    complaints = [line for line in answers["dmesg"].splitlines()
-                  if re.search(r"WARNING|\*ERROR\*", line) and
-                  not line.endswith("timed out")]
-    assert not complaints
+    told = check_binds(run("igd-native"))
+    assert told["framebuffer"].strip() == "i915drmfb"
+    check_opregion(told, opregion.build())
 
 
 @pytest.mark.runs("igd-native")
 def test_firmware_places_opregion_and_stolen_memory(run):
-    """It writes ASLS and BDSM, once each; Linux reserves what they say."""
-    answers, result = run("igd-native")
-    log = compare.parse(result.device)
-    assert log.complete
-    written = {name: [e.words[2] for n, _, e in compare.config_writes(log)
-                      if n == name] for name in ("ASLS", "BDSM")}
-    (asls,), (bdsm,) = written["ASLS"], written["BDSM"]
-    assert asls % 4096 == 0 and bdsm % (1 << 20) == 0
+    """Linux reserves what they say."""
+    done = run("igd-native")
+    _, bdsm = placed(log_of(done))
     assert f"Reserving Intel graphics memory at [mem {bdsm:#010x}-" \
-        f"{bdsm + (4 << 20) - 1:#010x}]" in answers["dmesg"]
-
-
-@pytest.mark.runs("igd-native")
-def test_driver_reads_the_opregion(run):
-    """All of it as it was given to the firmware, but for the mailboxes, in
-    which i915 writes."""
-    answers, _ = run("igd-native")
-    region, read = (opregion.build(), bytes.fromhex(answers["opregion"]))
-    assert len(read) == len(region) == 8192
-    assert read[:0x100] == region[:0x100]
-    assert read[0x400:] == region[0x400:]
-    assert bytes.fromhex(answers["vbt"]).rstrip(b"\0") == \
-        opregion.vbt().rstrip(b"\0")
+        f"{bdsm + (4 << 20) - 1:#010x}]" in answers(done)["dmesg"]
 
 
 @pytest.mark.long
 @pytest.mark.runs("igd-native", "igd-native-again")
 def test_native_runs_are_alike(run):
     """What is compared with Monocle's run is the same in each native one."""
-    one, other = (compare.parse(run(name)[1].device)
+    one, other = (log_of(run(name))
                   for name in ("igd-native", "igd-native-again"))
     assert len(compare.writes(one)) > 1000
     assert compare.difference(one, other) is None
+
+
+# -- nested: Monocle's guest
+
+def by_monocle(log):
+    """Configuration writes since GRUB's mark: [(name, allowed, Event)]."""
+    return compare.config_writes(log.since(MARK))
+
+
+@pytest.mark.long
+@pytest.mark.nested("igd-linux-native", "igd-linux")
+def test_i915_as_natively(nested):
+    """It binds, and its writes are those of the native run."""
+    natively, done = nested("igd-linux-native"), nested("igd-linux")
+    for each in natively, done:
+        check_opregion(check_binds(each), opregion.build())
+    assert len(compare.writes(log_of(done))) > 500
+    assert compare.difference(log_of(natively), log_of(done)) is None
+
+
+@pytest.mark.long
+@pytest.mark.nested("igd-linux-native", "igd-linux")
+def test_identities_of_bridges(nested):
+    """Host bridge, graphics and PCH are the real ones."""
+    here, there = ({line.split()[0]: line.split()[1:6]
+                    for line in answers(nested(name))["pci"].splitlines()
+                    if line} for name in ("igd-linux-native", "igd-linux"))
+    for function in "00.0", "02.0", "1f.0":
+        assert there[function] == here[function]
+
+
+@pytest.mark.long
+@pytest.mark.nested("igd-linux")
+def test_configuration_writes_by_linux(nested):
+    """Printed. Those of ASLS, BDSM, SWSCI never arrive."""
+    arrived = by_monocle(log_of(nested("igd-linux")))
+    for name, allowed, event in arrived:
+        print(name, "" if allowed else "(Monocle's own)", event)
+    assert not {name for name, _, _ in arrived} & {"ASLS", "BDSM", "SWSCI"}
+    assert "COMMAND" in {name for name, _, _ in arrived}
+
+
+def numbers(done, what):
+    """The hexadecimal numbers of a line "igd: WHAT ..." of the guest's."""
+    line = re.search(rf"^igd: {what}(.*)$", done.serial, re.MULTILINE)
+    assert line, done.report()
+    return [int(word, 16) for word in
+            re.findall(r"(?<!\S)[0-9a-f]+(?!\S)", line[1])]
+
+
+def rows(done):
+    """The guest's memory map: {(base, end): kind}."""
+    return {(int(base, 16), int(end, 16)): int(kind) for base, end, kind in
+            re.findall(r"^memory: (\w+)-(\w+) kind (\d+)$", done.serial,
+                       re.MULTILINE)}
+
+
+def kind_at(done, address):
+    return next((kind for (base, end), kind in rows(done).items()
+                 if base <= address < end), None)
+
+
+def fnv(data):
+    """As tests/guests/igd.c."""
+    value = 0x811c9dc5
+    for byte in data:
+        value = (value ^ byte) * 0x01000193 & 0xffffffff
+    return value
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.nested(f"igd-{name}"))
+    for name in GENERATIONS])
+def test_generation(nested, name):
+    """Each: decided rightly, memory pinned, nothing moved by the guest."""
+    done, paper = nested(f"igd-{name}"), config.load(name)
+    assert done.status == result.POWER_OFF, done.report()
+    assert "igd: 0 failed" in done.serial
+    log = log_of(done)
+    asls, bdsm = placed(log)
+    assert f"igd: generation {paper.gen} (" in done.log
+    region = opregion.extended()
+    at, size, told = numbers(done, "opregion")
+    assert (at, size) == (asls, 8192) and told == fnv(region[:8192])
+    at, size, told = numbers(done, "vbt")
+    assert at == asls + 8192 and told == fnv(region[8192:8192 + size])
+    dsm = paper.number("dsm", 1)
+    if dsm:
+        assert f"stolen memory (DSM) {bdsm:#x}-{bdsm + dsm:#x}" in done.log
+        assert {kind_at(done, bdsm), kind_at(done, bdsm + dsm - 1)} == {2}
+    # ACPI NVS
+    assert kind_at(done, asls) == 4
+    vga = paper.expect["class"] == ["0300"]
+    assert ("legacy VGA decoded" in done.log) == vga
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.nested(f"igd-{name}"))
+    for name in GENERATIONS])
+def test_what_arrives(nested, name):
+    """Of the guest's configuration writes, COMMAND's alone. Its mark on the
+    device's memory tells them from Monocle's."""
+    log = log_of(nested(f"igd-{name}"))
+    first = log.since("mw 4f100 4 4d6f6e6f")
+    guests = compare.config_writes(first)
+    assert {name for name, _, _ in guests} == {"COMMAND"}
+
+
+@pytest.mark.long
+@pytest.mark.nested("igd-few", "igd-many")
+def test_no_exits_for_registers(nested):
+    """So many accesses more at BAR 0, and no exits more."""
+    few, many = nested("igd-few"), nested("igd-many")
+    seen = [log_of(done).totals["mr"] + log_of(done).totals["mw"]
+            for done in (few, many)]
+    exits = [int(re.search(r"stats: (\d+) exits", done.log)[1])
+             for done in (few, many)]
+    assert seen[1] - seen[0] >= 100000
+    assert abs(exits[1] - exits[0]) <= 20
+
+
+@pytest.mark.long
+@pytest.mark.nested("igd-dump")
+def test_guest_memory(nested):
+    """The EPT holds OpRegion and stolen memory 1:1."""
+    done = nested("igd-dump")
+    asls, bdsm = placed(log_of(done))
+    regions = walk.parse_regions(done.log)
+    for address in asls, bdsm:
+        found, = (r for r in regions if r.gpa <= address < r.end)
+        assert found.gpa == found.hpa
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.nested(f"igd-{name}"))
+    for name in REFUSED])
+def test_refusal(nested, name):
+    """One line, status 4."""
+    done = nested(f"igd-{name}")
+    assert done.status == result.REFUSED, done.report()
+    errors = [line for line in done.log.splitlines() if "error:" in line]
+    assert len(errors) == 1 and re.search(REFUSED[name][1], errors[0])

@@ -358,5 +358,6 @@ void edu_resets(void);
 /* AHCI by its ports. How many tests failed. */
 unsigned ahci(void);
 void windows(void);
+unsigned igd(void);
 
 #endif

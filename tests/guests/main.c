@@ -13,6 +13,7 @@
  *	edu-resets	resets in the middle of a transfer, see edu.c; count=N
  *	ahci		reads an AHCI controller by ports, to count exits
  *	windows		the display's memory by hypercall, see windows.c
+ *	igd		looks at Intel graphics, see igd.c; accesses=N
  *	exit status=N	nothing else
  */
 #include "guests/guest.h"
@@ -73,6 +74,8 @@ void guest_main(u32 magic, u64 info)
 		finish((u8)ahci());
 	else if (starts(line, "windows"))
 		windows();
+	else if (starts(line, "igd"))
+		finish((u8)igd());
 	else if (starts(line, "exit"))
 		finish((u8)option("status", 0));
 	print("guest: %s: not known\n", line);
