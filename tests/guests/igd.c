@@ -110,7 +110,7 @@ static void test_bars(void)
 		config_write(IGD, at, old);
 		check(config_read(IGD, at), old);
 	}
-	config_write(IGD, CONFIG_COMMAND, command | MEMORY);
+	config_write(IGD, CONFIG_COMMAND, command | MEMORY | MASTER);
 	check(bar0(), home);
 	mark(PATTERN + 1);
 }
