@@ -68,9 +68,7 @@ def check_opregion(told, region):
     read = bytes.fromhex(told["opregion"])
     assert len(read) == len(region) == 8192
     assert read[:0x100] == region[:0x100]
-    assert read[0x400:] == region[0x400:]
-    assert bytes.fromhex(told["vbt"]).rstrip(b"\0") == \
-        opregion.vbt().rstrip(b"\0")
+    assert read[0x400:] == region[0x400:] != bytes(8192 - 0x400)   # VBT
 
 
 def placed(log):
