@@ -184,17 +184,20 @@ static void list_rmrrs(const struct host *h, bdf_t bdf)
 	line_end(&line);
 }
 
-/* Those that go to a guest together with it. */
+/* Those that go to a guest together with it: bridges need not. */
 static void list_group(const struct pci_host *pci, bdf_t bdf)
 {
+	bdf_t group = pci_group(pci, bdf);
 	struct line line;
 	char word[12];
 
 	line_start(&line, "only with");
 	for (unsigned i = 0; i < pci->count; i++) {
-		bdf_t other = pci->functions[i].bdf;
+		const struct pci_function *f = &pci->functions[i];
+		bdf_t other = f->bdf;
 
-		if (other == bdf || other >> 3 != bdf >> 3)
+		if (other == bdf || f->header_type || f->class >> 8 == 6 ||
+		    pci_group(pci, other) != group)
 			continue;
 		format(word, sizeof(word), "%02x:%02x.%x", BDF_ARGS(other));
 		line_item(&line, word);

@@ -84,7 +84,8 @@ COLUMNS = 80 - len("monocle: ")
 def m():
     return harness.build(
         "list", ["vmm/list.c", "drivers/pci/config.c", "drivers/pci/scan.c",
-                 "drivers/pci/rom.c", "drivers/pci/reset.c"], fakes=FAKES,
+                 "drivers/pci/rom.c", "drivers/pci/reset.c",
+                 "drivers/pci/groups.c"], fakes=FAKES,
         headers=["drivers/pci/pci.h", "kernel/log.h"],
         cdef="void list_all(bool vmx, bool dmar, bool vtd, bool off,"
              "              const char *why);")
