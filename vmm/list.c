@@ -2,11 +2,47 @@
 /* The option list: what of this machine could be the guest's, and why not. */
 #include "vmm/list.h"
 
+#include "arch/x86/io.h"
 #include "drivers/pci/rom.h"
-#include "kernel/log.h"
+#include "kernel/log_sink.h"
 #include "kernel/string.h"
 
 #define COLUMNS 71 /* of 80, behind the log's prefix */
+
+#define PAGE_LINES 22 /* of a text screen's 25 */
+#define KEYBOARD_DATA 0x60
+#define KEYBOARD_STATUS 0x64
+#define KEYBOARD_POLLS 600000000ull /* of about a microsecond each */
+
+/* A key goes down. At once where there is no screen, or no 8042. */
+static void await_key(const char *what)
+{
+	if (!log_goes_to(LOG_SCREEN) || inb(KEYBOARD_STATUS) == 0xff)
+		return;
+	log_info("-- %s: press a key --", what);
+	for (u64 i = 0; i < KEYBOARD_POLLS; i++) {
+		u8 status = inb(KEYBOARD_STATUS);
+		u8 code = status & 1 ? inb(KEYBOARD_DATA) : 0x80;
+
+		/* Bit 5: the mouse's. Bit 7: the key goes up. */
+		if (!(status & 0x20) && !(code & 0x80))
+			return;
+		cpu_relax();
+	}
+}
+
+/* A line of the list, which a screen shows page by page. */
+static PRINTF(1, 2) void say(const char *fmt, ...)
+{
+	static unsigned lines;
+	va_list ap;
+
+	va_start(ap, fmt);
+	log_vwrite(LOG_INFO, fmt, ap);
+	va_end(ap);
+	if (++lines % PAGE_LINES == 0)
+		await_key("more");
+}
 
 /* A line that is broken between words, with its first word as a heading. */
 struct line {
@@ -29,7 +65,7 @@ static void line_add(struct line *l, const char *separator, const char *word,
 
 	/* Room for the comma that a broken line ends with. */
 	if (l->words && l->length + more + length + 1 > COLUMNS) {
-		log_info("%s%s", l->text, *separator == ',' ? "," : "");
+		say("%s%s", l->text, *separator == ',' ? "," : "");
 		line_start(l, "");
 		more = 0;
 	}
@@ -47,7 +83,7 @@ static void line_item(struct line *l, const char *item)
 static void line_end(const struct line *l)
 {
 	if (l->words)
-		log_info("%s", l->text);
+		say("%s", l->text);
 }
 
 static const char *size_text(u64 size, char text[12])
@@ -246,12 +282,12 @@ static void list_row(const struct machine *m, const struct pci_function *f,
 
 	if (f->header_type == 0)
 		rom = pci_rom_size(pci, f->bdf);
-	log_info("%02x:%02x.%x %04x:%04x %04x %-11s %-10s %-6s %-4s %-4s %s",
-		 BDF_ARGS(f->bdf), f->vendor, f->device, f->class,
-		 class_name(f->class), interrupt(pci, f->bdf, irq),
-		 resets[pci_reset_method(pci, f->bdf)],
-		 rom.size ? size_text(rom.size, rom_size) : "-",
-		 unit(m->host, f->bdf, by), assignable);
+	say("%02x:%02x.%x %04x:%04x %04x %-11s %-10s %-6s %-4s %-4s %s",
+	    BDF_ARGS(f->bdf), f->vendor, f->device, f->class,
+	    class_name(f->class), interrupt(pci, f->bdf, irq),
+	    resets[pci_reset_method(pci, f->bdf)],
+	    rom.size ? size_text(rom.size, rom_size) : "-",
+	    unit(m->host, f->bdf, by), assignable);
 }
 
 static void list_function(const struct machine *m, struct pci_function *f)
@@ -289,16 +325,17 @@ void list_machine(const struct machine *m)
 	struct host *h = m->host;
 	bool has_vmx;
 
-	log_info("function ID        class            interrupt  reset  ROM  "
-		 "unit assign");
+	say("function ID        class            interrupt  reset  ROM  "
+	    "unit assign");
 	for (unsigned i = 0; i < h->pci.count; i++)
 		list_function(m, &h->pci.functions[i]);
 	has_vmx = !vmx_probe(&h->vmx);
-	log_info("CPU:   %s", has_vmx ? "VMX with EPT and unrestricted guest"
-				      : "see the error above");
-	log_info("IOMMU: %s", iommu(h));
-	log_info("this machine %s",
-		 !has_vmx     ? "will not do"
-		 : h->has_vtd ? "will do"
-			      : "will do for a guest and its display only");
+	say("CPU:   %s", has_vmx ? "VMX with EPT and unrestricted guest"
+				 : "see the error above");
+	say("IOMMU: %s", iommu(h));
+	say("this machine %s",
+	    !has_vmx	 ? "will not do"
+	    : h->has_vtd ? "will do"
+			 : "will do for a guest and its display only");
+	await_key("the end");
 }

@@ -24,6 +24,17 @@ def on_tcg():
         "e1000e,bus=rp"))
 
 
+@runs.define("list-screen")
+def on_screen():
+    """As on a real machine without a serial line."""
+    with runs.start(hv="list log=screen,e9", module=False) as machine:
+        machine.wait_for("-- more: press a key --", runs.TIMEOUT, "log")
+        machine.key(" ")
+        machine.wait_for("-- the end: press a key --", runs.TIMEOUT, "log")
+        machine.key(" ")
+        return machine.finish()
+
+
 def rows(result):
     """{function: the row's other fields}."""
     assert (result.status, result.text) == (0, "list"), result.report()
@@ -89,3 +100,12 @@ def test_tcg(run):
         "monocle: CPU:   see the error above",
         "monocle: IOMMU: VT-d, interrupts remapped",
         "monocle: this machine will not do"]
+
+
+@pytest.mark.runs("list-screen")
+def test_a_screen_is_read_page_by_page(run):
+    """The machine stays on until the last line was read."""
+    result = run("list-screen")
+    assert result.status == 0, result.report()
+    assert result.log.splitlines()[-2] == \
+        "monocle: -- the end: press a key --"

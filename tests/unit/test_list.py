@@ -13,7 +13,7 @@ from test_pci_host import Function, bdf
 FAKES = """
 #include "arch/x86/io.h"
 #include "kernel/host_paging.h"
-#include "kernel/log.h"
+#include "kernel/log_sink.h"
 #include "kernel/phys.h"
 #include "kernel/time.h"
 #include "vmm/list.h"
@@ -21,7 +21,8 @@ struct phys host_memory;
 static struct host host;
 static struct machine machine = {.host = &host};
 struct { struct dmar_entry e[3]; } entries;
-bool has_vmx, has_dmar;
+bool has_vmx, has_dmar, on_screen;
+bool log_goes_to(unsigned sink) { return on_screen && sink == LOG_SCREEN; }
 const char *objection;
 hpa_t phys_alloc(struct phys *p, u64 size, u64 align, hpa_t limit)
 { (void)p; (void)size; (void)align; (void)limit; return PHYS_NONE; }
@@ -88,7 +89,7 @@ def m():
                  "drivers/pci/groups.c"], fakes=FAKES,
         headers=["drivers/pci/pci.h", "kernel/log.h"],
         cdef="void list_all(bool vmx, bool dmar, bool vtd, bool off,"
-             "              const char *why);")
+             "              const char *why); extern bool on_screen;")
 
 
 class Machine:
@@ -96,6 +97,7 @@ class Machine:
 
     def __init__(self, m, functions):
         self.m, self.functions, self.address = m, functions, 0
+        self.keys = []      # (status, byte)
         m.on_read(self.on_read)
         m.on_write(self.on_write)
 
@@ -105,6 +107,13 @@ class Machine:
 
     def on_read(self, kind, port, size):
         assert kind == "in"
+        if port == 0x64:
+            if self.keys and not self.keys[0][0]:
+                return self.keys.pop(0)[0]
+            assert self.keys or not self.m.lib.on_screen, "waits for ever"
+            return self.keys[0][0] if self.keys else 0xff
+        if port == 0x60:
+            return self.keys.pop(0)[1]
         f, at = self.target(port)
         return f.read(at, size) if f else None
 
@@ -206,6 +215,20 @@ def test_verdict(m, fields, iommu, will):
                      "VMX with EPT and unrestricted guest"),
         "IOMMU: " + iommu, "this machine " + will]
     assert ("no VMX" in lines) == ("vmx" in fields)
+
+
+def test_a_screen_is_read_page_by_page(m):
+    """A key that goes up, and the mouse, turn no page."""
+    found = {bdf(0, n): nvme() for n in range(8)}
+    m.lib.on_screen = True
+    machine = Machine(m, found)
+    machine.keys = [(1, 0x9c), (0x21, 5), (0, 0), *[(1, 0x1c)] * 9]
+    lines = machine.list()
+    m.lib.on_screen = False
+    stops = [n for n, line in enumerate(lines) if line.startswith("-- ")]
+    assert lines[-1] == "-- the end: press a key --"
+    assert stops[1] - stops[0] == 23    # it and the 22 behind it
+    assert len(machine.keys) == 9 - len(stops)
 
 
 @st.composite
