@@ -252,11 +252,11 @@ static void prepare_events(struct vcpu *v)
 }
 
 /* SDM 26.5.1: counts TSC >> shift; rounded up, so never early. */
-static void arm_preemption_timer(const struct vcpu *v, u64 now)
+static void arm_preemption_timer(const struct vm *vm, u64 now)
 {
-	u64 next = v->vm->clock.next;
+	u64 next = vm->clock.next;
 	u64 left = next > now ? next - now : 0;
-	u64 value = (left >> v->vm->vmx->preemption_shift) + 1;
+	u64 value = (left >> vm->vmx->preemption_shift) + 1;
 
 	vmcs_write32(VMCS_PREEMPTION_TIMER,
 		     value > 0xffffffff ? 0xffffffff : (u32)value);
@@ -364,16 +364,15 @@ void vcpu_run(struct vcpu *v)
 	while (vm->request == VM_RUN) {
 		int fail;
 
-		if (now >= vm->clock.next)
+		if (now >= vm->clock.next || !is_quiet(v)) {
 			vclock_run(&vm->clock, now);
-		if (!is_quiet(v)) {
 			prepare_events(v);
 			set_activity(v);
+			if (vm->request != VM_RUN) /* by an INIT, or a timer */
+				break;
 		}
-		if (vm->request != VM_RUN) /* by an INIT, or a timer */
-			break;
-		arm_preemption_timer(v, now);
-		if (exited)
+		arm_preemption_timer(vm, now);
+		if (__builtin_expect(exited, true))
 			stats_exit(&v->stats, v->reason, rdtsc() - now);
 		fail = vmx_enter(v->gpr, v->launched);
 		now = rdtsc();
