@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""Assigned functions at their first start: decoders and interrupt lines."""
+
+import pytest
+
+import harness
+from test_pci_groups import DOWN, ENDPOINT, ROOT, TO_PCI, UP, function
+from test_pci_host import Machine, bdf
+
+FAKES = """
+#include <string.h>
+#include "vmm/machine.h"
+struct machine *fresh_machine(void);
+struct machine *fresh_machine(void)
+{
+	static struct machine machine;
+	static struct host host;
+	memset(&machine, 0, sizeof(machine));
+	memset(&host, 0, sizeof(host));
+	machine.host = &host;
+	return &machine;
+}
+void *phys_to_virt(hpa_t hpa) { return (void *)hpa; }
+const struct pci_policy_row *igd_policy(const struct igd *g, unsigned *n)
+{ (void)g; *n = 0; return NULL; }
+int vtd_assign(struct vtd *v, struct vtd_domain *d, bdf_t b)
+{ (void)v; (void)d; (void)b; return 0; }
+void assigned_irq_off(struct assigned *a) { (void)a; }
+void assigned_interrupts_changed(void *a) { (void)a; }
+void assigned_bar_changed(void *a, unsigned i) { (void)a; (void)i; }
+void assigned_place_bars(struct machine *m) { (void)m; }
+void assigned_rom_moved(struct assigned *a, u64 o, u64 n, bool on)
+{ (void)a; (void)o; (void)n; (void)on; }
+int pci_reset_function(const struct pci_host *p, const struct pci_function *f,
+	bool bus, u64 hz)
+{ (void)p; (void)f; (void)bus; (void)hz; return 0; }
+enum pci_reset pci_reset_method(const struct pci_host *p, bdf_t b)
+{ (void)p; (void)b; return PCI_RESET_NONE; }
+void pci_take_over(const struct pci_host *p, const struct pci_function *f,
+	u64 hz)
+{ (void)p; (void)f; (void)hz; }
+"""
+
+
+@pytest.fixture(scope="module")
+def m():
+    return harness.build(
+        "assigned_init", ["vmm/assigned.c", "vmm/bus.c",
+                          "drivers/pci/config.c", "drivers/pci/scan.c",
+                          "drivers/pci/groups.c", "vmm/devmodel/pci_bus.c",
+                          "vmm/devmodel/pci_port.c",
+                          "vmm/devmodel/pci_assigned.c"],
+        headers=["vmm/machine.h", "kernel/log.h"], fakes=FAKES,
+        cdef="struct machine *fresh_machine(void);")
+
+
+def init(m, functions, chosen, bars=()):
+    """The machine after assigned_init(), and what was written to the host."""
+    m.reset()
+    x, machine = Machine(m, functions, True), m.fresh_machine()
+    host = m.ffi.addressof(machine.host, "pci")
+    machine.host.pci = x.host[0]
+    m.pci_scan(host)
+    found = m.pci_find(host, chosen)
+    for i, bar in enumerate(bars):
+        found.bars[i] = dict(zip(("base", "size", "io"), bar))
+    machine.assigned_count = 1
+    machine.assigned[0].machine, machine.assigned[0].function = machine, found
+    bus = m.ffi.addressof(machine.vm, "bus")
+    assert m.vpci_init(m.ffi.addressof(machine, "vpci"), bus) == 0
+    assert m.assigned_init(machine) == 0
+    return machine, [w for w in x.writes if w[0] == chosen]
+
+
+@pytest.mark.parametrize("where, pin, line", [
+    (bdf(0, 5), 1, 17), (bdf(0, 5), 4, 16), (bdf(0, 6), 2, 19),
+    # Behind 00:1c.0 (line 0 of its INTA), device 0 and device 3 of the bus
+    (bdf(1, 0), 1, 16), (bdf(1, 0), 2, 17), (bdf(1, 3), 1, 19),
+    # Two bridges more: 4 + 2 + 28 and the pin
+    (bdf(3, 4), 1, 18), (bdf(3, 4), 3, 16), (bdf(0, 5), 0, 0)])
+def test_the_line_of_a_pin(m, where, pin, line):
+    functions = {bdf(0, 0x1c): function(ROOT, True, 1),
+                 bdf(1, 0): function(UP, False, 2),
+                 bdf(2, 2): function(DOWN, True, 3),
+                 where: function(ENDPOINT)}
+    functions[where].put(0x3d, 1, pin)
+    machine, _ = init(m, functions, where)
+    assert machine.assigned[0].line == line
+
+
+MEMORY, SMALL, PORTS = (0xf0000000, 0x10000), (0xf0010000, 64), (0xc000, 32, 1)
+
+
+@pytest.mark.parametrize("bars, command, on", [
+    ((MEMORY, PORTS), 0, 3), ((MEMORY,), 0, 2), ((PORTS,), 0, 1),
+    ((SMALL,), 0x400, 0x402), ((MEMORY, PORTS), 3, None),
+    # An address that is missing would be address 0.
+    ((MEMORY, (0, 0x1000)), 0, None), ((MEMORY, (0, 32, 1)), 0, 2), ((), 0,
+                                                                   None)])
+def test_decoders_that_firmware_left_off(m, bars, command, on):
+    f = function(TO_PCI)
+    f.put(4, 2, command)
+    machine, writes = init(m, {bdf(0, 5): f}, bdf(0, 5), bars)
+    assert writes == ([] if on is None else [(bdf(0, 5), 4, 2, on)])
+    # The guest sees what firmware has left.
+    vpci = m.ffi.addressof(machine, "vpci")
+    assert m.vpci_read(vpci, bdf(0, 5), 4, 2) == command & 3
