@@ -277,7 +277,7 @@ static void choose_display(struct machine *m)
 			choose(m, f);
 		}
 		m->display_function = f;
-		m->vga = true;
+		m->vga = f->class == 0x0300;
 	}
 	if (!m->display_function)
 		log_info("display: none is assigned");

@@ -14,8 +14,7 @@ static int find(struct machine *m, struct assigned *a)
 	int err;
 
 	if (!display || !file) {
-		pci_rom_read(&m->host->pci, f, display && f->class == 0x0300,
-			     &a->rom);
+		pci_rom_read(&m->host->pci, f, display && m->vga, &a->rom);
 		return 0;
 	}
 	err = pci_rom_load(phys_to_virt(file->start), file->size, f, &a->rom,

@@ -76,6 +76,21 @@ static int pin_windows(struct machine *m)
 	return err;
 }
 
+/* The video BIOS's part of the BIOS area is a window. */
+static int close_video_bios(struct machine *m, struct region *bios, u64 size)
+{
+	struct region r = *bios;
+	int err;
+
+	r.size = ALIGN_UP(size, PAGE_SIZE);
+	r.name = "video BIOS";
+	bios->gpa += r.size;
+	bios->hpa += r.size;
+	bios->size -= r.size;
+	err = region_add(&m->vm.windows, &r, NULL);
+	return err ? err : pin_window(m, r);
+}
+
 /*
  * The guest's BIOS area is memory of ours: the display's video BIOS, the
  * RSDP, and all ones as where no chip answers. Kernels search it byte by
@@ -94,6 +109,7 @@ static int pin_bios(struct machine *m)
 			   .e820 = E820_RESERVED,
 			   .cpu = REGION_RX,
 			   .name = "BIOS"};
+	int err = 0;
 
 	if (hpa == PHYS_NONE) {
 		log_error("too little memory for the guest's BIOS area");
@@ -102,8 +118,10 @@ static int pin_bios(struct machine *m)
 	memset(phys_to_virt(hpa), 0xff, BIOS_SIZE);
 	if (rom && rom->legacy)
 		memcpy(phys_to_virt(hpa), rom->legacy, rom->legacy_size);
+	if (rom && rom->legacy && m->host->options.igd == IGD_CLOSED)
+		err = close_video_bios(m, &r, rom->legacy_size);
 	m->rsdp = (u8 *)phys_to_virt(hpa) + BIOS_RSDP - BIOS_AREA;
-	return machine_pin(m, &r);
+	return err ? err : machine_pin(m, &r);
 }
 
 /* Where the host's RAM below 4 GiB ends: there begins its PCI hole. */

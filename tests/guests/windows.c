@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Asks for the display's memory by hypercall, where Monocle was started with
- * igd=closed: docs/hypercalls.md. Legacy VGA's pages, since every display
- * that is assigned has them.
+ * igd=closed: docs/hypercalls.md. Legacy VGA's and the video BIOS's pages,
+ * since every VGA card that is assigned has them.
  */
 #include "guests/guest.h"
 
@@ -11,6 +11,8 @@
 #define VGA_PAGES 32
 #define TEXT 0xB8000u
 #define TEXT_PAGES 8
+#define VIDEO_BIOS 0xC0000u
+#define BIOS 0xF0000u
 #define CMOS_STAGE 0x40
 #define EPERM 1
 #define EINVAL 22
@@ -68,9 +70,9 @@ static void refused(void)
 {
 	u64 one = 1;
 
-	refuse(VGA + VGA_PAGES * 4096, 1); /* the BIOS area */
-	refuse(VGA, VGA_PAGES + 1);
-	refuse(0, 1); /* RAM */
+	refuse(BIOS, 1);
+	refuse(0x9f000, 2); /* RAM and VGA */
+	refuse(0, 1);
 	refuse(LAPIC_PAGE, 1);
 	refuse(TEXT + 1, 1);
 	refuse(TEXT, 0);
@@ -123,6 +125,7 @@ void windows(void)
 	bool second = second_start();
 
 	check_true(is_closed(VGA, VGA_PAGES));
+	check_true(is_closed(VIDEO_BIOS, 1));
 	text[0] = 0x12345678; /* dropped */
 	check(text[0], ~0u);
 	if (second) {
@@ -141,8 +144,10 @@ void windows(void)
 	print("windows: open\n");
 	while (!(inb(0x3FD) & 1))
 		open_interrupts();
-	list[0] = (struct run){VGA, VGA_PAGES};
+	list[0] = (struct run){VGA, VGA_PAGES + 1};
 	check(map(1), 0);
+	check(*(volatile u16 *)(u64)VIDEO_BIOS, 0xAA55);
+	check_true(is_closed(VIDEO_BIOS + 4096, 1));
 	text[0x1800] = 0x07410742;
 	check(text[0x1800], 0x07410742);
 	outb(0xCF9, 6);
