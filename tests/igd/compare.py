@@ -3,7 +3,7 @@
 """Compares what two runs did to the stand-in: compare.py LOG LOG.
 
 Writes behind BAR 0 must come in the same order with the same values, up to
-what LOOPS names; writes to the page table there with the same offsets and
+what LOOPS and LANES name; writes to the page table there with the same offsets and
 flags, for the pages themselves lie where a run has its memory. Of
 configuration writes those may arrive that POLICY lets through.
 """
@@ -32,6 +32,14 @@ LOOPS = (
      "retries until a time is over; bits of a bus clocked by hand"),
     ("mailbox", "once", (0x138124, 0x138128, 0x13812c),
      "asked again until the answer is right or a time is over"),
+)
+# Registers that another thread of the driver writes, between any two writes of
+# the first: each lane is compared by itself.
+ENGINES = (0x2000, 0x12000, 0x1a000, 0x22000)
+LANES = (
+    ("submission", [base + at for base in ENGINES for at in (0xa8, 0x230)],
+     "i915's tasklet hands a request to an engine (ELSP) and opens the "
+     "engine's interrupts (IMR)"),
 )
 # Configuration registers of 00:02.0 by name, and whether a guest's writes may
 # arrive. What is not named: no.
@@ -130,10 +138,18 @@ def without_repeats(events):
     return kept
 
 
-def writes(log):
-    """What is compared: [Event]."""
+def lane_of(event):
+    """The lane that a write belongs to, or None."""
+    return next((name for name, offsets, _ in LANES
+                 if event.kind == "mw" and event.words[0] in offsets), None)
+
+
+def writes(log, lane=None):
+    """What is compared, of one lane: [Event]."""
     kept = []
     for event in log.of("mw", "gw"):
+        if lane_of(event) != lane:
+            continue
         loop = loop_of(event)
         if loop and loop[1] == "drop":
             continue
@@ -146,9 +162,18 @@ def writes(log):
         Event("gw", e.words[:4]) if e.kind == "gw" else e for e in kept])
 
 
-def difference(one, other, context=6):
-    """The first difference in words, with what is around it, or None."""
-    a, b = [str(e) for e in writes(one)], [str(e) for e in writes(other)]
+def difference(one, other):
+    """The first difference of a lane in words, or None."""
+    for lane in None, *(name for name, _, _ in LANES):
+        text = difference_of(*([str(event) for event in writes(log, lane)]
+                               for log in (one, other)))
+        if text:
+            return f"{lane}: {text}" if lane else text
+    return None
+
+
+def difference_of(a, b, context=6):
+    """The first difference of two lists, with what is around it, or None."""
     for n, (left, right) in enumerate(zip(a, b)):
         if left != right:
             break
