@@ -28,7 +28,8 @@ $(GUEST)/vmlinuz-demo: $(KERNEL_TREE).fetched tools/demo/repack.py \
 # Programs for the guest: static, for the guest's own C library is not there.
 MONOCLECTL_SRC := $(sort $(wildcard tools/monoclectl/*.c))
 MONOCLECTL := $(if $(MONOCLECTL_SRC),$(GUEST)/monoclectl)
-$(GUEST)/monoclectl: $(MONOCLECTL_SRC) $(wildcard tools/monoclectl/*.h)
+$(GUEST)/monoclectl: $(MONOCLECTL_SRC) $(wildcard tools/monoclectl/*.h) \
+		vmm/hypercall.h vmm/stats.h
 	$(say) CC $@
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) -std=c17 -O2 -static -s -I. $(WARN) -Wno-undef \

@@ -8,12 +8,12 @@
 #define VMM_GUEST_CPUID_H
 
 #include "arch/x86/cpu.h"
+#include "vmm/hypercall.h"
 #include "vmm/vm.h"
 
 /* Monocle's own leaves: docs/hypercalls.md. */
 #define CPUID_HYPERVISOR 0x40000000u
 #define CPUID_KVM 0x40000100u
-#define HYPERCALL_ABI 2u
 #define HYPERCALL_BASE 0x4d4f0000u
 
 struct cpuid guest_cpuid(const struct cpuid_context *ctx, u32 leaf,

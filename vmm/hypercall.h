@@ -10,6 +10,8 @@
 
 #include "arch/x86/types.h"
 
+#define HYPERCALL_ABI 2
+
 /* Those that only ask are open to every privilege level. */
 enum hypercall {
 	HYPERCALL_VERSION = 0,

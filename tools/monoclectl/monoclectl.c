@@ -117,11 +117,11 @@ int main(int argc, char **argv)
 		printf("%d\n", version);
 		return 0;
 	}
-	if (version != 1) {
+	if (version != HYPERCALL_ABI) {
 		fprintf(stderr,
 			"monoclectl: Monocle's ABI is version %d, "
-			"this program's 1\n",
-			version);
+			"this program's %d\n",
+			version, HYPERCALL_ABI);
 		return 2;
 	}
 	if (argc == 2 && !strcmp(argv[1], "stats"))
