@@ -43,7 +43,8 @@ int rom_init_check(const struct machine *m, bool say)
 /* Where there is no firmware below: no vector leads anywhere. */
 static int empty_firmware(struct machine *m)
 {
-	u32 vector = STUB_AT + (u32)(rom_init_stub_iret - rom_init_stub);
+	u32 vector =
+		STUB_AT + (u32)((u64)rom_init_stub_iret - (u64)rom_init_stub);
 	u8 equipment = COLOUR_80X25;
 	int err = guest_set(&m->vm.map, BDA, 0, BDA_SIZE);
 
@@ -111,7 +112,7 @@ int rom_init(struct machine *m, struct boot_framebuffer *screen, u8 *row)
 		err = empty_firmware(m);
 	if (!err)
 		err = guest_write(&m->vm.map, STUB_AT, rom_init_stub,
-				  (u64)(rom_init_stub_end - rom_init_stub));
+				  (u64)rom_init_stub_end - (u64)rom_init_stub);
 	if (err)
 		return err;
 	how = run(m);
