@@ -16,6 +16,11 @@ typedef void host_irq_handler(void *ctx, unsigned vector);
 
 /* A free vector for a handler, or -ENOSPC. */
 int host_irq_alloc(host_irq_handler *handler, void *ctx);
+/*
+ * count vectors in a row, the first a multiple of count (a power of two), as
+ * a multi-message MSI wants them; they share handler and ctx. -ENOSPC.
+ */
+int host_irq_alloc_block(unsigned count, host_irq_handler *handler, void *ctx);
 void host_irq_free(unsigned vector);
 /* Runs the vector's handler, then the local APIC's EOI. */
 void host_irq_dispatch(unsigned vector);

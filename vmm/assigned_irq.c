@@ -62,12 +62,12 @@ static int arm(struct assigned_message *msg, struct vtd_msi *out)
 		return 0;
 	}
 	if (msg->entry < 0)
-		msg->entry = vtd_irq_alloc(vtd, a->function->bdf);
+		msg->entry = vtd_irq_alloc(vtd, a->function->bdf, 1);
 	if (msg->entry < 0)
 		return msg->entry;
 	err = vtd_irq_set(vtd, (unsigned)msg->entry, (u8)msg->vector, apic_id,
 			  false);
-	*out = vtd_irq_msi((unsigned)msg->entry);
+	*out = vtd_irq_msi((unsigned)msg->entry, 1);
 	return err;
 }
 

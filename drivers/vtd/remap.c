@@ -8,6 +8,7 @@
 
 #define MSI_ADDRESS 0xfee00000ull
 #define MSI_REMAPPABLE BIT(4)
+#define MSI_SUBHANDLE BIT(3) /* 5.1.2.2: data is added to the index */
 #define RTE_ACTIVE_LOW BIT(13)
 #define RTE_LEVEL BIT(15)
 #define RTE_MASKED BIT(16)
@@ -54,28 +55,38 @@ static int set(struct vtd *v, unsigned index, u64 lo)
 	return err;
 }
 
-static int alloc(struct vtd *v, bdf_t owner, bdf_t source)
+static bool are_free(const struct vtd *v, unsigned first, unsigned count)
 {
-	int i = 0;
+	for (unsigned i = first; i < first + count; i++)
+		if (v->irtes[i].used)
+			return false;
+	return true;
+}
+
+static int alloc(struct vtd *v, bdf_t owner, bdf_t source, unsigned count)
+{
+	unsigned first = 0;
 
 	if (!v->remapping)
 		return -ENOTSUP;
-	while (i < VTD_IRTES && v->irtes[i].used)
-		i++;
-	if (i == VTD_IRTES)
+	while (first + count <= VTD_IRTES && !are_free(v, first, count))
+		first += count;
+	if (first + count > VTD_IRTES)
 		return -ENOSPC;
-	v->irtes[i].used = true;
-	v->irtes[i].owner = owner;
-	store(&v->irt[i].hi, IRTE_SVT_SID | source);
-	return i;
+	for (unsigned i = first; i < first + count; i++) {
+		v->irtes[i].used = true;
+		v->irtes[i].owner = owner;
+		store(&v->irt[i].hi, IRTE_SVT_SID | source);
+	}
+	return (int)first;
 }
 
-int vtd_irq_alloc(struct vtd *v, bdf_t bdf)
+int vtd_irq_alloc(struct vtd *v, bdf_t bdf, unsigned count)
 {
 	bdf_t ids[VTD_REQUESTERS_MAX];
 	unsigned last = vtd_requesters(v->pci, bdf, ids) - 1;
 
-	return alloc(v, bdf, ids[last]);
+	return alloc(v, bdf, ids[last], count);
 }
 
 int vtd_irq_alloc_ioapic(struct vtd *v, u8 ioapic_id)
@@ -84,7 +95,7 @@ int vtd_irq_alloc_ioapic(struct vtd *v, u8 ioapic_id)
 	int err;
 
 	err = dmar_ioapic_source(v->dmar, v->pci, ioapic_id, &source);
-	return err ? err : alloc(v, source, source);
+	return err ? err : alloc(v, source, source, 1);
 }
 
 /* 9.10; in xAPIC mode the APIC ID stands in bits 15:8 of the destination. */
@@ -107,9 +118,11 @@ int vtd_irq_free(struct vtd *v, unsigned index)
 	return err;
 }
 
-struct vtd_msi vtd_irq_msi(unsigned index)
+struct vtd_msi vtd_irq_msi(unsigned index, unsigned count)
 {
-	return (struct vtd_msi){MSI_ADDRESS | MSI_REMAPPABLE | index << 5, 0};
+	return (struct vtd_msi){MSI_ADDRESS | MSI_REMAPPABLE | index << 5 |
+					(count > 1 ? MSI_SUBHANDLE : 0),
+				0};
 }
 
 u64 vtd_irq_rte(unsigned index, struct vtd_pin pin)

@@ -525,10 +525,10 @@ static void test_remapped(struct selftest *t, unsigned a, unsigned b)
 {
 	struct vtd *v = t->v;
 	u32 apic = local_apic_id();
-	int mine = vtd_irq_alloc(v, t->edu->bdf);
-	int other = vtd_irq_alloc(v, BDF(0u, 0u, 0u));
-	struct vtd_msi good = vtd_irq_msi((unsigned)mine);
-	struct vtd_msi bad = vtd_irq_msi((unsigned)other);
+	int mine = vtd_irq_alloc(v, t->edu->bdf, 1);
+	int other = vtd_irq_alloc(v, BDF(0u, 0u, 0u), 1);
+	struct vtd_msi good = vtd_irq_msi((unsigned)mine, 1);
+	struct vtd_msi bad = vtd_irq_msi((unsigned)other, 1);
 	const char *wrong = NULL;
 
 	if (mine < 0 || other < 0 ||
@@ -545,7 +545,7 @@ static void test_remapped(struct selftest *t, unsigned a, unsigned b)
 	report(t, "MSI by an absent entry",
 	       wrong ? wrong : lost(t, bad, b, good, a));
 	report(t, "MSI beyond the table",
-	       lost(t, vtd_irq_msi(VTD_IRTES + 3), b, good, a));
+	       lost(t, vtd_irq_msi(VTD_IRTES + 3, 1), b, good, a));
 	wrong = NULL;
 	if (vtd_irq_set(v, (unsigned)mine, (u8)b, apic, false))
 		wrong = "an error";
@@ -709,7 +709,7 @@ static bool is_refused(struct selftest *t, hpa_t at)
 static int sweep(struct selftest *t, hpa_t from, hpa_t to)
 {
 	int vector = host_irq_alloc(handler, t);
-	int index = vtd_irq_alloc(t->v, t->edu->bdf);
+	int index = vtd_irq_alloc(t->v, t->edu->bdf, 1);
 	struct vtd_msi msi = vtd_msi_plain((u8)vector, local_apic_id());
 	u64 pages = 0;
 
@@ -719,7 +719,7 @@ static int sweep(struct selftest *t, hpa_t from, hpa_t to)
 		if (vtd_irq_set(t->v, (unsigned)index, (u8)vector,
 				local_apic_id(), false))
 			return -EIO;
-		msi = vtd_irq_msi((unsigned)index);
+		msi = vtd_irq_msi((unsigned)index, 1);
 	}
 	set_msi(t, msi);
 	for (hpa_t at = from; at + 2 * PAGE_SIZE <= to; at += 2 * PAGE_SIZE) {

@@ -154,20 +154,22 @@ struct vtd_pin {
 /* The table in force, compatibility format blocked. Part of vtd_start(). */
 int vtd_irq_start(struct vtd *v, struct vtd_unit *u);
 /*
- * An entry for one message of a function (MSI, or one of MSI-X), or for one
- * IOAPIC pin: its index; absent until set. -ENOTSUP: interrupts are not
+ * An entry for one message of a function, or count (a power of two) in a row
+ * for those of a multi-message MSI, or one for an IOAPIC pin: the first's
+ * index, a multiple of count; absent until set. -ENOTSUP: interrupts are not
  * remapped here (use vtd_msi_plain()); -ENOSPC; -ENODEV: the IOAPIC is not in
  * the DMAR table.
  */
-int vtd_irq_alloc(struct vtd *v, bdf_t bdf);
+int vtd_irq_alloc(struct vtd *v, bdf_t bdf, unsigned count);
 int vtd_irq_alloc_ioapic(struct vtd *v, u8 ioapic_id);
 /* Fixed delivery to one APIC, in force on return. -EINVAL. */
 int vtd_irq_set(struct vtd *v, unsigned index, u8 vector, u32 apic_id,
 		bool level);
 /* Absent on return. -EINVAL. */
 int vtd_irq_free(struct vtd *v, unsigned index);
-/* Names the entry (5.1.2.2) */
-struct vtd_msi vtd_irq_msi(unsigned index);
+/* Names the entry, or the first of count: message n adds n to the data
+ * (5.1.2.2, 5.1.5.2). */
+struct vtd_msi vtd_irq_msi(unsigned index, unsigned count);
 /* A redirection entry of 64 bits (5.1.5.1) that names the entry */
 u64 vtd_irq_rte(unsigned index, struct vtd_pin pin);
 /* Without remapping: compatibility format. */

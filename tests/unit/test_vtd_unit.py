@@ -453,9 +453,9 @@ def test_requester_behind_a_bridge(m, kind, alias):
         # Its neighbour shares the ID, so it cannot go elsewhere.
         other = x.domain([])
         assert m.vtd_assign(x.vtd, other, 0x100) == -m.EBUSY
-    index = m.vtd_irq_alloc(x.vtd, 0x108)
+    index = m.vtd_irq_alloc(x.vtd, 0x108, 1)
     assert m.vtd_irq_set(x.vtd, index, 0x55, 0, False) == 0
-    msi = m.vtd_irq_msi(index)
+    msi = m.vtd_irq_msi(index, 1)
     source = 0x108 if alias is None else alias
     assert x.units[0].interrupt(source, msi.address, msi.data) == (0x55, 0)
     assert m.vtd_release(x.vtd, 0x108) == 0
@@ -597,9 +597,9 @@ def test_remapped_messages(m, x2apic, apic):
     x.config.x2apic = x2apic
     x.start()
     unit = x.units[0]
-    first = m.vtd_irq_alloc(x.vtd, EDU)
-    second = m.vtd_irq_alloc(x.vtd, NIC)
-    msi = m.vtd_irq_msi(first)
+    first = m.vtd_irq_alloc(x.vtd, EDU, 1)
+    second = m.vtd_irq_alloc(x.vtd, NIC, 1)
+    msi = m.vtd_irq_msi(first, 1)
     with pytest.raises(Fault, match="0x22"):
         unit.interrupt(EDU, msi.address, msi.data)
     assert m.vtd_irq_set(x.vtd, first, 0x61, apic, False) == 0
@@ -607,11 +607,11 @@ def test_remapped_messages(m, x2apic, apic):
     with pytest.raises(Fault, match="0x26"):
         unit.interrupt(NIC, msi.address, msi.data)
     with pytest.raises(Fault, match="0x22"):
-        unit.interrupt(NIC, m.vtd_irq_msi(second).address)
+        unit.interrupt(NIC, m.vtd_irq_msi(second, 1).address)
     with pytest.raises(Fault, match="0x25"):
         unit.interrupt(EDU, m.vtd_msi_plain(0x61, 0).address, 0x61)
     with pytest.raises(Fault, match="0x21"):
-        unit.interrupt(EDU, m.vtd_irq_msi(m.VTD_IRTES).address)
+        unit.interrupt(EDU, m.vtd_irq_msi(m.VTD_IRTES, 1).address)
     # A change is in force at once
     assert m.vtd_irq_set(x.vtd, first, 0x62, apic, False) == 0
     assert unit.interrupt(EDU, msi.address, msi.data) == (0x62, apic)
@@ -619,19 +619,43 @@ def test_remapped_messages(m, x2apic, apic):
     with pytest.raises(Fault, match="0x22"):
         unit.interrupt(EDU, msi.address, msi.data)
     assert m.vtd_irq_free(x.vtd, first) == -m.EINVAL
-    assert m.vtd_irq_alloc(x.vtd, NIC) == first
+    assert m.vtd_irq_alloc(x.vtd, NIC, 1) == first
 
 
 def test_bad_interrupt_arguments(m):
     x = machine(m).start()
-    index = m.vtd_irq_alloc(x.vtd, EDU)
+    index = m.vtd_irq_alloc(x.vtd, EDU, 1)
     assert m.vtd_irq_set(x.vtd, index, 15, 0, False) == -m.EINVAL
     assert m.vtd_irq_set(x.vtd, index, 0x40, 256, False) == -m.EINVAL
     assert m.vtd_irq_set(x.vtd, index + 1, 0x40, 0, False) == -m.EINVAL
     assert m.vtd_irq_set(x.vtd, m.VTD_IRTES, 0x40, 0, False) == -m.EINVAL
-    got = {m.vtd_irq_alloc(x.vtd, EDU) for _ in range(m.VTD_IRTES - 1)}
+    got = {m.vtd_irq_alloc(x.vtd, EDU, 1) for _ in range(m.VTD_IRTES - 1)}
     assert len(got) == m.VTD_IRTES - 1 and min(got) >= 0
-    assert m.vtd_irq_alloc(x.vtd, EDU) == -m.ENOSPC
+    assert m.vtd_irq_alloc(x.vtd, EDU, 1) == -m.ENOSPC
+
+
+def test_messages_of_one_msi(m):
+    """Entries in a row; each has its vector, and its requester alone."""
+    x = machine(m).start()
+    unit = x.units[0]
+    assert m.vtd_irq_alloc(x.vtd, NIC, 1) == 0
+    first = m.vtd_irq_alloc(x.vtd, EDU, 8)
+    assert first == 8 and m.vtd_irq_alloc(x.vtd, NIC, 1) == 1
+    msi = m.vtd_irq_msi(first, 8)
+    assert msi.data & 0xffff == 0
+    vectors = [0x90 - 5 * n for n in range(8)]
+    for n, vector in enumerate(vectors):
+        assert m.vtd_irq_set(x.vtd, first + n, vector, 0, False) == 0
+    assert [unit.interrupt(EDU, msi.address, msi.data | n)
+            for n in range(8)] == [(vector, 0) for vector in vectors]
+    for n in range(8):
+        with pytest.raises(Fault, match="0x26"):
+            unit.interrupt(NIC, msi.address, msi.data | n)
+    assert m.vtd_irq_alloc(x.vtd, EDU, 256) == -m.ENOSPC
+    blocks = []
+    while (index := m.vtd_irq_alloc(x.vtd, EDU, 32)) >= 0:
+        blocks.append(index)
+    assert blocks == list(range(32, m.VTD_IRTES, 32))
 
 
 def test_ioapic_pin(m):
@@ -655,7 +679,7 @@ def test_without_remapping(m, ecaps, flags):
         [drhd(Machine.BASE, include_all=True)], flags=flags)).start()
     assert not x.units[0].status & IRE
     assert "any interrupt by DMA" in m.log_text()
-    assert m.vtd_irq_alloc(x.vtd, EDU) == -m.ENOTSUP
+    assert m.vtd_irq_alloc(x.vtd, EDU, 1) == -m.ENOTSUP
     msi = m.vtd_msi_plain(0x61, 3)
     assert x.units[0].interrupt(EDU, msi.address, msi.data) == (0x61, 3)
 
@@ -664,10 +688,10 @@ def test_release_takes_mastering_interrupts_and_memory_in_that_order(m):
     x = machine(m).start()
     d = x.domain([(0, GIB, PAGE, RW)])
     assert m.vtd_assign(x.vtd, d, EDU) == 0
-    mine, others = m.vtd_irq_alloc(x.vtd, EDU), m.vtd_irq_alloc(x.vtd, NIC)
+    mine, others = m.vtd_irq_alloc(x.vtd, EDU, 1), m.vtd_irq_alloc(x.vtd, NIC, 1)
     for index in (mine, others):
         assert m.vtd_irq_set(x.vtd, index, 0x60 + index, 0, False) == 0
-    msi = m.vtd_irq_msi(mine)
+    msi = m.vtd_irq_msi(mine, 1)
     assert x.units[0].interrupt(EDU, msi.address) == (0x60, 0)
     m.lib.fake_config[x.functions.index(EDU)][4] = 6
     x.units[0].log.clear()
@@ -685,7 +709,7 @@ def test_release_takes_mastering_interrupts_and_memory_in_that_order(m):
     with pytest.raises(Fault, match="0x22"):
         x.units[0].interrupt(EDU, msi.address)
     assert x.units[0].interrupt(
-        NIC, m.vtd_irq_msi(others).address) == (0x60 + others, 0)
+        NIC, m.vtd_irq_msi(others, 1).address) == (0x60 + others, 0)
 
 
 # --- Faults --------------------------------------------------------------
