@@ -111,11 +111,7 @@ static void choose(struct machine *m, struct pci_function *f)
 	struct assigned *a = &m->assigned[m->assigned_count++];
 
 	*a = (struct assigned){.machine = m, .function = f};
-	for (unsigned n = 0; n < MESSAGES_MAX; n++)
-		a->messages[n] = (struct assigned_message){
-			.owner = a, .vector = -1, .entry = -1};
 	pci_size_bars(&m->host->pci, f);
-	assigned_msix_find(a, &m->host->pci);
 	log_info("assigned: %02x:%02x.%x %04x:%04x class %04x",
 		 BDF_ARGS(f->bdf), f->vendor, f->device, f->class);
 }
@@ -355,5 +351,7 @@ int assigned_choose(struct machine *m)
 	}
 	for (unsigned i = 0; !err && i < m->assigned_count; i++)
 		err = show_way_to(m, m->assigned[i].function->bdf);
+	for (unsigned i = 0; !err && i < m->assigned_count; i++)
+		err = assigned_irq_init(&m->assigned[i], &m->host->pci);
 	return err;
 }

@@ -124,7 +124,7 @@ void assigned_reset_all(struct machine *m, bool display)
 
 		pci_config_write(pci, bdf, PCI_COMMAND, 2,
 				 command & ~(u32)PCI_COMMAND_MASTER);
-		assigned_irq_off(a);
+		assigned_irq_reset(a);
 	}
 	for (unsigned n = 0; n < m->assigned_count; n++) {
 		const struct pci_function *f = m->assigned[n].function;

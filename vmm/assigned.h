@@ -13,29 +13,29 @@
 #include "vmm/vm.h"
 
 #define ASSIGNED_MAX 8
-#define MESSAGES_MAX 32 /* of a function's MSI-X table that are served */
 
 enum interrupt_mode { IRQ_OFF, IRQ_INTX, IRQ_MSI, IRQ_MSIX };
 
 struct machine;
 struct assigned;
 
+/* One message: of MSI (up to 32), or an entry of MSI-X (up to 2048). */
 struct assigned_message {
 	struct assigned *owner;
 	int vector, entry; /* host vector, remapping entry; -1: none */
-	struct pci_message guest;
-	u64 count;
+	bool pending;	   /* it came when the guest had just masked it */
+	u32 entry_copy[4]; /* of MSI-X: the guest's */
 };
 
-/* Where an MSI-X table lies (PCI 3.0, 6.8.2), and the guest's own. */
+/* Where an MSI-X table lies (PCI 3.0, 6.8.2). */
 struct msix {
 	unsigned bar;
-	unsigned total, count; /* entries: the host's; those that are served */
-	u64 offset;	       /* in the BAR */
-	u64 page, pages_size;  /* the pages that trap, in the BAR */
-	volatile u8 *host;     /* those pages */
-	gpa_t trapped;	       /* where they are, or PCI_BAR_NOWHERE */
-	u32 table[MESSAGES_MAX][4];
+	unsigned total;	      /* entries; each has a message */
+	u64 offset;	      /* in the BAR */
+	u64 pending;	      /* the PBA, in this BAR, or PCI_BAR_NOWHERE */
+	u64 page, pages_size; /* the pages that trap, in the BAR */
+	volatile u8 *host;    /* those pages */
+	gpa_t trapped;	      /* where they are, or PCI_BAR_NOWHERE */
 };
 
 struct assigned_bar {
@@ -54,7 +54,11 @@ struct assigned {
 	struct msix msix;
 	struct assigned_bar bars[6];
 	struct pci_rom rom;
-	struct assigned_message messages[MESSAGES_MAX];
+	unsigned message_count;
+	struct assigned_message *messages;
+	unsigned wanted, served; /* MSI: messages that have a vector */
+	bool some_pending;	 /* of the messages */
+	bool reported;		 /* that there are too few vectors */
 };
 
 /*
@@ -96,10 +100,31 @@ void assigned_rom_moved(struct assigned *a, u64 old_gpa, u64 new_gpa,
 			bool enabled);
 
 /* assigned_irq.c */
+
+/* Its messages, with memory from host_memory. -ENOMEM. */
+int assigned_irq_init(struct assigned *a, const struct pci_host *pci);
 void assigned_interrupts_changed(void *assigned);
+void assigned_irq_off(struct assigned *a);
+/* Off, and the guest's MSI-X table as after power-on. */
+void assigned_irq_reset(struct assigned *a);
+/* Vectors and remapping entries for count messages (1, 2, ... 32) in a row,
+ * and what the device is to send for the first. -ENOSPC; vtd_irq_set()'s. */
+int assigned_arm(struct assigned_message *first, unsigned count,
+		 struct vtd_msi *out);
+/* A message gets no vector: said once. */
+void assigned_unserved(struct assigned *a, unsigned n);
+/* Those kept that the guest has unmasked by now. */
+void assigned_deliver_pending(struct assigned *a);
+
+/* assigned_msix.c */
+void assigned_msix_find(struct assigned *a, const struct pci_host *pci);
 /* The pages of the MSI-X table: the bus's handler. */
 int assigned_msix_access(void *assigned, struct bus_access *access);
-void assigned_msix_find(struct assigned *a, const struct pci_host *pci);
-void assigned_irq_off(struct assigned *a);
+/* The guest's entry n; false: it is masked. */
+bool assigned_msix_message(const struct assigned *a, unsigned n, u64 *address,
+			   u32 *data);
+/* Every entry of the host's table as the guest's are. */
+void assigned_msix_start(struct assigned *a);
+void assigned_msix_reset(struct assigned *a);
 
 #endif

@@ -1,29 +1,29 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Interrupts of assigned functions. The host always uses messages: the
- * guest's MSI or MSI-X entry by entry, and one message in place of INTx.
+ * guest's MSI or MSI-X message by message, and one in place of INTx. What
+ * the guest has masked is masked at the device, which then keeps it pending;
+ * what was on its way by then is kept here.
  */
 #include "arch/x86/apic.h"
 #include "arch/x86/errno.h"
-#include "arch/x86/io.h"
-#include "kernel/host_paging.h"
 #include "kernel/log.h"
+#include "kernel/phys.h"
 #include "kernel/traps.h"
 #include "vmm/machine.h"
 
 enum {
+	MSI_MESSAGES = 32,
 	MSI_CONTROL = 2,
 	MSI_ADDRESS = 4,
 	MSI_ENABLE = 1,
+	MSI_MULTIPLE = 4, /* shift of Multiple Message Enable */
+	MSI_CONTROL_OURS = MSI_ENABLE | 7 << MSI_MULTIPLE,
 	MSI_WIDE = 0x80,
-	MSI_MULTIPLE = 0x70,
+	MSI_MASKABLE = 0x100,
 	MSIX_CONTROL = 2,
-	MSIX_TABLE = 4,
 	MSIX_ENABLE = 0x8000,
 	MSIX_MASKED = 0x4000,
-	ENTRY_SIZE = 16,
-	ENTRY_CONTROL = 3, /* dword of an entry */
-	ENTRY_MASKED = 1,
 };
 
 static struct vtd *vtd_of(const struct assigned *a)
@@ -31,53 +31,129 @@ static struct vtd *vtd_of(const struct assigned *a)
 	return &a->machine->host->vtd;
 }
 
-/* On the host's vector. */
+/* Where message n goes; false: the guest has it masked. */
+static bool guest_message(const struct assigned *a, unsigned n, u64 *address,
+			  u32 *data)
+{
+	struct pci_msi msi;
+
+	if (a->mode == IRQ_MSIX)
+		return assigned_msix_message(a, n, address, data);
+	msi = pci_assigned_msi(&a->config);
+	*address = msi.address;
+	*data = (msi.data & ~(msi.count - 1)) | n;
+	return msi.enabled && !(msi.mask >> n & 1);
+}
+
+static void show_pending(struct assigned *a)
+{
+	u32 pending = 0;
+
+	for (unsigned n = 0; n < MIN(a->message_count, 32u); n++)
+		pending |= (u32)a->messages[n].pending << n;
+	if (a->mode == IRQ_MSI)
+		pci_assigned_set_pending(&a->config, pending);
+}
+
+static void deliver(struct assigned_message *msg)
+{
+	struct assigned *a = msg->owner;
+	unsigned n = (unsigned)(msg - a->messages);
+	u64 address;
+	u32 data;
+
+	if (a->mode == IRQ_INTX)
+		ioapic_pulse(&a->machine->ioapic, a->line);
+	else if (guest_message(a, n, &address, &data))
+		apic_bus_msi(&a->machine->vm.apics, address, data);
+	else
+		msg->pending = a->some_pending = true;
+}
+
+/* On the host's vector: the message's, or the n-th after the first's. */
 static void message_arrived(void *ctx, unsigned vector)
 {
-	struct assigned_message *msg = ctx;
-	struct assigned *a = msg->owner;
-	struct machine *m = a->machine;
+	struct assigned_message *first = ctx;
+	struct assigned *a = first->owner;
 
-	(void)vector;
-	msg->count++;
-	if (a->mode == IRQ_INTX)
-		ioapic_pulse(&m->ioapic, a->line);
-	else if (msg->guest.enabled && !msg->guest.masked)
-		apic_bus_msi(&m->vm.apics, msg->guest.address, msg->guest.data);
+	deliver(first + (vector - (unsigned)first->vector));
+	if (a->some_pending)
+		show_pending(a);
 }
 
-static int arm(struct assigned_message *msg, struct vtd_msi *out)
+void assigned_deliver_pending(struct assigned *a)
 {
-	struct assigned *a = msg->owner;
-	struct vtd *vtd = vtd_of(a);
-	u32 apic_id = local_apic_id();
-	int err;
+	if (!a->some_pending)
+		return;
+	a->some_pending = false;
+	for (unsigned n = 0; n < a->message_count; n++) {
+		struct assigned_message *msg = &a->messages[n];
+		bool pending = msg->pending;
 
-	if (msg->vector < 0)
-		msg->vector = host_irq_alloc(message_arrived, msg);
-	if (msg->vector < 0)
-		return msg->vector;
-	if (!a->machine->host->has_vtd || !vtd->remapping) {
-		*out = vtd_msi_plain((u8)msg->vector, apic_id);
+		msg->pending = false;
+		if (pending)
+			deliver(msg);
+	}
+	show_pending(a);
+}
+
+static void disarm(struct assigned_message *first, unsigned count)
+{
+	for (struct assigned_message *m = first; m < first + count; m++) {
+		if (m->entry >= 0)
+			vtd_irq_free(vtd_of(m->owner), (unsigned)m->entry);
+		if (m->vector >= 0)
+			host_irq_free((unsigned)m->vector);
+		m->entry = m->vector = -1;
+		m->pending = false;
+	}
+}
+
+static int remap(struct assigned_message *first, unsigned count)
+{
+	struct vtd *vtd = vtd_of(first->owner);
+	int entry = vtd_irq_alloc(vtd, first->owner->function->bdf, count);
+	int err = 0;
+
+	for (unsigned n = 0; entry >= 0 && !err && n < count; n++) {
+		first[n].entry = entry + (int)n;
+		err = vtd_irq_set(vtd, (unsigned)first[n].entry,
+				  (u8)first[n].vector, local_apic_id(), false);
+	}
+	return err ? err : entry;
+}
+
+int assigned_arm(struct assigned_message *first, unsigned count,
+		 struct vtd_msi *out)
+{
+	const struct host *host = first->owner->machine->host;
+	int vector = host_irq_alloc_block(count, message_arrived, first);
+	int entry;
+
+	if (vector < 0)
+		return vector;
+	for (unsigned n = 0; n < count; n++)
+		first[n].vector = vector + (int)n;
+	if (!host->has_vtd || !host->vtd.remapping) {
+		*out = vtd_msi_plain((u8)vector, local_apic_id());
 		return 0;
 	}
-	if (msg->entry < 0)
-		msg->entry = vtd_irq_alloc(vtd, a->function->bdf, 1);
-	if (msg->entry < 0)
-		return msg->entry;
-	err = vtd_irq_set(vtd, (unsigned)msg->entry, (u8)msg->vector, apic_id,
-			  false);
-	*out = vtd_irq_msi((unsigned)msg->entry, 1);
-	return err;
+	entry = remap(first, count);
+	if (entry < 0) {
+		disarm(first, count);
+		return entry;
+	}
+	*out = vtd_irq_msi((unsigned)entry, count);
+	return 0;
 }
 
-static void disarm(struct assigned_message *msg)
+void assigned_unserved(struct assigned *a, unsigned n)
 {
-	if (msg->entry >= 0)
-		vtd_irq_free(vtd_of(msg->owner), (unsigned)msg->entry);
-	if (msg->vector >= 0)
-		host_irq_free((unsigned)msg->vector);
-	msg->entry = msg->vector = -1;
+	if (!a->reported)
+		log_warn("%02x:%02x.%x: no vector is left for its message %u; "
+			 "it and some others do not arrive",
+			 BDF_ARGS(a->function->bdf), n);
+	a->reported = true;
 }
 
 static void host_write(const struct assigned *a, unsigned offset, unsigned size,
@@ -100,81 +176,65 @@ static void host_msi_off(const struct assigned *a)
 	if (at)
 		host_write(a, at + MSI_CONTROL, 2,
 			   host_read(a, at + MSI_CONTROL, 2) &
-				   ~(u32)(MSI_ENABLE | MSI_MULTIPLE));
+				   ~(u32)MSI_CONTROL_OURS);
 }
 
-/* PCI 3.0, 6.8.1: address and data before the enable bit. */
-static int host_msi_on(struct assigned *a)
+/* The device's masks as the guest has its own. */
+static void host_msi_follow(const struct assigned *a)
+{
+	unsigned at = a->config.msi_pending;
+	u32 mask = a->mode == IRQ_MSI ? pci_assigned_msi(&a->config).mask : 0;
+
+	if (at)
+		host_write(a, at - 4u, 4, mask);
+}
+
+/* As many messages as the guest enables, or as there are vectors for. */
+static int arm_msi(struct assigned *a, unsigned wanted, struct vtd_msi *msi)
+{
+	int err = -ENOSPC;
+
+	for (a->served = wanted; a->served; a->served /= 2) {
+		err = assigned_arm(a->messages, a->served, msi);
+		if (!err)
+			break;
+	}
+	if (a->served < wanted)
+		assigned_unserved(a, a->served);
+	return err;
+}
+
+/* PCI 3.0, 6.8.1: address, data and mask before the enable bit. */
+static void host_msi_on(struct assigned *a, unsigned wanted)
 {
 	unsigned at = a->config.msi;
 	u32 control = host_read(a, at + MSI_CONTROL, 2);
 	bool wide = control & MSI_WIDE;
 	struct vtd_msi msi = {0};
-	int err = arm(&a->messages[0], &msi);
 
-	if (err)
-		return err;
+	if (arm_msi(a, wanted, &msi))
+		return;
 	host_write(a, at + MSI_ADDRESS, 4, (u32)msi.address);
 	if (wide)
 		host_write(a, at + 8, 4, (u32)(msi.address >> 32));
 	host_write(a, at + (wide ? 12 : 8), 2, msi.data);
-	if (control & 0x100) /* per-vector mask */
-		host_write(a, at + (wide ? 16 : 12), 4, 0);
-	host_write(a, at + MSI_CONTROL, 2,
-		   (control & ~(u32)MSI_MULTIPLE) | MSI_ENABLE);
-	return 0;
+	host_msi_follow(a);
+	control &= ~(u32)MSI_CONTROL_OURS;
+	control |= (u32)__builtin_ctz(a->served) << MSI_MULTIPLE;
+	host_write(a, at + MSI_CONTROL, 2, control | MSI_ENABLE);
 }
 
-static volatile u8 *host_entry(const struct assigned *a, unsigned n)
-{
-	const struct msix *x = &a->msix;
-
-	return x->host + (x->offset - x->page) + (u64)n * ENTRY_SIZE;
-}
-
-/* Masked while it changes (PCI 3.0, 6.8.2.9). */
-static void host_msix_entry(struct assigned *a, unsigned n, bool on)
-{
-	volatile u8 *e = host_entry(a, n);
-	struct vtd_msi msi = {0};
-
-	mmio_write32(e + 12, ENTRY_MASKED);
-	if (!on)
-		return;
-	if (arm(&a->messages[n], &msi)) {
-		log_warn("%02x:%02x.%x: no vector is left for message %u",
-			 BDF_ARGS(a->function->bdf), n);
-		return;
-	}
-	mmio_write32(e, (u32)msi.address);
-	mmio_write32(e + 4, (u32)(msi.address >> 32));
-	mmio_write32(e + 8, msi.data);
-	mmio_write32(e + 12, 0);
-}
-
-static void follow_entry(struct assigned *a, unsigned n)
-{
-	const u32 *t = a->msix.table[n];
-	bool all_masked, on = pci_assigned_msix(&a->config, &all_masked);
-
-	a->messages[n].guest = (struct pci_message){
-		.enabled = on,
-		.masked = all_masked || (t[ENTRY_CONTROL] & ENTRY_MASKED),
-		.address = t[0] | (u64)t[1] << 32,
-		.data = t[2],
-	};
-	host_msix_entry(a, n, on && !a->messages[n].guest.masked);
-}
-
-static void host_msix(struct assigned *a, bool on)
+/* Function Mask is the guest's; each entry has its own (PCI 3.0, 6.8.2). */
+static void host_msix(const struct assigned *a, bool on)
 {
 	unsigned at = a->config.msix + MSIX_CONTROL;
 	u32 control = host_read(a, at, 2) & ~(u32)(MSIX_ENABLE | MSIX_MASKED);
+	bool masked;
 
+	pci_assigned_msix(&a->config, &masked);
 	if (on)
-		for (unsigned n = 0; n < a->msix.count; n++)
-			follow_entry(a, n);
-	host_write(a, at, 2, control | (on ? MSIX_ENABLE : 0));
+		control |= MSIX_ENABLE | (masked ? MSIX_MASKED : 0);
+	host_write(a, at, 2, control);
 }
 
 void assigned_irq_off(struct assigned *a)
@@ -182,11 +242,39 @@ void assigned_irq_off(struct assigned *a)
 	host_msi_off(a);
 	if (a->config.msix && a->msix.host)
 		host_msix(a, false);
-	for (unsigned n = 0; n < MESSAGES_MAX; n++) {
-		disarm(&a->messages[n]);
-		a->messages[n].guest = (struct pci_message){0};
-	}
+	disarm(a->messages, a->message_count);
+	show_pending(a);
+	a->some_pending = a->reported = false;
 	a->mode = IRQ_OFF;
+}
+
+int assigned_irq_init(struct assigned *a, const struct pci_host *pci)
+{
+	bool msi = pci_find_capability(pci, a->function->bdf, PCI_CAP_MSI);
+	hpa_t memory;
+
+	assigned_msix_find(a, pci);
+	a->message_count = MAX(a->msix.total, msi ? MSI_MESSAGES : 1u);
+	memory = phys_alloc(&host_memory,
+			    a->message_count * sizeof(*a->messages), PAGE_SIZE,
+			    PHYS_ANYWHERE);
+	if (memory == PHYS_NONE) {
+		log_error("too little memory for an assigned function's %u "
+			  "messages",
+			  a->message_count);
+		return -ENOMEM;
+	}
+	a->messages = phys_to_virt(memory);
+	for (unsigned n = 0; n < a->message_count; n++)
+		a->messages[n] = (struct assigned_message){
+			.owner = a, .vector = -1, .entry = -1};
+	return 0;
+}
+
+void assigned_irq_reset(struct assigned *a)
+{
+	assigned_irq_off(a);
+	assigned_msix_reset(a);
 }
 
 static enum interrupt_mode wanted(const struct assigned *a)
@@ -201,116 +289,29 @@ static enum interrupt_mode wanted(const struct assigned *a)
 							      : IRQ_OFF;
 }
 
+static void irq_on(struct assigned *a, enum interrupt_mode mode, unsigned count)
+{
+	assigned_irq_off(a);
+	a->mode = mode;
+	a->wanted = count;
+	if (mode == IRQ_MSI || mode == IRQ_INTX)
+		host_msi_on(a, count);
+	if (mode == IRQ_MSIX)
+		assigned_msix_start(a);
+}
+
 void assigned_interrupts_changed(void *assigned)
 {
 	struct assigned *a = assigned;
 	enum interrupt_mode mode = wanted(a);
-	int err = 0;
+	unsigned count =
+		mode == IRQ_MSI ? pci_assigned_msi(&a->config).count : 1;
 
-	if (mode != a->mode) {
-		assigned_irq_off(a);
-		a->mode = mode;
-		if (mode == IRQ_MSI || mode == IRQ_INTX)
-			err = host_msi_on(a);
-	}
+	if (mode != a->mode || count != a->wanted)
+		irq_on(a, mode, count);
 	if (mode == IRQ_MSIX)
 		host_msix(a, true);
-	a->messages[0].guest = mode == IRQ_MSI ? pci_assigned_msi(&a->config)
-					       : a->messages[0].guest;
-	if (err)
-		log_warn("%02x:%02x.%x: its interrupt cannot be routed",
-			 BDF_ARGS(a->function->bdf));
-}
-
-static u64 table_access(struct assigned *a, u64 offset,
-			const struct bus_access *access)
-{
-	u64 n = offset / ENTRY_SIZE;
-	u32 *dword;
-
-	/* 6.8.2: DWORD or QWORD accesses, aligned. */
-	if (access->size < 4 || offset % access->size || n >= a->msix.count)
-		return bus_all_ones(access->size);
-	dword = &a->msix.table[n][offset / 4 % 4];
-	if (!access->write)
-		return access->size == 8 ? dword[0] | (u64)dword[1] << 32
-					 : dword[0];
-	dword[0] = (u32)access->value;
-	if (access->size == 8)
-		dword[1] = (u32)(access->value >> 32);
-	if (a->mode == IRQ_MSIX)
-		follow_entry(a, (unsigned)n);
-	return 0;
-}
-
-static void neighbour_write(volatile u8 *p, unsigned size, u64 value)
-{
-	if (size == 1)
-		mmio_write8(p, (u8)value);
-	else if (size == 2)
-		mmio_write16(p, (u16)value);
-	else if (size == 4)
-		mmio_write32(p, (u32)value);
-	else
-		mmio_write64(p, value);
-}
-
-static u64 neighbour_read(const volatile u8 *p, unsigned size)
-{
-	if (size == 1)
-		return mmio_read8(p);
-	if (size == 2)
-		return mmio_read16(p);
-	return size == 4 ? mmio_read32(p) : mmio_read64(p);
-}
-
-int assigned_msix_access(void *assigned, struct bus_access *access)
-{
-	struct assigned *a = assigned;
-	struct msix *x = &a->msix;
-	u64 at = access->addr - x->trapped; /* in the trapped pages */
-	u64 table = x->offset - x->page;
-	u64 size = (u64)x->total * ENTRY_SIZE;
-	u64 value = 0;
-
-	if (at + access->size > x->pages_size)
-		value = bus_all_ones(access->size);
-	else if (at + access->size > table && at < table + size)
-		/* Half before it, n is no entry's. */
-		value = table_access(a, at - table, access);
-	/* Registers that share the table's pages are the device's own. */
-	else if (access->write)
-		neighbour_write(x->host + at, access->size, access->value);
-	else
-		value = neighbour_read(x->host + at, access->size);
-	if (!access->write)
-		access->value = value;
-	return 0;
-}
-
-void assigned_msix_find(struct assigned *a, const struct pci_host *pci)
-{
-	const struct pci_function *f = a->function;
-	unsigned at = pci_find_capability(pci, f->bdf, PCI_CAP_MSIX);
-	struct msix *x = &a->msix;
-	u32 table;
-	u64 end;
-
-	x->trapped = PCI_BAR_NOWHERE;
-	if (!at)
-		return;
-	table = pci_config_read(pci, f->bdf, at + MSIX_TABLE, 4);
-	x->bar = table & 7;
-	x->offset = table & ~7u;
-	x->total =
-		(pci_config_read(pci, f->bdf, at + MSIX_CONTROL, 2) & 0x7ff) +
-		1;
-	x->count = MIN(x->total, (unsigned)MESSAGES_MAX);
-	end = ALIGN_UP(x->offset + (u64)x->total * ENTRY_SIZE, PAGE_SIZE);
-	x->page = ALIGN_DOWN(x->offset, PAGE_SIZE);
-	x->pages_size = end - x->page;
-	if (x->bar > 5 || f->bars[x->bar].io || end > f->bars[x->bar].size)
-		return;
-	x->host = (volatile u8 *)mmio_map(f->bars[x->bar].base + x->page,
-					  x->pages_size);
+	else if (mode == IRQ_MSI)
+		host_msi_follow(a);
+	assigned_deliver_pending(a);
 }

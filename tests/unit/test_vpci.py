@@ -143,7 +143,7 @@ class Machine:
         msi = self.m.pci_assigned_msi(self.assigned)
         masked = self.m.new("bool *")
         on = self.m.pci_assigned_msix(self.assigned, masked)
-        return ((msi.enabled, msi.masked, msi.address, msi.data),
+        return ((msi.enabled, msi.mask, msi.address, msi.data),
                 (on, masked[0]), self.m.pci_assigned_intx(self.assigned))
 
     def chain(self):
@@ -281,7 +281,7 @@ class Model:
         elif host[at] == MSIX:
             field(3, (host[at + 3] & 7,), (0xc0,))
         elif host[at] == MSI:
-            field(2, (host[at + 2] & 0x80, host[at + 3] & 1), (0x71, 0))
+            field(2, (host[at + 2] & 0x8e, host[at + 3] & 1), (0x71, 0))
             field(4, bytes(4), (0xfc, 0xff, 0xff, 0xff))
             data = 12 if control & WIDE else 8
             if control & WIDE:
@@ -738,7 +738,7 @@ def test_no_capability_rom_or_pin_is_seen(m, status, caps):
     for at in range(0x40, 256, 4):
         assert machine.read(VGA, at) == (0 if at in hidden else int.from_bytes(
             config[at:at + 4], "little"))
-    assert machine.wanted() == ((False, False, 0, 0), (False, False), False)
+    assert machine.wanted() == ((False, 0, 0, 0), (False, False), False)
 
 
 def test_the_chain_skips_what_is_hidden(m):
@@ -806,8 +806,9 @@ def test_msi_at_the_end(m, at, kind):
     assert machine.chain() == ([(at, MSI)] if fits else [])
     for dword in range(0x40, 256, 4):
         machine.write(VGA, dword, 0xffffffff)
-    (enabled, masked, address, data), _, intx = machine.wanted()
-    assert (enabled, masked) == (fits, bool(fits and kind & MASKABLE))
+    (enabled, mask, address, data), _, intx = machine.wanted()
+    assert enabled == fits
+    assert mask == (0xffffffff if fits and kind & MASKABLE else 0)
     assert data == (0xffff if fits else 0)
     assert address == (0 if not fits else 0xfffffffffffffffc
                        if kind & WIDE else 0xfffffffc)
@@ -832,9 +833,10 @@ def test_msi_fields(m, kind):
     machine = Machine(m, config=with_capabilities([(0x60, MSI, kind)]), pin=1)
     data = 0x6c if kind & WIDE else 0x68
     host = bytes(m.host_config[VGA])
-    # One message, nothing of firmware's: only what the card is.
+    # Nothing of firmware's: only what the card is.
+    kind |= 0xe
     assert machine.read(VGA, 0x62, 2) == kind
-    assert machine.wanted() == ((False, False, 0, 0), (False, False), True)
+    assert machine.wanted() == ((False, 0, 0, 0), (False, False), True)
     machine.write(VGA, 0x64, 0xfee01007)
     assert machine.read(VGA, 0x64) == 0xfee01004
     address = 0xfee01004
@@ -846,17 +848,35 @@ def test_msi_fields(m, kind):
     assert machine.read(VGA, data) == 0x4321
     machine.write(VGA, 0x62, 0x11, 2)
     assert machine.read(VGA, 0x62, 2) == kind | 0x11
-    on = ((True, False, address, 0x4321), (False, False), False)
+    on = ((True, 0, address, 0x4321), (False, False), False)
     assert machine.wanted() == on and machine.interrupts[-1] == on
     if kind & MASKABLE:
-        machine.write(VGA, data + 4, 1, 1)
-        assert machine.wanted()[0] == (True, True, address, 0x4321)
+        machine.write(VGA, data + 4, 0x81, 1)
+        assert machine.wanted()[0] == (True, 0x81, address, 0x4321)
         assert machine.interrupts[-1] == machine.wanted()
-        # Pending is the card's.
+        # Pending is the card's, and what has arrived since.
+        pending = int.from_bytes(host[data + 8:data + 12], "little")
         machine.write(VGA, data + 8, 0)
-        assert machine.read(VGA, data + 8) == int.from_bytes(
-            host[data + 8:data + 12], "little")
+        assert machine.read(VGA, data + 8) == pending
+        m.pci_assigned_set_pending(machine.assigned, 0x5555)
+        assert machine.read(VGA, data + 8) == pending | 0x5555
+        m.pci_assigned_set_pending(machine.assigned, 0)
+        assert machine.read(VGA, data + 8) == pending
     assert bytes(m.host_config[VGA]) == host
+
+
+@pytest.mark.parametrize("offered", range(8))
+@pytest.mark.parametrize("enabled", range(8))
+def test_messages_of_an_msi(m, offered, enabled):
+    """PCI 3.0, 6.8.1.3: powers of two up to 32; 6 and 7 are reserved."""
+    config = with_capabilities([(0x60, MSI, WIDE)])
+    config[0x62] = WIDE | offered << 1
+    machine = Machine(m, config=config)
+    assert machine.read(VGA, 0x62, 2) == WIDE | offered << 1
+    machine.write(VGA, 0x62, enabled << 4 | 1, 2)
+    assert m.pci_assigned_msi(machine.assigned).count == \
+        1 << min(enabled, offered, 5)
+    assert machine.host_writes() == []
 
 
 def test_msix_control(m):
@@ -972,7 +992,7 @@ def test_any_layout_is_safe(m, heads, first, writes, random):
     assert machine.chain() == chain
     m.vpci_reset(machine.pci)
     assert machine.chain() == chain
-    assert machine.wanted() == ((False, False, 0, 0), (False, False), True)
+    assert machine.wanted() == ((False, 0, 0, 0), (False, False), True)
     assert machine.host_writes() == []
 
 

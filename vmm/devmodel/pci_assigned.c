@@ -49,6 +49,7 @@ enum pci_capability_rule {
 	RULE_MSI_ADDRESS,
 	RULE_MSI_ANY, /* upper address, mask */
 	RULE_MSI_DATA,
+	RULE_MSI_PENDING,
 	RULE_MSIX_CONTROL, /* PCI 3.0, 6.8.2 */
 };
 
@@ -57,12 +58,13 @@ static const struct {
 	u32 host_bits, guest_bits;
 } rules[] = {
 	[RULE_POWER_STATE] = {0x0000ff08, 0x3},
-	/* 64-bit addresses and masks as the host's; one message: entries of
-	 * the remapping table are given one by one. */
-	[RULE_MSI_CONTROL] = {0x01800000, 0x00710000},
+	/* Number of messages, 64-bit addresses and masks as the host's. */
+	[RULE_MSI_CONTROL] = {0x018e0000, 0x00710000},
 	[RULE_MSI_ADDRESS] = {0, 0xfffffffc},
 	[RULE_MSI_ANY] = {0, 0xffffffff},
 	[RULE_MSI_DATA] = {0, 0xffff},
+	/* The copy holds what came when the guest had just masked it. */
+	[RULE_MSI_PENDING] = {0xffffffff, 0},
 	[RULE_MSIX_CONTROL] = {0x07ff0000, 0xc0000000},
 };
 
@@ -327,25 +329,30 @@ static void assigned_write(void *dev, unsigned offset, unsigned size, u32 value)
 	}
 }
 
-struct pci_message pci_assigned_msi(const struct pci_assigned *d)
+struct pci_msi pci_assigned_msi(const struct pci_assigned *d)
 {
-	unsigned at = d->msi / 4u, data, mask;
+	unsigned at = d->msi / 4u, data;
 	const u32 *c = d->copy;
 	bool wide;
 
 	if (!d->msi)
-		return (struct pci_message){0};
+		return (struct pci_msi){0};
 	/* Not asked of the host again: the rules are what was bounded. */
 	wide = d->rule[at + 2] == RULE_MSI_ANY;
 	data = at + (wide ? 3 : 2);
-	mask = data + 1;
-	return (struct pci_message){
+	return (struct pci_msi){
 		.enabled = c[at] & BIT(16),
-		.masked = mask < ARRAY_SIZE(d->rule) &&
-			  d->rule[mask] == RULE_MSI_ANY && c[mask] & 1,
+		.count = 1u << MIN(c[at] >> 20 & 7, (u32)d->msi_multiple),
+		.mask = d->msi_pending ? c[data + 1] : 0,
 		.address = c[at + 1] | (wide ? (u64)c[at + 2] << 32 : 0),
 		.data = c[data] & 0xffff,
 	};
+}
+
+void pci_assigned_set_pending(struct pci_assigned *d, u32 messages)
+{
+	if (d->msi_pending)
+		d->copy[d->msi_pending / 4u] = messages;
 }
 
 bool pci_assigned_msix(const struct pci_assigned *d, bool *masked)
@@ -398,6 +405,7 @@ static void set_msi_rules(struct pci_assigned *d, unsigned at, u32 control)
 	u8 *rule = &d->rule[at / 4];
 
 	d->msi = (u8)at;
+	d->msi_multiple = (u8)MIN(control >> 1 & 7, 5u); /* 6, 7: reserved */
 	*rule++ = RULE_MSI_CONTROL;
 	*rule++ = RULE_MSI_ADDRESS;
 	if (control & MSI_WIDE)
@@ -405,7 +413,8 @@ static void set_msi_rules(struct pci_assigned *d, unsigned at, u32 control)
 	*rule++ = RULE_MSI_DATA;
 	if (control & MSI_MASKABLE) {
 		*rule++ = RULE_MSI_ANY; /* mask */
-		*rule = RULE_READ;	/* pending */
+		*rule = RULE_MSI_PENDING;
+		d->msi_pending = (u8)((rule - d->rule) * 4);
 	}
 }
 

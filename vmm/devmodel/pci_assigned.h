@@ -33,9 +33,11 @@ struct pci_policy_row {
 /* The row that decides over the dword at offset (below 256). */
 const struct pci_policy_row *pci_policy_find(unsigned offset);
 
-/* What a function raises with one of its messages (PCI 3.0, 6.8). */
-struct pci_message {
-	bool enabled, masked;
+/* The guest's MSI capability (PCI 3.0, 6.8.1). */
+struct pci_msi {
+	bool enabled;
+	unsigned count; /* messages: a power of two, as the host's at most */
+	u32 mask;	/* of messages; 0 where there are no mask bits */
 	u64 address;
 	u32 data;
 };
@@ -75,14 +77,19 @@ struct pci_assigned {
 	u64 dropped;	     /* writes */
 	bool stopped;	     /* bus mastering stays off until the reset */
 	u8 msi, msix;	     /* offsets of the capabilities, 0: none */
+	u8 msi_multiple;     /* as many messages as 2 to this */
+	u8 msi_pending;	     /* offset of MSI's pending bits, 0: none */
 	u8 first;	     /* what CAPABILITIES points at, 0: nothing */
 	u8 next[64];	     /* of a dword that heads an offered capability */
 	u8 rule[64];	     /* enum pci_capability_rule, from 0x40 on */
 };
 
 /* The guest's MSI capability; not enabled where there is none. */
-struct pci_message pci_assigned_msi(const struct pci_assigned *d);
-/* MSI-X enabled, and not masked as a whole. */
+struct pci_msi pci_assigned_msi(const struct pci_assigned *d);
+/* Shows these messages as pending, beside those that the host's register
+ * does. */
+void pci_assigned_set_pending(struct pci_assigned *d, u32 messages);
+/* MSI-X enabled; *masked: as a whole. */
 bool pci_assigned_msix(const struct pci_assigned *d, bool *masked);
 /* The guest wants INTx: no messages, and COMMAND does not forbid it. */
 bool pci_assigned_intx(const struct pci_assigned *d);

@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: MIT */
+#include "tests/unit/irq_fakes.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "arch/x86/apic.h"
+#include "kernel/host_paging.h"
+#include "kernel/phys.h"
+#include "kernel/traps.h"
+#include "tests/unit/fakes.h"
+#include "vmm/machine.h"
+
+#define FUNCTION 0x0028 /* 00:05.0 */
+
+u8 irq_config[256];
+u8 irq_bar[IRQ_BAR_SIZE];
+struct irq_sent irq_sent[IRQ_SENT];
+unsigned irq_sent_count;
+
+static struct machine *machine;
+static struct host *host;
+static struct vtd_entry seen[VTD_IRTES]; /* by the IOMMU */
+static void *memory;
+
+struct phys host_memory;
+
+/* -- the host */
+
+u32 pci_config_read(const struct pci_host *pci, bdf_t bdf, unsigned offset,
+		    unsigned size)
+{
+	u32 value = 0;
+
+	(void)pci;
+	if (bdf != FUNCTION || offset % size || offset + size > 256)
+		abort();
+	memcpy(&value, irq_config + offset, size);
+	return value;
+}
+
+void pci_config_write(const struct pci_host *pci, bdf_t bdf, unsigned offset,
+		      unsigned size, u32 value)
+{
+	(void)pci;
+	if (bdf != FUNCTION || offset % size || offset + size > 256)
+		abort();
+	memcpy(irq_config + offset, &value, size);
+}
+
+unsigned pci_find_capability(const struct pci_host *pci, bdf_t bdf, u8 id)
+{
+	unsigned at = irq_config[0x34];
+
+	(void)pci, (void)bdf;
+	while (at && irq_config[at] != id)
+		at = irq_config[at + 1];
+	return at;
+}
+
+volatile void *mmio_map(hpa_t hpa, u64 size)
+{
+	if (hpa < IRQ_BAR || hpa + size > IRQ_BAR + IRQ_BAR_SIZE)
+		return NULL;
+	return irq_bar + (hpa - IRQ_BAR);
+}
+
+hpa_t phys_alloc(struct phys *p, u64 size, u64 align, hpa_t limit)
+{
+	(void)p, (void)align, (void)limit;
+	free(memory);
+	memory = malloc(size);
+	return (hpa_t)(uintptr_t)memory;
+}
+
+void *phys_to_virt(hpa_t hpa)
+{
+	return (void *)(uintptr_t)hpa;
+}
+
+hpa_t virt_to_phys(const void *p)
+{
+	return (hpa_t)(uintptr_t)p;
+}
+
+u32 local_apic_id(void)
+{
+	return 0;
+}
+
+void local_apic_eoi(void)
+{
+}
+
+/* -- the IOMMU */
+
+void vtd_flush(const void *p, u64 size, bool needed)
+{
+	(void)p, (void)size, (void)needed;
+}
+
+int inv_interrupt(struct vtd_unit *u, int index)
+{
+	(void)u;
+	if (index < 0)
+		abort();
+	seen[index] = host->vtd.irt[index];
+	return 0;
+}
+
+int unit_command(struct vtd_unit *u, u32 bit, bool on)
+{
+	(void)u, (void)bit, (void)on;
+	abort();
+}
+
+unsigned vtd_requesters(const struct pci_host *pci, bdf_t bdf,
+			bdf_t out[VTD_REQUESTERS_MAX])
+{
+	(void)pci;
+	out[0] = bdf;
+	return 1;
+}
+
+int dmar_ioapic_source(const struct dmar_table *t, struct pci_host *pci, u8 id,
+		       bdf_t *source)
+{
+	(void)t, (void)pci, (void)id;
+	*source = 0xf0ff;
+	return 0;
+}
+
+/* VT-d 5.1.3, 9.10 */
+int irq_message(u16 source, u64 address, u32 data)
+{
+	u64 index = address >> 5 & 0x7fff;
+
+	if (address >> 20 != 0xfee)
+		return -1;
+	if (!host->vtd.remapping)
+		return (int)(data & 0xff);
+	index += address & 8 ? data & 0xffff : 0;
+	if (!(address & 16) || index >= VTD_IRTES || !(seen[index].lo & 1) ||
+	    (seen[index].hi >> 18 & 3) != 1 || (u16)seen[index].hi != source)
+		return -1;
+	return (int)(seen[index].lo >> 16 & 0xff);
+}
+
+/* -- the guest's machine */
+
+static void sent(u64 address, u32 data)
+{
+	if (irq_sent_count < IRQ_SENT)
+		irq_sent[irq_sent_count++] = (struct irq_sent){address, data};
+}
+
+void apic_bus_msi(struct apic_bus *apics, u64 address, u32 data)
+{
+	(void)apics;
+	sent(address, data);
+}
+
+bool apic_bus_send(struct apic_bus *apics, const struct apic_message *m,
+		   const struct lapic *except)
+{
+	(void)apics, (void)except;
+	sent(0, m->vector);
+	return true;
+}
+
+static void handler(void *ctx, unsigned vector)
+{
+	(void)ctx, (void)vector;
+}
+
+unsigned irq_vectors(void)
+{
+	u8 taken[256] = {0};
+	unsigned count = 0;
+	int got;
+
+	while ((got = host_irq_alloc(handler, NULL)) >= 0)
+		taken[got] = 1;
+	for (unsigned n = HOST_VECTOR_FIRST; n < HOST_VECTOR_SPURIOUS; n++) {
+		count += !taken[n];
+		if (taken[n])
+			host_irq_free(n);
+	}
+	return count;
+}
+
+void irq_leave(unsigned vectors)
+{
+	u8 taken[256] = {0};
+	unsigned first = 0x40; /* where 32 in a row begin */
+	int got;
+
+	while ((got = host_irq_alloc(handler, NULL)) >= 0)
+		taken[got] = 1;
+	for (unsigned n = first; n < first + vectors; n++)
+		if (taken[n])
+			host_irq_free(n);
+}
+
+unsigned irq_entries(void)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < VTD_IRTES; i++)
+		count += host->vtd.irtes[i].used || seen[i].lo & 1;
+	return count;
+}
+
+static struct assigned *function(void)
+{
+	return machine->assigned;
+}
+
+static void make_machine(bool remapping)
+{
+	static struct pci_function f;
+
+	if (host)
+		free(host->vtd.irt);
+	free(machine);
+	free(host);
+	machine = aligned_alloc(_Alignof(struct machine), sizeof(*machine));
+	memset(machine, 0, sizeof(*machine));
+	host = calloc(1, sizeof(*host));
+	machine->host = host;
+	host->has_vtd = remapping;
+	host->tsc_hz = 1000000000;
+	host->vtd.remapping = remapping;
+	host->vtd.unit_count = 1;
+	host->vtd.irt = calloc(VTD_IRTES, sizeof(struct vtd_entry));
+	f = (struct pci_function){
+		.bdf = FUNCTION,
+		.bars[0] = {.base = IRQ_BAR, .size = IRQ_BAR_SIZE}};
+	machine->assigned_count = 1;
+	*function() = (struct assigned){
+		.machine = machine, .function = &f, .line = 17};
+	ioapic_init(&machine->ioapic, &machine->vm.bus, &machine->vm.apics, 1);
+}
+
+int irq_start(bool remapping, u8 pin)
+{
+	struct pci_assigned_config config = {
+		.interrupts_changed = assigned_interrupts_changed,
+		.command_forward = PCI_COMMAND_MASTER,
+		.pin = pin,
+	};
+	struct assigned *a;
+	int err;
+
+	for (unsigned n = HOST_VECTOR_FIRST; n < HOST_VECTOR_SPURIOUS; n++)
+		host_irq_free(n);
+	memset(seen, 0, sizeof(seen));
+	irq_sent_count = 0;
+	make_machine(remapping);
+	a = function();
+	config.host = &host->pci;
+	config.function = a->function;
+	config.ctx = a;
+	err = assigned_irq_init(a, &host->pci);
+	if (!err)
+		err = pci_assigned_init(&a->config, &machine->vpci, &config);
+	a->msix.trapped = IRQ_BAR + a->msix.page;
+	if (!err)
+		irq_reset();
+	return err;
+}
+
+void irq_reset(void)
+{
+	assigned_irq_reset(function());
+	vpci_reset(&machine->vpci);
+}
+
+u32 irq_guest_read(unsigned offset, unsigned size)
+{
+	return vpci_read(&machine->vpci, FUNCTION, offset, size);
+}
+
+void irq_guest_write(unsigned offset, unsigned size, u32 value)
+{
+	vpci_write(&machine->vpci, FUNCTION, offset, size, value);
+}
+
+static u64 table(u64 offset, unsigned size, bool write, u64 value)
+{
+	struct bus_access access = {
+		.addr = IRQ_BAR + offset,
+		.size = size,
+		.write = write,
+		.value = value,
+	};
+
+	assigned_msix_access(function(), &access);
+	return access.value;
+}
+
+u64 irq_table_read(u64 offset, unsigned size)
+{
+	return table(offset, size, false, 0xdeadbeefdeadbeef);
+}
+
+void irq_table_write(u64 offset, unsigned size, u64 value)
+{
+	table(offset, size, true, value);
+}
+
+static void mmio(gpa_t addr, u64 value)
+{
+	struct bus_access access = {
+		.addr = addr, .size = 4, .write = true, .value = value};
+
+	bus_dispatch(&machine->vm.bus, BUS_MMIO, &access);
+}
+
+void irq_pin_write(unsigned pin, u64 rte)
+{
+	mmio(IOAPIC_BASE, 0x11 + 2 * pin);
+	mmio(IOAPIC_BASE + 0x10, rte >> 32);
+	mmio(IOAPIC_BASE, 0x10 + 2 * pin);
+	mmio(IOAPIC_BASE + 0x10, (u32)rte);
+}
+
+void irq_eoi(u8 vector)
+{
+	ioapic_eoi(&machine->ioapic, vector);
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One assigned function between a device and a guest, for the tests of its
+ * interrupts: the host's configuration space and BAR are memory that the
+ * test's device looks at, an IOMMU sees what it was made to read again.
+ */
+#ifndef TESTS_UNIT_IRQ_FAKES_H
+#define TESTS_UNIT_IRQ_FAKES_H
+
+#include "arch/x86/types.h"
+
+#define IRQ_BAR 0xe0000000ull /* of the guest and of the host */
+#define IRQ_BAR_SIZE 0x20000
+#define IRQ_SENT 4096
+
+struct irq_sent {
+	u64 address; /* 0: a message of the IOAPIC */
+	u32 data;
+};
+
+extern u8 irq_config[256];
+extern u8 irq_bar[IRQ_BAR_SIZE];
+extern struct irq_sent irq_sent[IRQ_SENT]; /* to the guest's LAPIC */
+extern unsigned irq_sent_count;
+
+/* A machine with the function as irq_config has it. init's errors. */
+int irq_start(bool remapping, u8 pin);
+/* As a guest's start does it. */
+void irq_reset(void);
+u32 irq_guest_read(unsigned offset, unsigned size);
+void irq_guest_write(unsigned offset, unsigned size, u32 value);
+/* In the MSI-X pages; offset in the BAR. */
+u64 irq_table_read(u64 offset, unsigned size);
+void irq_table_write(u64 offset, unsigned size, u64 value);
+/* The vector that a function's message raises, or -1: blocked. */
+int irq_message(u16 source, u64 address, u32 data);
+void irq_pin_write(unsigned pin, u64 rte);
+void irq_eoi(u8 vector);
+unsigned irq_vectors(void);
+unsigned irq_entries(void);
+/* Takes all but so many of the host's vectors, which are in a row. */
+void irq_leave(unsigned vectors);
+
+#endif

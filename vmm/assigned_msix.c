@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The MSI-X table of an assigned function (PCI 3.0, 6.8.2). The guest's
+ * entries are a copy; the device's hold Monocle's messages, and the guest's
+ * masks.
+ */
+#include "arch/x86/io.h"
+#include "kernel/host_paging.h"
+#include "vmm/machine.h"
+
+enum {
+	MSIX_CONTROL = 2,
+	MSIX_TABLE = 4,
+	MSIX_PBA = 8,
+	ENTRY_SIZE = 16,
+	ENTRY_CONTROL = 3, /* dword of an entry */
+	ENTRY_MASKED = 1,
+};
+
+bool assigned_msix_message(const struct assigned *a, unsigned n, u64 *address,
+			   u32 *data)
+{
+	const u32 *entry = a->messages[n].entry_copy;
+	bool all_masked, on = pci_assigned_msix(&a->config, &all_masked);
+
+	*address = entry[0] | (u64)entry[1] << 32;
+	*data = entry[2];
+	return on && !all_masked && !(entry[ENTRY_CONTROL] & ENTRY_MASKED);
+}
+
+static volatile u8 *host_entry(const struct assigned *a, unsigned n)
+{
+	const struct msix *x = &a->msix;
+
+	return x->host + (x->offset - x->page) + (u64)n * ENTRY_SIZE;
+}
+
+/* A vector is an entry's from its first unmasking until MSI-X is off. */
+static void follow_entry(struct assigned *a, unsigned n)
+{
+	struct assigned_message *msg = &a->messages[n];
+	volatile u8 *e = host_entry(a, n);
+	bool masked = msg->entry_copy[ENTRY_CONTROL] & ENTRY_MASKED;
+	struct vtd_msi msi = {0};
+
+	if (!masked && msg->vector < 0) {
+		/* Masked while it changes (6.8.2.9). */
+		mmio_write32(e + 12, ENTRY_MASKED);
+		if (assigned_arm(msg, 1, &msi)) {
+			assigned_unserved(a, n);
+			return;
+		}
+		mmio_write32(e, (u32)msi.address);
+		mmio_write32(e + 4, (u32)(msi.address >> 32));
+		mmio_write32(e + 8, msi.data);
+	}
+	mmio_write32(e + 12, masked ? ENTRY_MASKED : 0);
+}
+
+void assigned_msix_start(struct assigned *a)
+{
+	for (unsigned n = 0; n < a->msix.total; n++)
+		follow_entry(a, n);
+}
+
+/* 6.8.2.9: masked after reset. */
+void assigned_msix_reset(struct assigned *a)
+{
+	for (unsigned n = 0; n < a->msix.total; n++) {
+		u32 *copy = a->messages[n].entry_copy;
+
+		copy[0] = copy[1] = copy[2] = 0;
+		copy[ENTRY_CONTROL] = ENTRY_MASKED;
+	}
+}
+
+static u64 table_access(struct assigned *a, u64 offset,
+			const struct bus_access *access)
+{
+	u64 n = offset / ENTRY_SIZE;
+	u32 *dword;
+
+	/* 6.8.2: DWORD or QWORD accesses, aligned. */
+	if (access->size < 4 || offset % access->size || n >= a->msix.total)
+		return bus_all_ones(access->size);
+	dword = &a->messages[n].entry_copy[offset / 4 % 4];
+	if (!access->write)
+		return access->size == 8 ? dword[0] | (u64)dword[1] << 32
+					 : dword[0];
+	dword[0] = (u32)access->value;
+	if (access->size == 8)
+		dword[1] = (u32)(access->value >> 32);
+	/* Address and data count from the next message on by themselves. */
+	if (a->mode == IRQ_MSIX && (offset + access->size) % ENTRY_SIZE == 0) {
+		follow_entry(a, (unsigned)n);
+		assigned_deliver_pending(a);
+	}
+	return 0;
+}
+
+static void neighbour_write(volatile u8 *p, unsigned size, u64 value)
+{
+	if (size == 1)
+		mmio_write8(p, (u8)value);
+	else if (size == 2)
+		mmio_write16(p, (u16)value);
+	else if (size == 4)
+		mmio_write32(p, (u32)value);
+	else
+		mmio_write64(p, value);
+}
+
+static u64 neighbour_read(const volatile u8 *p, unsigned size)
+{
+	if (size == 1)
+		return mmio_read8(p);
+	if (size == 2)
+		return mmio_read16(p);
+	return size == 4 ? mmio_read32(p) : mmio_read64(p);
+}
+
+/* Pending bits that the device does not know of, where they are read. */
+static u64 pending_bits(const struct assigned *a, u64 at, unsigned size)
+{
+	const struct msix *x = &a->msix;
+	u64 value = 0;
+
+	if (!a->some_pending || x->pending == PCI_BAR_NOWHERE)
+		return 0;
+	for (unsigned n = 0; n < x->total; n++) {
+		u64 byte = x->pending + n / 8 - at;
+
+		if (a->messages[n].pending && byte < size)
+			value |= 1ull << (8 * byte + n % 8);
+	}
+	return value;
+}
+
+int assigned_msix_access(void *assigned, struct bus_access *access)
+{
+	struct assigned *a = assigned;
+	struct msix *x = &a->msix;
+	u64 at = access->addr - x->trapped; /* in the trapped pages */
+	u64 table = x->offset - x->page;
+	u64 size = (u64)x->total * ENTRY_SIZE;
+	u64 value = 0;
+
+	if (at + access->size > x->pages_size)
+		value = bus_all_ones(access->size);
+	else if (at + access->size > table && at < table + size)
+		/* Half before it, n is no entry's. */
+		value = table_access(a, at - table, access);
+	/* Registers that share the table's pages are the device's own. */
+	else if (access->write)
+		neighbour_write(x->host + at, access->size, access->value);
+	else
+		value = neighbour_read(x->host + at, access->size) |
+			pending_bits(a, x->page + at, access->size);
+	if (!access->write)
+		access->value = value;
+	return 0;
+}
+
+void assigned_msix_find(struct assigned *a, const struct pci_host *pci)
+{
+	const struct pci_function *f = a->function;
+	unsigned at = pci_find_capability(pci, f->bdf, PCI_CAP_MSIX);
+	struct msix *x = &a->msix;
+	u32 table, pba;
+	u64 end;
+
+	x->trapped = PCI_BAR_NOWHERE;
+	if (!at)
+		return;
+	table = pci_config_read(pci, f->bdf, at + MSIX_TABLE, 4);
+	pba = pci_config_read(pci, f->bdf, at + MSIX_PBA, 4);
+	x->bar = table & 7;
+	x->offset = table & ~7u;
+	x->pending = (pba & 7) == x->bar ? pba & ~7u : PCI_BAR_NOWHERE;
+	x->total =
+		(pci_config_read(pci, f->bdf, at + MSIX_CONTROL, 2) & 0x7ff) +
+		1;
+	end = ALIGN_UP(x->offset + (u64)x->total * ENTRY_SIZE, PAGE_SIZE);
+	x->page = ALIGN_DOWN(x->offset, PAGE_SIZE);
+	x->pages_size = end - x->page;
+	if (x->bar > 5 || f->bars[x->bar].io || end > f->bars[x->bar].size)
+		return;
+	x->host = (volatile u8 *)mmio_map(f->bars[x->bar].base + x->page,
+					  x->pages_size);
+}
