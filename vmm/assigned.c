@@ -81,6 +81,8 @@ static int init_one(struct machine *m, struct assigned *a)
 			 BDF_ARGS(f->bdf));
 	if (!err)
 		decode(&m->host->pci, f);
+	if (!err)
+		err = assigned_irq_build(a);
 	return err;
 }
 

@@ -10,6 +10,7 @@
 #include "drivers/pci/rom.h"
 #include "drivers/vtd/vtd.h"
 #include "vmm/devmodel/pci_assigned.h"
+#include "vmm/storm.h"
 #include "vmm/vm.h"
 
 #define ASSIGNED_MAX 8
@@ -59,6 +60,10 @@ struct assigned {
 	unsigned wanted, served; /* MSI: messages that have a vector */
 	bool some_pending;	 /* of the messages */
 	bool reported;		 /* that there are too few vectors */
+	u64 interrupts;		 /* messages that came */
+	struct storm storm;
+	bool held; /* its interrupts, after a storm */
+	struct vtimer release;
 };
 
 /*
@@ -103,6 +108,8 @@ void assigned_rom_moved(struct assigned *a, u64 old_gpa, u64 new_gpa,
 
 /* Its messages, with memory from host_memory. -ENOMEM. */
 int assigned_irq_init(struct assigned *a, const struct pci_host *pci);
+/* The rest, when the guest's machine is built. -ENOSPC. */
+int assigned_irq_build(struct assigned *a);
 void assigned_interrupts_changed(void *assigned);
 void assigned_irq_off(struct assigned *a);
 /* Off, and the guest's MSI-X table as after power-on. */

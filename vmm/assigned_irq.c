@@ -7,6 +7,7 @@
  */
 #include "arch/x86/apic.h"
 #include "arch/x86/errno.h"
+#include "arch/x86/io.h"
 #include "kernel/log.h"
 #include "kernel/phys.h"
 #include "kernel/traps.h"
@@ -29,6 +30,49 @@ enum {
 static struct vtd *vtd_of(const struct assigned *a)
 {
 	return &a->machine->host->vtd;
+}
+
+static void host_write(const struct assigned *a, unsigned offset, unsigned size,
+		       u32 value)
+{
+	pci_config_write(&a->machine->host->pci, a->function->bdf, offset, size,
+			 value);
+}
+
+static u32 host_read(const struct assigned *a, unsigned offset, unsigned size)
+{
+	return pci_config_read(&a->machine->host->pci, a->function->bdf, offset,
+			       size);
+}
+
+/* Masks, then the enable bit, which has to do where there are no masks. */
+static void host_msi_follow(const struct assigned *a)
+{
+	unsigned pending = a->config.msi_pending;
+	unsigned at = a->config.msi + MSI_CONTROL;
+	u32 mask = a->mode == IRQ_MSI ? pci_assigned_msi(&a->config).mask : 0;
+	u32 control = host_read(a, at, 2) & ~(u32)MSI_ENABLE;
+
+	if (!a->served)
+		return;
+	if (pending)
+		host_write(a, pending - 4u, 4, a->held ? ~0u : mask);
+	if (pending || !a->held)
+		control |= MSI_ENABLE;
+	host_write(a, at, 2, control);
+}
+
+/* Function Mask is the guest's; each entry has its own (PCI 3.0, 6.8.2). */
+static void host_msix(const struct assigned *a, bool on)
+{
+	unsigned at = a->config.msix + MSIX_CONTROL;
+	u32 control = host_read(a, at, 2) & ~(u32)(MSIX_ENABLE | MSIX_MASKED);
+	bool masked;
+
+	pci_assigned_msix(&a->config, &masked);
+	if (on)
+		control |= MSIX_ENABLE | (masked || a->held ? MSIX_MASKED : 0);
+	host_write(a, at, 2, control);
 }
 
 /* Where message n goes; false: the guest has it masked. */
@@ -70,17 +114,6 @@ static void deliver(struct assigned_message *msg)
 		msg->pending = a->some_pending = true;
 }
 
-/* On the host's vector: the message's, or the n-th after the first's. */
-static void message_arrived(void *ctx, unsigned vector)
-{
-	struct assigned_message *first = ctx;
-	struct assigned *a = first->owner;
-
-	deliver(first + (vector - (unsigned)first->vector));
-	if (a->some_pending)
-		show_pending(a);
-}
-
 void assigned_deliver_pending(struct assigned *a)
 {
 	if (!a->some_pending)
@@ -95,6 +128,58 @@ void assigned_deliver_pending(struct assigned *a)
 			deliver(msg);
 	}
 	show_pending(a);
+}
+
+/* The host's masks as the guest has its own, or all where it is held. */
+static void follow(struct assigned *a)
+{
+	if (a->mode == IRQ_MSIX)
+		host_msix(a, true);
+	else if (a->mode != IRQ_OFF)
+		host_msi_follow(a);
+}
+
+/* Counts one that came; in a storm its source is held. */
+static void count(struct assigned *a)
+{
+	u64 now = rdtsc(), hz = a->machine->host->tsc_hz;
+
+	a->interrupts++;
+	if (a->held || !storm_count(&a->storm, now, hz))
+		return;
+	if (a->storm.storms == 1)
+		log_warn("%02x:%02x.%x: %lu interrupts a second: they are held "
+			 "for %u ms each time",
+			 BDF_ARGS(a->function->bdf), a->storm.rate, STORM_MS);
+	a->held = true;
+	follow(a);
+	vtimer_set(&a->machine->vm.clock, &a->release, now + storm_ticks(hz));
+}
+
+static void release(void *assigned, u64 now)
+{
+	struct assigned *a = assigned;
+
+	(void)now;
+	a->held = false;
+	follow(a);
+	/* Without mask bits the device has not kept what it had to say. */
+	if (a->mode != IRQ_MSIX && !a->config.msi_pending)
+		for (unsigned n = 0; n < a->served; n++)
+			a->messages[n].pending = a->some_pending = true;
+	assigned_deliver_pending(a);
+}
+
+/* On the host's vector: the message's, or the n-th after the first's. */
+static void message_arrived(void *ctx, unsigned vector)
+{
+	struct assigned_message *first = ctx;
+	struct assigned *a = first->owner;
+
+	count(a);
+	deliver(first + (vector - (unsigned)first->vector));
+	if (a->some_pending)
+		show_pending(a);
 }
 
 static void disarm(struct assigned_message *first, unsigned count)
@@ -156,19 +241,6 @@ void assigned_unserved(struct assigned *a, unsigned n)
 	a->reported = true;
 }
 
-static void host_write(const struct assigned *a, unsigned offset, unsigned size,
-		       u32 value)
-{
-	pci_config_write(&a->machine->host->pci, a->function->bdf, offset, size,
-			 value);
-}
-
-static u32 host_read(const struct assigned *a, unsigned offset, unsigned size)
-{
-	return pci_config_read(&a->machine->host->pci, a->function->bdf, offset,
-			       size);
-}
-
 static void host_msi_off(const struct assigned *a)
 {
 	unsigned at = a->config.msi;
@@ -177,16 +249,6 @@ static void host_msi_off(const struct assigned *a)
 		host_write(a, at + MSI_CONTROL, 2,
 			   host_read(a, at + MSI_CONTROL, 2) &
 				   ~(u32)MSI_CONTROL_OURS);
-}
-
-/* The device's masks as the guest has its own. */
-static void host_msi_follow(const struct assigned *a)
-{
-	unsigned at = a->config.msi_pending;
-	u32 mask = a->mode == IRQ_MSI ? pci_assigned_msi(&a->config).mask : 0;
-
-	if (at)
-		host_write(a, at - 4u, 4, mask);
 }
 
 /* As many messages as the guest enables, or as there are vectors for. */
@@ -204,7 +266,7 @@ static int arm_msi(struct assigned *a, unsigned wanted, struct vtd_msi *msi)
 	return err;
 }
 
-/* PCI 3.0, 6.8.1: address, data and mask before the enable bit. */
+/* PCI 3.0, 6.8.1: all else before the enable bit. */
 static void host_msi_on(struct assigned *a, unsigned wanted)
 {
 	unsigned at = a->config.msi;
@@ -218,23 +280,10 @@ static void host_msi_on(struct assigned *a, unsigned wanted)
 	if (wide)
 		host_write(a, at + 8, 4, (u32)(msi.address >> 32));
 	host_write(a, at + (wide ? 12 : 8), 2, msi.data);
-	host_msi_follow(a);
 	control &= ~(u32)MSI_CONTROL_OURS;
 	control |= (u32)__builtin_ctz(a->served) << MSI_MULTIPLE;
-	host_write(a, at + MSI_CONTROL, 2, control | MSI_ENABLE);
-}
-
-/* Function Mask is the guest's; each entry has its own (PCI 3.0, 6.8.2). */
-static void host_msix(const struct assigned *a, bool on)
-{
-	unsigned at = a->config.msix + MSIX_CONTROL;
-	u32 control = host_read(a, at, 2) & ~(u32)(MSIX_ENABLE | MSIX_MASKED);
-	bool masked;
-
-	pci_assigned_msix(&a->config, &masked);
-	if (on)
-		control |= MSIX_ENABLE | (masked ? MSIX_MASKED : 0);
-	host_write(a, at, 2, control);
+	host_write(a, at + MSI_CONTROL, 2, control);
+	host_msi_follow(a);
 }
 
 void assigned_irq_off(struct assigned *a)
@@ -244,7 +293,9 @@ void assigned_irq_off(struct assigned *a)
 		host_msix(a, false);
 	disarm(a->messages, a->message_count);
 	show_pending(a);
-	a->some_pending = a->reported = false;
+	a->some_pending = a->reported = a->held = false;
+	a->served = 0;
+	vtimer_set(&a->machine->vm.clock, &a->release, VCLOCK_NEVER);
 	a->mode = IRQ_OFF;
 }
 
@@ -269,6 +320,11 @@ int assigned_irq_init(struct assigned *a, const struct pci_host *pci)
 		a->messages[n] = (struct assigned_message){
 			.owner = a, .vector = -1, .entry = -1};
 	return 0;
+}
+
+int assigned_irq_build(struct assigned *a)
+{
+	return vclock_add(&a->machine->vm.clock, &a->release, release, a);
 }
 
 void assigned_irq_reset(struct assigned *a)
@@ -309,9 +365,6 @@ void assigned_interrupts_changed(void *assigned)
 
 	if (mode != a->mode || count != a->wanted)
 		irq_on(a, mode, count);
-	if (mode == IRQ_MSIX)
-		host_msix(a, true);
-	else if (mode == IRQ_MSI)
-		host_msi_follow(a);
+	follow(a);
 	assigned_deliver_pending(a);
 }

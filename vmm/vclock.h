@@ -10,7 +10,7 @@
 
 #include "arch/x86/types.h"
 
-#define VCLOCK_TIMERS 8
+#define VCLOCK_TIMERS 16
 #define VCLOCK_NEVER (~0ull)
 
 struct vtimer {

@@ -236,6 +236,7 @@ static void make_machine(bool remapping)
 	f = (struct pci_function){
 		.bdf = FUNCTION,
 		.bars[0] = {.base = IRQ_BAR, .size = IRQ_BAR_SIZE}};
+	vclock_init(&machine->vm.clock, host->tsc_hz);
 	machine->assigned_count = 1;
 	*function() = (struct assigned){
 		.machine = machine, .function = &f, .line = 17};
@@ -264,6 +265,7 @@ int irq_start(bool remapping, u8 pin)
 	err = assigned_irq_init(a, &host->pci);
 	if (!err)
 		err = pci_assigned_init(&a->config, &machine->vpci, &config);
+	err = err ? err : assigned_irq_build(a);
 	a->msix.trapped = IRQ_BAR + a->msix.page;
 	if (!err)
 		irq_reset();
@@ -323,6 +325,21 @@ void irq_pin_write(unsigned pin, u64 rte)
 	mmio(IOAPIC_BASE + 0x10, rte >> 32);
 	mmio(IOAPIC_BASE, 0x10 + 2 * pin);
 	mmio(IOAPIC_BASE + 0x10, (u32)rte);
+}
+
+void irq_run(u64 now)
+{
+	vclock_run(&machine->vm.clock, now);
+}
+
+u64 irq_due(void)
+{
+	return machine->vm.clock.next;
+}
+
+u64 irq_interrupts(void)
+{
+	return function()->interrupts;
 }
 
 void irq_eoi(u8 vector)

@@ -36,6 +36,10 @@ void irq_table_write(u64 offset, unsigned size, u64 value);
 int irq_message(u16 source, u64 address, u32 data);
 void irq_pin_write(unsigned pin, u64 rte);
 void irq_eoi(u8 vector);
+/* The guest's clock goes on to now; the next thing that is due. */
+void irq_run(u64 now);
+u64 irq_due(void);
+u64 irq_interrupts(void);
 unsigned irq_vectors(void);
 unsigned irq_entries(void);
 /* Takes all but so many of the host's vectors, which are in a row. */

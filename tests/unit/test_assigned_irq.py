@@ -17,7 +17,7 @@ import harness
 SOURCES = [
     "vmm/assigned_irq.c", "vmm/assigned_msix.c", "vmm/bus.c",
     "vmm/devmodel/pci_bus.c", "vmm/devmodel/pci_assigned.c",
-    "vmm/devmodel/ioapic.c", "drivers/vtd/remap.c", "kernel/vectors.c"]
+    "vmm/devmodel/ioapic.c", "vmm/storm.c", "vmm/vclock.c", "drivers/vtd/remap.c", "kernel/vectors.c"]
 SOURCE = 0x28               # the function's requester ID
 MSI, MSIX = 0x50, 0x70      # capabilities
 TABLE, PBA = 0x2000, 0x2800     # in the BAR, in one page if they fit
@@ -29,7 +29,8 @@ LINE = 17
 @pytest.fixture(scope="module")
 def m():
     return harness.build("assigned_irq", SOURCES, fakes="tests/unit/irq_fakes.c",
-                         headers=["tests/unit/irq_fakes.h", "kernel/traps.h"])
+                         headers=["tests/unit/irq_fakes.h", "kernel/traps.h",
+                                  "vmm/storm.h", "vmm/vclock.h"])
 
 
 class Registers:
@@ -196,13 +197,12 @@ class Both:
         self.host = Host(m, wide, maskable, multiple, entries)
         assert m.irq_start(remapping, pin) == 0
         self.guest = Guest(m, self.host)
-        self.used = 0
 
     def sent(self):
         """What has reached the guest's local APIC since the last call."""
-        got = [(s.address, s.data) for s in
-               self.m.irq_sent[self.used:self.m.irq_sent_count]]
-        self.used = self.m.irq_sent_count
+        got = [(s.address, s.data)
+               for s in self.m.irq_sent[0:self.m.irq_sent_count]]
+        self.m.lib.irq_sent_count = 0
         return got
 
     def settle(self):
@@ -400,6 +400,70 @@ def test_intx_is_a_pulse_that_waits_for_the_eoi(m):
     m.irq_eoi(0x51)
     assert both.sent() == []        # no more than there were
     assert both.nothing_is_left()
+
+
+# --- Storms ------------------------------------------------------------------
+
+HZ = 1_000_000_000
+
+
+@pytest.mark.parametrize("shape", [
+    {"maskable": True}, {"maskable": False}, {"entries": 4}])
+def test_a_storm_is_held_at_the_device(m, shape):
+    """For as long as was counted, said once; then it comes again."""
+    both = Both(m, **shape)
+    guest = both.guest
+    m.tsc = 5 * HZ
+    guest.set_msi(TO, 0x60)
+    if both.host.entries:
+        guest.entry_write(0, 0, TO, 8)
+        guest.entry_write(0, 2, 0x60, 8)
+        guest.enable_msix()
+    else:
+        guest.enable_msi()
+    for _ in range(3):
+        for _ in range(m.STORM_COUNT):
+            m.tsc += 20
+            both.host.raise_(0)
+            both.host.land()
+            m.lib.irq_sent_count = 0
+            found = both.host.message(0)
+            assert found and not found[2]
+        assert both.raise_(0) == [(TO, 0x60)]   # one too many
+        found = both.host.message(0)
+        assert not found or found[2]
+        assert m.irq_due() == m.tsc + HZ * m.STORM_MS // 1000
+        # What the guest does meanwhile does not let it go.
+        guest.write(4, 2, MASTER)
+        if shape.get("maskable"):
+            guest.mask_msi(0)
+        both.host.raise_(0)
+        assert both.settle() == []
+        m.tsc = m.irq_due()
+        m.irq_run(m.tsc)
+        assert both.settle() == [(TO, 0x60)]    # it has waited
+        assert both.raise_(0) == [(TO, 0x60)]
+        m.tsc += HZ
+    lines = [text for _, text in m.log_lines() if "a second" in text]
+    assert lines == ["00:05.0: 50010001 interrupts a second: they are held "
+                     "for 100 ms each time"]
+    m.irq_reset()
+    assert both.nothing_is_left() and m.irq_due() == m.VCLOCK_NEVER
+
+
+def test_a_storm_ends_with_the_guest(m):
+    both = Both(m)
+    both.guest.enable_msi()
+    for _ in range(m.STORM_COUNT + 1):
+        both.host.raise_(0)
+        both.host.land()
+    assert m.irq_due() != m.VCLOCK_NEVER
+    m.irq_reset()
+    assert m.irq_due() == m.VCLOCK_NEVER
+    both.guest.set_msi(TO, 0x60)
+    both.guest.enable_msi()
+    both.sent()
+    assert both.raise_(0) == [(TO, 0x60)]
 
 
 # --- Against the model -------------------------------------------------------
