@@ -90,6 +90,8 @@ int assigned_init(struct machine *m)
 {
 	int err = 0;
 
+	m->vm.device_stats = assigned_stats;
+	m->vm.device_ctx = m;
 	for (unsigned n = 0; !err && n < m->port_count; n++)
 		err = pci_port_init(&m->ports[n], &m->vpci, &m->host->pci,
 				    m->ports[n].function);
@@ -127,6 +129,7 @@ void assigned_reset_all(struct machine *m, bool display)
 		pci_config_write(pci, bdf, PCI_COMMAND, 2,
 				 command & ~(u32)PCI_COMMAND_MASTER);
 		assigned_irq_reset(a);
+		assigned_stats_reset(a);
 	}
 	for (unsigned n = 0; n < m->assigned_count; n++) {
 		const struct pci_function *f = m->assigned[n].function;

@@ -57,10 +57,11 @@ struct assigned {
 	struct pci_rom rom;
 	unsigned message_count;
 	struct assigned_message *messages;
-	unsigned wanted, served; /* MSI: messages that have a vector */
-	bool some_pending;	 /* of the messages */
-	bool reported;		 /* that there are too few vectors */
-	u64 interrupts;		 /* messages that came */
+	unsigned wanted, served;   /* MSI: messages that have a vector */
+	bool some_pending;	   /* of the messages */
+	bool reported;		   /* that there are too few vectors */
+	struct device_stats stats; /* those that are counted here */
+	u64 old_faults;		   /* before the guest's start */
 	struct storm storm;
 	bool held; /* its interrupts, after a storm */
 	struct vtimer release;
@@ -103,6 +104,13 @@ int assigned_find_roms(struct machine *m);
 const struct pci_rom *assigned_display_rom(const struct machine *m);
 void assigned_rom_moved(struct assigned *a, u64 old_gpa, u64 new_gpa,
 			bool enabled);
+/* assigned_stats.c */
+
+/* Counts from 0, at the guest's start. */
+void assigned_stats_reset(struct assigned *a);
+/* vm.device_stats; machine: a struct machine. */
+bool assigned_stats(void *machine, unsigned n, struct device_stats *out);
+void assigned_stats_log(struct machine *m);
 
 /* assigned_irq.c */
 

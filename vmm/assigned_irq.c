@@ -144,9 +144,10 @@ static void count(struct assigned *a)
 {
 	u64 now = rdtsc(), hz = a->machine->host->tsc_hz;
 
-	a->interrupts++;
+	a->stats.interrupts++;
 	if (a->held || !storm_count(&a->storm, now, hz))
 		return;
+	a->stats.storms++;
 	if (a->storm.storms == 1)
 		log_warn("%02x:%02x.%x: %lu interrupts a second: they are held "
 			 "for %u ms each time",

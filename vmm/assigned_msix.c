@@ -145,6 +145,7 @@ int assigned_msix_access(void *assigned, struct bus_access *access)
 	u64 size = (u64)x->total * ENTRY_SIZE;
 	u64 value = 0;
 
+	a->stats.mmio++;
 	if (at + access->size > x->pages_size)
 		value = bus_all_ones(access->size);
 	else if (at + access->size > table && at < table + size)

@@ -28,6 +28,24 @@ static s64 call_log(struct vcpu *v, gva_t buf, u64 size, u64 *position)
 	return (s64)n;
 }
 
+static s64 call_devices(struct vcpu *v, gva_t buf, u64 size, u64 *record)
+{
+	struct device_stats one;
+	u64 done = 0;
+
+	*record = sizeof(one);
+	for (unsigned n = 0; done + sizeof(one) <= MIN(size, HYPERCALL_BUFFER);
+	     n++) {
+		if (!v->vm->device_stats ||
+		    !v->vm->device_stats(v->vm->device_ctx, n, &one))
+			break;
+		if (vcpu_write_linear(v, buf + done, &one, sizeof(one)))
+			return -EFAULT;
+		done += sizeof(one);
+	}
+	return (s64)done;
+}
+
 static s64 call_reason_name(struct vcpu *v, u64 reason, gva_t buf, u64 size)
 {
 	const char *name;
@@ -83,6 +101,9 @@ enum exit_action exit_hypercall(struct vcpu *v)
 		result = v->vm->rom_runs ? 0 : -ENOSYS;
 		if (v->vm->rom_runs)
 			v->vm->request = VM_ROM_DONE;
+		break;
+	case HYPERCALL_DEVICES:
+		result = call_devices(v, g[GPR_RBX], g[GPR_RCX], &g[GPR_RDX]);
 		break;
 	default:
 		result = -ENOSYS;

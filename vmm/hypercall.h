@@ -26,6 +26,10 @@ enum hypercall {
 	/* RBX: struct window_run[], RCX: how many, 1 to WINDOWS_RUNS. Opens
 	 * memory of the graphics (igd=closed), all or none; ring 0 only. */
 	HYPERCALL_IDENTITY_MAP = 4,
+	/* RBX: buffer, RCX: size. A struct device_stats for each assigned
+	 * function, as many as fit; returns the bytes written, RDX: the size
+	 * of one. */
+	HYPERCALL_DEVICES = 5,
 	/* The end of vmm/bios_stub.asm's rom_init_stub; no guest's. */
 	HYPERCALL_ROM_DONE = 0x100,
 };

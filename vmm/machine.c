@@ -441,8 +441,10 @@ enum vm_request machine_run(struct machine *m)
 			break;
 		log_info("guest: reset (%u)", m->resets + 1);
 		stats_log(stats, rdtsc());
+		assigned_stats_log(m);
 	}
 	stats_log(stats, rdtsc());
+	assigned_stats_log(m);
 	assigned_reset_all(m, false);
 	return m->vm.request;
 }

@@ -24,6 +24,16 @@ struct stats {
 	struct exit_count reasons[STATS_REASONS];
 };
 
+/* Of one assigned function, since the guest's start: docs/hypercalls.md. */
+struct device_stats {
+	u16 bdf; /* bus << 8 | device << 3 | function */
+	u16 reserved[3];
+	u64 config, mmio, ports; /* exits: accesses that Monocle carried out */
+	u64 interrupts;		 /* messages, or pulses of its line */
+	u64 faults;		 /* that the IOMMU recorded of it */
+	u64 storms;
+};
+
 static inline void stats_exit(struct stats *s, u32 reason, u64 ticks)
 {
 	s->ticks += ticks;

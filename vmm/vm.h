@@ -61,6 +61,9 @@ struct vm {
 	u8 exit_code;
 	void *io_bitmap; /* two pages: A, B */
 	void *msr_bitmap;
+	/* Of the n-th assigned function; false: there is none. NULL: none. */
+	bool (*device_stats)(void *ctx, unsigned n, struct device_stats *out);
+	void *device_ctx;
 };
 
 /* An event that the next entry injects (SDM 25.8.3). */

@@ -85,6 +85,19 @@ static u64 count(struct vtd *v, const struct vtd_fault *f)
 	return ++v->sources[i].count;
 }
 
+u64 vtd_fault_count(const struct vtd *v, bdf_t bdf)
+{
+	bdf_t ids[VTD_REQUESTERS_MAX];
+	unsigned count = vtd_requesters(v->pci, bdf, ids);
+	u64 sum = 0;
+
+	for (unsigned i = 0; i < v->source_count; i++)
+		for (unsigned k = 0; k < count; k++)
+			if (v->sources[i].source == ids[k])
+				sum += v->sources[i].count;
+	return sum;
+}
+
 /* The first few, then each time that their number has doubled */
 static bool is_due(u64 n)
 {

@@ -187,6 +187,8 @@ void vtd_faults_start(struct vtd *v, struct vtd_unit *u);
  * as VTD_FAULTS_SILENCED makes no more fault records, hence no events.
  */
 unsigned vtd_handle_faults(struct vtd *v);
+/* How many faults were recorded of the function's requester IDs. */
+u64 vtd_fault_count(const struct vtd *v, bdf_t bdf);
 /* Clears the function's bus mastering. */
 void vtd_stop_mastering(const struct vtd *v, const struct pci_function *f);
 

@@ -33,6 +33,7 @@ QUESTIONS = {
 MONOCLE_ONLY = {
     "later": "monoclectl stats",
     "log": "monoclectl log",
+    "devices": "monoclectl devices",
     "version": "monoclectl version",
 }
 

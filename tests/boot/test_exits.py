@@ -115,6 +115,15 @@ def test_reason_is_counted(run, reason):
     assert match and int(match[1]) > 0, log
 
 
+@pytest.mark.runs("exits")
+def test_functions_are_counted(run):
+    """The display, by name, at the guest's end."""
+    match = re.search(r"^monocle: stats: 00:02\.0: exits: (\d+) configuration, "
+                      r"0 MMIO, 0 ports; 0 interrupts, 0 storms, 0 faults$",
+                      run("exits").log, re.MULTILINE)
+    assert match and int(match[1]) > 0, run("exits").log
+
+
 @pytest.mark.runs("exits-identity")
 def test_identity_is_identity(run):
     """Every region of RAM lies at its own host address."""

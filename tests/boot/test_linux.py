@@ -216,6 +216,16 @@ def test_monoclectl(answers):
     assert answers["log"].startswith("monocle: Monocle, at 0x")
 
 
+def test_statistics_of_functions(answers):
+    """The display: its configuration was read, its BARs cause no exit."""
+    head, *rows = answers["devices"].splitlines()
+    assert head.split()[:3] == ["function", "config", "MMIO"]
+    counts = {row.split()[0]: [int(n) for n in row.split()[1:]]
+              for row in rows}
+    config, *others = counts["00:02.0"]
+    assert config > 50 and not any(others)
+
+
 def test_statistics_grow(answers):
     def exits(text):
         return int(text.split()[0])

@@ -200,6 +200,25 @@ static void test_hypercall(void)
 	check(strcmp(text, "CPUID"), 0);
 }
 
+/* Of the display, which every guest has: accesses to its configuration. */
+static void test_hypercall_devices(void)
+{
+	u64 before[7], after[7], rdx = 0;
+
+	check(hypercall(5, (u64)before, sizeof(before), &rdx), sizeof(before));
+	check(rdx, sizeof(before));
+	outl(0xCF8, 0x80000000u | (u32)(u16)before[0] << 8);
+	check_true(inl(0xCFC) != 0xffffffff);
+	check_true(inw(0xCFC + 2) != 0xffff);
+	outb(0xCFC, 0);
+	check(hypercall(5, (u64)after, sizeof(after), &rdx), sizeof(after));
+	check(after[0], before[0]);
+	check(after[1] - before[1], 3);
+	for (unsigned n = 2; n < COUNT(after); n++)
+		check(after[n], before[n]);
+	check(hypercall(5, (u64)after, sizeof(after) - 1, &rdx), 0);
+}
+
 static void call_stats_unmapped(void *arg)
 {
 	u64 rdx = 0;
@@ -514,6 +533,7 @@ const struct test cpu_tests[] = {
 	{"rdpmc", test_rdpmc, true},
 	{"cache", test_cache, true},
 	{"hypercall", test_hypercall, true},
+	{"hypercall-devices", test_hypercall_devices, true},
 	{"hypercall-fault", test_hypercall_fault, true},
 	{"cr0-ts", test_cr0_ts, false},
 	{"cr0", test_cr0, false},

@@ -339,7 +339,7 @@ u64 irq_due(void)
 
 u64 irq_interrupts(void)
 {
-	return function()->interrupts;
+	return function()->stats.interrupts;
 }
 
 void irq_eoi(u8 vector)

@@ -5,6 +5,7 @@
  *
  *   monoclectl version    the ABI's version
  *   monoclectl stats      exits by reason, ticks and share spent in Monocle
+ *   monoclectl devices    exits, interrupts and faults of assigned functions
  *   monoclectl log        Monocle's log
  */
 #include <cpuid.h>
@@ -96,6 +97,31 @@ static int print_stats(void)
 	return 0;
 }
 
+static int print_devices(void)
+{
+	uint64_t record = 0;
+	int64_t size =
+		hypercall(HYPERCALL_DEVICES, &buffer, sizeof(buffer), &record);
+
+	if (size < 0 || record < sizeof(struct device_stats)) {
+		fprintf(stderr, "monoclectl: this Monocle counts nothing of "
+				"its devices\n");
+		return 1;
+	}
+	printf("%-8s %10s %10s %10s %10s %10s %10s\n", "function", "config",
+	       "MMIO", "ports", "interrupts", "storms", "faults");
+	for (uint64_t n = 0; n < (uint64_t)size / record; n++) {
+		/* A later Monocle's may be longer. */
+		const struct device_stats *d =
+			(const void *)(buffer.text + n * record);
+
+		printf("%02x:%02x.%x  %10lu %10lu %10lu %10lu %10lu %10lu\n",
+		       d->bdf >> 8u, d->bdf >> 3u & 31u, d->bdf & 7u, d->config,
+		       d->mmio, d->ports, d->interrupts, d->storms, d->faults);
+	}
+	return 0;
+}
+
 static int print_log(void)
 {
 	uint64_t position = 0;
@@ -126,8 +152,10 @@ int main(int argc, char **argv)
 	}
 	if (argc == 2 && !strcmp(argv[1], "stats"))
 		return print_stats();
+	if (argc == 2 && !strcmp(argv[1], "devices"))
+		return print_devices();
 	if (argc == 2 && !strcmp(argv[1], "log"))
 		return print_log();
-	fprintf(stderr, "usage: monoclectl version|stats|log\n");
+	fprintf(stderr, "usage: monoclectl version|stats|devices|log\n");
 	return 2;
 }

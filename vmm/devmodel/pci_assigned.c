@@ -253,6 +253,7 @@ static u32 assigned_read(void *dev, unsigned offset, unsigned size)
 	struct pci_assigned *d = dev;
 	const struct pci_policy_row *row = own_row(d, offset);
 
+	d->accesses++;
 	if (!row && d->rule[offset / 4] != RULE_NONE)
 		return capability_read(d, offset, size);
 	row = row ? row : pci_policy_find(offset);
@@ -315,6 +316,7 @@ static void assigned_write(void *dev, unsigned offset, unsigned size, u32 value)
 	struct pci_assigned *d = dev;
 	unsigned shift = 8 * (offset & 3);
 
+	d->accesses++;
 	switch (policy_of(d, offset)) {
 	case PCI_WRITE_THROUGH:
 		pci_config_write(d->config.host, d->config.function->bdf,

@@ -76,6 +76,7 @@ struct pci_assigned {
 	u64 decoded[7];	     /* where each BAR is, or PCI_BAR_NOWHERE */
 	u64 dropped;	     /* writes */
 	bool stopped;	     /* bus mastering stays off until the reset */
+	u64 accesses;	     /* by the guest */
 	u8 msi, msix;	     /* offsets of the capabilities, 0: none */
 	u8 msi_multiple;     /* as many messages as 2 to this */
 	u8 msi_pending;	     /* offset of MSI's pending bits, 0: none */
