@@ -81,6 +81,16 @@ static u64 compatible_entry(const struct host_irq_pin *pin)
 	       (pin->level ? IOAPIC_LEVEL : 0) | (u64)pin->apic_id << 56;
 }
 
+static int compose(const struct acpi_madt *madt, u32 gsi,
+		   struct host_irq_pin *p, struct host_irq_line *line)
+{
+	line->ioapic = find_pin(madt, gsi, &line->pin, &p->ioapic_id);
+	if (!line->ioapic)
+		return -ENODEV;
+	line->entry = remap ? remap(remap_ctx, p) : compatible_entry(p);
+	return line->entry ? 0 : -ENODEV;
+}
+
 int host_irq_route(const struct acpi_madt *madt, u8 irq, u8 vector)
 {
 	struct acpi_override o = find_override(madt, irq);
@@ -90,17 +100,47 @@ int host_irq_route(const struct acpi_madt *madt, u8 irq, u8 vector)
 		.level = (o.flags & INTI_LEVEL) == INTI_LEVEL,
 		.active_low = (o.flags & INTI_ACTIVE_LOW) == INTI_ACTIVE_LOW,
 	};
-	unsigned pin;
-	volatile void *base = find_pin(madt, o.gsi, &pin, &p.ioapic_id);
-	u64 entry;
+	struct host_irq_line line;
+	int err = compose(madt, o.gsi, &p, &line);
 
-	if (!base)
-		return -ENODEV;
-	entry = remap ? remap(remap_ctx, &p) : compatible_entry(&p);
-	if (!entry)
-		return -ENODEV;
-	ioapic_set_entry(base, pin, entry);
-	return 0;
+	if (!err)
+		host_irq_line_mask(&line, false);
+	return err;
+}
+
+int host_irq_line(const struct acpi_madt *madt, u32 gsi, u8 vector,
+		  struct host_irq_line *line)
+{
+	struct host_irq_pin p = {
+		.vector = vector,
+		.apic_id = local_apic_id(),
+		.level = true,
+		.active_low = true,
+	};
+	int err = compose(madt, gsi, &p, line);
+
+	if (!err)
+		host_irq_line_mask(line, true);
+	return err;
+}
+
+void host_irq_line_mask(const struct host_irq_line *line, bool masked)
+{
+	ioapic_set_entry(line->ioapic, line->pin,
+			 line->entry | (masked ? IOAPIC_MASKED : 0));
+}
+
+u32 host_irq_gsi(const struct acpi_madt *madt, u8 irq)
+{
+	return find_override(madt, irq).gsi;
+}
+
+bool host_irq_has_gsi(const struct acpi_madt *madt, u32 gsi)
+{
+	unsigned pin;
+	u8 id;
+
+	return find_pin(madt, gsi, &pin, &id);
 }
 
 void host_irq_mask(const struct acpi_madt *madt, u8 irq)

@@ -10,6 +10,7 @@
 
 /* Masks all. IOAPICs beyond reach are logged and left as they are. */
 void host_irq_init(const struct acpi_madt *madt);
+
 struct host_irq_pin {
 	u8 ioapic_id;
 	u8 vector;
@@ -30,5 +31,20 @@ void host_irq_remap(u64 (*compose)(void *ctx, const struct host_irq_pin *pin),
  */
 int host_irq_route(const struct acpi_madt *madt, u8 irq, u8 vector);
 void host_irq_mask(const struct acpi_madt *madt, u8 irq);
+
+/* A line that is masked and opened again and again. */
+struct host_irq_line {
+	volatile void *ioapic;
+	unsigned pin;
+	u64 entry;
+};
+
+/* Where an ISA line arrives: a global system interrupt. */
+u32 host_irq_gsi(const struct acpi_madt *madt, u8 irq);
+bool host_irq_has_gsi(const struct acpi_madt *madt, u32 gsi);
+/* Routes a PCI line (level, active low), masked. -ENODEV: as above. */
+int host_irq_line(const struct acpi_madt *madt, u32 gsi, u8 vector,
+		  struct host_irq_line *line);
+void host_irq_line_mask(const struct host_irq_line *line, bool masked);
 
 #endif

@@ -49,7 +49,7 @@ static const struct option table[] = {
 	 0,
 	 {0},
 	 "a PCI function for the guest: BB:DD.F, VENDOR:DEVICE or class=CCSS; "
-	 "repeatable, at most 8"},
+	 "repeatable, at most 8; ,gsi=N: its INTx by that I/O APIC pin"},
 	{"igd",
 	 SWITCH,
 	 AT(igd),

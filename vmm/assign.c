@@ -27,12 +27,45 @@ static int hex(const char **p, const char *end, unsigned digits, u32 *value)
 struct selection {
 	enum { BY_ADDRESS, BY_ID, BY_CLASS } kind;
 	u32 a, b, c;
+	bool has_gsi; /* the host's line of its INTx */
+	u32 gsi;
 };
 
-static int parse(const struct option_word *w, struct selection *s)
+/* ",gsi=N" at the word's end; without it the word stays as it is. */
+static int parse_gsi(struct option_word *w, struct selection *s)
 {
-	const char *p = w->text, *end = w->text + w->length;
+	static const char name[] = ",gsi=";
+	size_t n = 0, digits = 0;
 
+	while (n < w->length && w->text[n] != ',')
+		n++;
+	if (n == w->length)
+		return 0;
+	for (size_t i = n; i < w->length; i++) {
+		char c = w->text[i];
+
+		if (i - n < sizeof(name) - 1) {
+			if (c != name[i - n])
+				return -EINVAL;
+			continue;
+		}
+		if (c < '0' || c > '9' || ++digits > 3)
+			return -EINVAL;
+		s->gsi = s->gsi * 10 + (u32)(c - '0');
+	}
+	s->has_gsi = true;
+	w->length = n;
+	return digits ? 0 : -EINVAL;
+}
+
+static int parse(struct option_word word, struct selection *s)
+{
+	const char *p = word.text, *end;
+	const struct option_word *w = &word;
+
+	if (parse_gsi(&word, s))
+		return -EINVAL;
+	end = p + w->length;
 	if (w->length == 10 && !strncmp(p, "class=", 6)) {
 		s->kind = BY_CLASS;
 		p += 6;
@@ -106,6 +139,71 @@ const char *assigned_objection(const struct machine *m,
 	return NULL;
 }
 
+/* ISA lines that Monocle, or the chipset, drives (ACPI 5.2.12.5): the timers,
+ * the keyboard and the mouse, COM1, ACPI's own. */
+static bool is_taken(const struct machine *m, u32 gsi)
+{
+	static const u8 lines[] = {0, 1, 2, 4, 8, 9, 12};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(lines); i++)
+		if (host_irq_gsi(&m->host->madt, lines[i]) == gsi)
+			return true;
+	for (unsigned i = 0; i < m->assigned_count; i++)
+		if (m->assigned[i].has_gsi && m->assigned[i].gsi == gsi)
+			return true;
+	return false;
+}
+
+static u32 pin_of(const struct machine *m, const struct pci_function *f)
+{
+	return pci_config_read(&m->host->pci, f->bdf, PCI_INTERRUPT_PIN, 1);
+}
+
+/* Does firmware's note of another function's line say the same? */
+static bool is_shared(const struct machine *m, const struct pci_function *f,
+		      u32 gsi)
+{
+	const struct pci_host *pci = &m->host->pci;
+
+	for (unsigned i = 0; i < pci->count; i++) {
+		const struct pci_function *other = &pci->functions[i];
+
+		if (other != f && pin_of(m, other) &&
+		    pci_config_read(pci, other->bdf, PCI_INTERRUPT_LINE, 1) ==
+			    gsi)
+			return true;
+	}
+	return false;
+}
+
+/* The reason why its interrupts cannot be routed, or NULL. */
+static const char *line_objection(const struct machine *m,
+				  const struct pci_function *f,
+				  const struct selection *s)
+{
+	const struct pci_host *pci = &m->host->pci;
+	bool pin = pin_of(m, f);
+	bool messages = pci_find_capability(pci, f->bdf, PCI_CAP_MSI) ||
+			pci_find_capability(pci, f->bdf, PCI_CAP_MSIX);
+
+	if (!s->has_gsi && pin && !messages)
+		return "has neither MSI nor MSI-X: name the I/O APIC pin of "
+		       "its line, assign=BB:DD.F,gsi=N";
+	if (!s->has_gsi)
+		return NULL;
+	if (!pin)
+		return "raises no INTx; leave out gsi=";
+	if (!host_irq_has_gsi(&m->host->madt, s->gsi))
+		return "gsi= names no pin of an I/O APIC";
+	if (is_taken(m, s->gsi))
+		return "gsi= names a line that Monocle, the chipset or "
+		       "another assigned function uses";
+	if (is_shared(m, f, s->gsi))
+		return "gsi= names a line that another function's Interrupt "
+		       "Line register names, too";
+	return NULL;
+}
+
 static void choose(struct machine *m, struct pci_function *f)
 {
 	struct assigned *a = &m->assigned[m->assigned_count++];
@@ -122,9 +220,9 @@ static int choose_word(struct machine *m, const struct option_word *w)
 	struct selection s = {0};
 	unsigned found = 0;
 
-	if (parse(w, &s)) {
+	if (parse(*w, &s)) {
 		log_error("assign=%.*s: write BB:DD.F, VENDOR:DEVICE or "
-			  "class=CCSS, in hexadecimal",
+			  "class=CCSS, in hexadecimal; behind it ,gsi=N",
 			  (int)w->length, w->text);
 		return -EINVAL;
 	}
@@ -136,6 +234,8 @@ static int choose_word(struct machine *m, const struct option_word *w)
 			continue;
 		found++;
 		why = assigned_objection(m, f);
+		if (!why)
+			why = line_objection(m, f, &s);
 		if (why) {
 			log_error("assign=%.*s: %02x:%02x.%x %s",
 				  (int)w->length, w->text, BDF_ARGS(f->bdf),
@@ -143,6 +243,8 @@ static int choose_word(struct machine *m, const struct option_word *w)
 			return -EPERM;
 		}
 		choose(m, f);
+		m->assigned[m->assigned_count - 1].has_gsi = s.has_gsi;
+		m->assigned[m->assigned_count - 1].gsi = s.gsi;
 	}
 	if (found)
 		return 0;

@@ -74,11 +74,6 @@ static int init_one(struct machine *m, struct assigned *a)
 		err = vtd_assign(&m->host->vtd, m->domain, f->bdf);
 	if (!err)
 		err = pci_assigned_init(&a->config, &m->vpci, &config);
-	if (!err && config.pin && !a->config.msi && !a->config.msix &&
-	    f != m->display_function)
-		log_warn("%02x:%02x.%x has no MSI: its interrupts do not "
-			 "reach the guest",
-			 BDF_ARGS(f->bdf));
 	if (!err)
 		decode(&m->host->pci, f);
 	if (!err)
@@ -92,6 +87,8 @@ int assigned_init(struct machine *m)
 
 	m->vm.device_stats = assigned_stats;
 	m->vm.device_ctx = m;
+	m->ioapic.ended = assigned_line_eoi;
+	m->ioapic.ended_ctx = m;
 	for (unsigned n = 0; !err && n < m->port_count; n++)
 		err = pci_port_init(&m->ports[n], &m->vpci, &m->host->pci,
 				    m->ports[n].function);

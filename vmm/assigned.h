@@ -9,13 +9,15 @@
 
 #include "drivers/pci/rom.h"
 #include "drivers/vtd/vtd.h"
+#include "kernel/host_irq.h"
 #include "vmm/devmodel/pci_assigned.h"
 #include "vmm/storm.h"
 #include "vmm/vm.h"
 
 #define ASSIGNED_MAX 8
 
-enum interrupt_mode { IRQ_OFF, IRQ_INTX, IRQ_MSI, IRQ_MSIX };
+/* INTx by the host's MSI, or by its line. */
+enum interrupt_mode { IRQ_OFF, IRQ_INTX, IRQ_LINE, IRQ_MSI, IRQ_MSIX };
 
 struct machine;
 struct assigned;
@@ -52,6 +54,11 @@ struct assigned {
 	struct pci_assigned config;
 	enum interrupt_mode mode;
 	unsigned line; /* of its INTx, vmm/virq.h */
+	/* Where gsi= names the host's line of it. */
+	bool has_gsi;
+	u32 gsi;
+	struct host_irq_line pin;
+	bool raised; /* masked there, asserted here, until the EOI */
 	struct msix msix;
 	struct assigned_bar bars[6];
 	struct pci_rom rom;
@@ -130,6 +137,20 @@ int assigned_arm(struct assigned_message *first, unsigned count,
 void assigned_unserved(struct assigned *a, unsigned n);
 /* Those kept that the guest has unmasked by now. */
 void assigned_deliver_pending(struct assigned *a);
+
+/* Counts an interrupt that came; in a storm its source is held. */
+void assigned_count(struct assigned *a);
+
+/* assigned_line.c */
+
+/* A vector for the line, which stays masked. -ENOSPC, -ENODEV. */
+int assigned_line_init(struct assigned *a);
+void assigned_line_on(struct assigned *a);
+void assigned_line_off(struct assigned *a);
+/* The host's pin open or masked, as it has to be now. */
+void assigned_line_follow(struct assigned *a);
+/* The guest's EOI of a virtual pin; machine: a struct machine. */
+void assigned_line_eoi(void *machine, unsigned pin);
 
 /* assigned_msix.c */
 void assigned_msix_find(struct assigned *a, const struct pci_host *pci);

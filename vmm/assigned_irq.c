@@ -135,12 +135,13 @@ static void follow(struct assigned *a)
 {
 	if (a->mode == IRQ_MSIX)
 		host_msix(a, true);
+	else if (a->mode == IRQ_LINE)
+		assigned_line_follow(a);
 	else if (a->mode != IRQ_OFF)
 		host_msi_follow(a);
 }
 
-/* Counts one that came; in a storm its source is held. */
-static void count(struct assigned *a)
+void assigned_count(struct assigned *a)
 {
 	u64 now = rdtsc(), hz = a->machine->host->tsc_hz;
 
@@ -177,7 +178,7 @@ static void message_arrived(void *ctx, unsigned vector)
 	struct assigned_message *first = ctx;
 	struct assigned *a = first->owner;
 
-	count(a);
+	assigned_count(a);
 	deliver(first + (vector - (unsigned)first->vector));
 	if (a->some_pending)
 		show_pending(a);
@@ -292,6 +293,8 @@ void assigned_irq_off(struct assigned *a)
 	host_msi_off(a);
 	if (a->config.msix && a->msix.host)
 		host_msix(a, false);
+	if (a->has_gsi)
+		assigned_line_off(a);
 	disarm(a->messages, a->message_count);
 	show_pending(a);
 	a->some_pending = a->reported = a->held = false;
@@ -325,7 +328,9 @@ int assigned_irq_init(struct assigned *a, const struct pci_host *pci)
 
 int assigned_irq_build(struct assigned *a)
 {
-	return vclock_add(&a->machine->vm.clock, &a->release, release, a);
+	int err = vclock_add(&a->machine->vm.clock, &a->release, release, a);
+
+	return err || !a->has_gsi ? err : assigned_line_init(a);
 }
 
 void assigned_irq_reset(struct assigned *a)
@@ -342,8 +347,9 @@ static enum interrupt_mode wanted(const struct assigned *a)
 		return IRQ_MSIX;
 	if (pci_assigned_msi(&a->config).enabled)
 		return IRQ_MSI;
-	return pci_assigned_intx(&a->config) && a->config.msi ? IRQ_INTX
-							      : IRQ_OFF;
+	if (!pci_assigned_intx(&a->config))
+		return IRQ_OFF;
+	return a->has_gsi ? IRQ_LINE : a->config.msi ? IRQ_INTX : IRQ_OFF;
 }
 
 static void irq_on(struct assigned *a, enum interrupt_mode mode, unsigned count)
@@ -353,6 +359,8 @@ static void irq_on(struct assigned *a, enum interrupt_mode mode, unsigned count)
 	a->wanted = count;
 	if (mode == IRQ_MSI || mode == IRQ_INTX)
 		host_msi_on(a, count);
+	if (mode == IRQ_LINE)
+		assigned_line_on(a);
 	if (mode == IRQ_MSIX)
 		assigned_msix_start(a);
 }

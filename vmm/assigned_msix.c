@@ -98,27 +98,6 @@ static u64 table_access(struct assigned *a, u64 offset,
 	return 0;
 }
 
-static void neighbour_write(volatile u8 *p, unsigned size, u64 value)
-{
-	if (size == 1)
-		mmio_write8(p, (u8)value);
-	else if (size == 2)
-		mmio_write16(p, (u16)value);
-	else if (size == 4)
-		mmio_write32(p, (u32)value);
-	else
-		mmio_write64(p, value);
-}
-
-static u64 neighbour_read(const volatile u8 *p, unsigned size)
-{
-	if (size == 1)
-		return mmio_read8(p);
-	if (size == 2)
-		return mmio_read16(p);
-	return size == 4 ? mmio_read32(p) : mmio_read64(p);
-}
-
 /* Pending bits that the device does not know of, where they are read. */
 static u64 pending_bits(const struct assigned *a, u64 at, unsigned size)
 {
@@ -153,9 +132,9 @@ int assigned_msix_access(void *assigned, struct bus_access *access)
 		value = table_access(a, at - table, access);
 	/* Registers that share the table's pages are the device's own. */
 	else if (access->write)
-		neighbour_write(x->host + at, access->size, access->value);
+		mmio_write(x->host + at, access->size, access->value);
 	else
-		value = neighbour_read(x->host + at, access->size) |
+		value = mmio_read(x->host + at, access->size) |
 			pending_bits(a, x->page + at, access->size);
 	if (!access->write)
 		access->value = value;

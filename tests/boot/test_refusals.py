@@ -86,6 +86,14 @@ CASES = [
            hv=f"assign=00:03.0 {hv}")
       for hv in ("", "iommu=off ram=identity", "iommu=off unsafe-dma",
                  "unsafe-dma ram=identity")),
+    *(case(f"assign, {why[:20]}", rf"assign={word}: 00:03\.0 {why}",
+           hv=f"iommu=off unsafe-dma ram=identity assign={word}")
+      for word, why in (
+          ("00:03.0", "has neither MSI nor MSI-X: name the I/O APIC pin"),
+          ("00:03.0,gsi=24", "gsi= names no pin of an I/O APIC"),
+          ("00:03.0,gsi=4", "gsi= names a line that Monocle"))),
+    case("assign, gsi=", r"assign=00:03.0,gsi=: write BB:DD.F, .*,gsi=N",
+         hv="assign=00:03.0,gsi="),
     # The guest's files.
     case("no guest", r"no guest: name one in GRUB's menu entry", module=False),
     case("not a kernel",

@@ -358,6 +358,7 @@ void edu_resets(void);
 /* AHCI by its ports. How many tests failed. */
 unsigned ahci(void);
 void windows(void);
+unsigned e1000(void);
 unsigned igd(void);
 
 #endif

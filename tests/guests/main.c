@@ -13,6 +13,7 @@
  *	edu-resets	resets in the middle of a transfer, see edu.c; count=N
  *	ahci		reads an AHCI controller by ports, to count exits
  *	windows		the display's memory by hypercall, see windows.c
+ *	e1000		drives the interrupt line of one, see e1000.c
  *	igd		looks at Intel graphics, see igd.c; accesses=N
  *	exit status=N	nothing else
  */
@@ -74,6 +75,8 @@ void guest_main(u32 magic, u64 info)
 		finish((u8)ahci());
 	else if (starts(line, "windows"))
 		windows();
+	else if (starts(line, "e1000"))
+		finish((u8)e1000());
 	else if (starts(line, "igd"))
 		finish((u8)igd());
 	else if (starts(line, "exit"))

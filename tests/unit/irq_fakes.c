@@ -17,6 +17,7 @@ u8 irq_config[256];
 u8 irq_bar[IRQ_BAR_SIZE];
 struct irq_sent irq_sent[IRQ_SENT];
 unsigned irq_sent_count;
+u64 irq_pins[24];
 
 static struct machine *machine;
 static struct host *host;
@@ -60,6 +61,8 @@ unsigned pci_find_capability(const struct pci_host *pci, bdf_t bdf, u8 id)
 
 volatile void *mmio_map(hpa_t hpa, u64 size)
 {
+	if (hpa == IOAPIC_BASE)
+		return irq_pins;
 	if (hpa < IRQ_BAR || hpa + size > IRQ_BAR + IRQ_BAR_SIZE)
 		return NULL;
 	return irq_bar + (hpa - IRQ_BAR);
@@ -81,6 +84,19 @@ void *phys_to_virt(hpa_t hpa)
 hpa_t virt_to_phys(const void *p)
 {
 	return (hpa_t)(uintptr_t)p;
+}
+
+unsigned ioapic_pins(volatile void *base)
+{
+	(void)base;
+	return ARRAY_SIZE(irq_pins);
+}
+
+void ioapic_set_entry(volatile void *base, unsigned pin, u64 entry)
+{
+	if (base != irq_pins || pin >= ARRAY_SIZE(irq_pins))
+		abort();
+	irq_pins[pin] = entry;
 }
 
 u32 local_apic_id(void)
@@ -230,6 +246,8 @@ static void make_machine(bool remapping)
 	machine->host = host;
 	host->has_vtd = remapping;
 	host->tsc_hz = 1000000000;
+	host->madt.ioapic_count = 1;
+	host->madt.ioapics[0].address = (u32)IOAPIC_BASE;
 	host->vtd.remapping = remapping;
 	host->vtd.unit_count = 1;
 	host->vtd.irt = calloc(VTD_IRTES, sizeof(struct vtd_entry));
@@ -243,7 +261,7 @@ static void make_machine(bool remapping)
 	ioapic_init(&machine->ioapic, &machine->vm.bus, &machine->vm.apics, 1);
 }
 
-int irq_start(bool remapping, u8 pin)
+int irq_start(bool remapping, u8 pin, int gsi)
 {
 	struct pci_assigned_config config = {
 		.interrupts_changed = assigned_interrupts_changed,
@@ -259,6 +277,10 @@ int irq_start(bool remapping, u8 pin)
 	irq_sent_count = 0;
 	make_machine(remapping);
 	a = function();
+	a->has_gsi = gsi >= 0;
+	a->gsi = (u32)gsi;
+	machine->ioapic.ended = assigned_line_eoi;
+	machine->ioapic.ended_ctx = machine;
 	config.host = &host->pci;
 	config.function = a->function;
 	config.ctx = a;

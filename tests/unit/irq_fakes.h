@@ -23,8 +23,11 @@ extern u8 irq_bar[IRQ_BAR_SIZE];
 extern struct irq_sent irq_sent[IRQ_SENT]; /* to the guest's LAPIC */
 extern unsigned irq_sent_count;
 
-/* A machine with the function as irq_config has it. init's errors. */
-int irq_start(bool remapping, u8 pin);
+extern u64 irq_pins[24]; /* the host's IOAPIC */
+
+/* A machine with the function as irq_config has it. gsi: -1: none. init's
+ * errors. */
+int irq_start(bool remapping, u8 pin, int gsi);
 /* As a guest's start does it. */
 void irq_reset(void);
 u32 irq_guest_read(unsigned offset, unsigned size);

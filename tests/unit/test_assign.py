@@ -31,8 +31,13 @@ const struct dmar_entry *dmar_rmrr_of(const struct dmar_table *t,
 { (void)t; (void)pci; (void)bdf; (void)e; return NULL; }
 u64 no_unit[1] = {~0ull};
 void *phys_to_virt(hpa_t hpa) { return (void *)hpa; }
-void assigned_msix_find(struct assigned *a, const struct pci_host *pci)
-{ (void)a; (void)pci; }
+int assigned_irq_init(struct assigned *a, const struct pci_host *pci)
+{ (void)a; (void)pci; return 0; }
+/* A PC's: the timer at pin 2, 24 pins. */
+u32 host_irq_gsi(const struct acpi_madt *madt, u8 irq)
+{ (void)madt; return irq ? irq : 2; }
+bool host_irq_has_gsi(const struct acpi_madt *madt, u32 gsi)
+{ (void)madt; return gsi < 24; }
 bool vtd_has_unit(struct vtd *v, bdf_t bdf) { (void)v; return bdf != no_unit[0]; }
 """
 
@@ -115,6 +120,42 @@ def test_what_is_given(m, words, given, ports):
     (["class=xyz0"], "write BB:DD.F")])
 def test_refusals(m, words, why):
     done = Choice(m, pc(), *words)
+    assert done.status < 0 and why in done.errors[0]
+
+
+def with_lines():
+    """The PCH device at line 20 and another function's note of line 19."""
+    out = pc()
+    out[bdf(0, 0x14)].put(0x3d, 1, 1)
+    out[bdf(0, 0x1f, 6)].put(0x3c, 2, 0x0213)
+    return out
+
+
+@pytest.mark.parametrize("word, gsi", [
+    ("00:14.0,gsi=20", 20), ("8086:a12f,gsi=7", 7), ("class=0c03,gsi=23", 23)])
+def test_a_line_is_named(m, word, gsi):
+    done = Choice(m, with_lines(), word)
+    assert done.status == 0, done.log
+    given = done.machine.assigned[0]
+    assert (given.function.bdf, given.has_gsi, given.gsi) == (
+        bdf(0, 0x14), True, gsi)
+    assert not done.machine.assigned[1].has_gsi     # the display
+
+
+@pytest.mark.parametrize("words, why", [
+    (["00:14.0"], "name the I/O APIC pin of its line, assign=BB:DD.F,gsi=N"),
+    (["00:14.0,gsi=24"], "names no pin of an I/O APIC"),
+    *((["00:14.0,gsi=%d" % line], "that Monocle, the chipset or another")
+      for line in (1, 2, 4, 9, 12)),
+    (["00:14.0,gsi=19"], "another function's Interrupt Line register"),
+    (["00:14.0,gsi=20", "00:1f.6,gsi=20", "00:1f.3"],
+     "00:1f.6 gsi= names a line that Monocle, the chipset or another"),
+    (["01:00.0,gsi=20"], "raises no INTx"),
+    *((["00:14.0" + tail], "behind it ,gsi=N") for tail in (
+        ",", ",gsi", ",gsi=", ",gsi=x", ",gsi=1x", ",gsi=1000", ",irq=3",
+        ",gsi=3,gsi=4"))])
+def test_lines_that_are_refused(m, words, why):
+    done = Choice(m, with_lines(), *words)
     assert done.status < 0 and why in done.errors[0]
 
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import harness
 
 SOURCES = [
-    "vmm/assigned_irq.c", "vmm/assigned_msix.c", "vmm/bus.c",
+    "vmm/assigned_irq.c", "vmm/assigned_msix.c", "vmm/assigned_line.c",
+    "vmm/bus.c", "kernel/host_irq.c",
     "vmm/devmodel/pci_bus.c", "vmm/devmodel/pci_assigned.c",
     "vmm/devmodel/ioapic.c", "vmm/storm.c", "vmm/vclock.c", "drivers/vtd/remap.c", "kernel/vectors.c"]
 SOURCE = 0x28               # the function's requester ID
@@ -192,10 +193,10 @@ class Both:
     """Device, Monocle and guest."""
 
     def __init__(self, m, remapping=True, wide=True, maskable=True,
-                 multiple=5, entries=0, pin=1):
+                 multiple=5, entries=0, pin=1, gsi=-1):
         self.m = m
         self.host = Host(m, wide, maskable, multiple, entries)
-        assert m.irq_start(remapping, pin) == 0
+        assert m.irq_start(remapping, pin, gsi) == 0
         self.guest = Guest(m, self.host)
 
     def sent(self):
@@ -400,6 +401,130 @@ def test_intx_is_a_pulse_that_waits_for_the_eoi(m):
     m.irq_eoi(0x51)
     assert both.sent() == []        # no more than there were
     assert both.nothing_is_left()
+
+
+class Line(Both):
+    """A function with gsi=: the device drives the host's pin."""
+    GSI, VECTOR = 21, 0x51
+
+    def __init__(self, m, **shape):
+        super().__init__(m, gsi=self.GSI, **shape)
+        self.asserted = self.awaits_eoi = False
+        self.arrived = 0
+
+    def run(self):
+        """Level: until the pin is masked, or the device has no more cause."""
+        for _ in range(10):
+            entry = self.m.irq_pins[self.GSI]
+            if not self.asserted or entry >> 16 & 1:
+                break
+            assert entry & 0xa000 == 0xa000     # level, low
+            self.m.host_irq_dispatch(entry & 0xff)
+        else:
+            pytest.fail("the host's pin storms")
+        for sent in self.sent():
+            assert sent == (0, self.VECTOR) and not self.awaits_eoi
+            self.awaits_eoi = True
+            self.arrived += 1
+
+    def drive(self, on):
+        self.asserted = on
+        self.run()
+
+    def eoi(self):
+        self.awaits_eoi = False
+        self.m.irq_eoi(self.VECTOR)
+        self.run()
+
+    def is_open(self):
+        return not self.m.irq_pins[self.GSI] >> 16 & 1
+
+    def route(self, masked=False):
+        self.m.irq_pin_write(LINE, self.VECTOR | LEVEL | masked << 16)
+        self.run()
+
+
+def test_a_level_line(m):
+    line = Line(m)
+    line.route()
+    line.drive(True)
+    assert line.arrived == 1 and not line.is_open()
+    line.eoi()                      # a cause is left: it comes again
+    assert line.arrived == 2 and not line.is_open()
+    line.drive(False)
+    line.eoi()
+    assert line.arrived == 2 and line.is_open()
+    assert m.irq_interrupts() == 2
+
+
+def test_a_line_that_the_guest_has_masked(m):
+    line = Line(m)
+    line.drive(True)
+    assert line.arrived == 0 and not line.is_open()
+    line.route()
+    assert line.arrived == 1
+    line.drive(False)
+    line.guest.enable_msi()         # the line is no longer used
+    assert not line.is_open()
+    line.eoi()
+    assert line.arrived == 1 and not line.is_open()
+    m.irq_reset()
+    assert line.is_open()
+
+
+def test_the_hosts_function_may_raise_its_line(m):
+    """Whatever firmware left, and without bus mastering."""
+    line = Line(m)
+    m.irq_config[5] = INTX_DISABLE >> 8
+    line.guest.write(4, 2, INTX_DISABLE)
+    assert m.irq_config[5] and not line.is_open()
+    line.guest.write(4, 2, 0)
+    assert not m.irq_config[5] & 4 and not m.irq_config[4] & MASTER
+    assert line.is_open()
+
+
+def test_eois_of_other_pins_change_nothing(m):
+    line = Line(m)
+    line.route()
+    m.irq_pin_write(9, 0x61 | LEVEL)
+    line.drive(True)
+    m.irq_eoi(0x61)
+    line.run()
+    assert line.arrived == 1 and not line.is_open()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(
+    ["raise", "lower", "eoi", "eoi", "mask", "open", "intx", "none", "msi",
+     "reset"]), max_size=60))
+def test_a_level_line_against_the_model(m, steps):
+    """A line that is asserted and let through is always on its way."""
+    m.reset()
+    line = Line(m)
+    masked = True
+    line.run()
+    for step in steps:
+        if step in ("raise", "lower"):
+            line.drive(step == "raise")
+        elif step == "eoi":
+            line.eoi()
+        elif step in ("mask", "open"):
+            masked = step == "mask"
+            line.route(masked)
+        elif step == "reset":
+            m.irq_reset()
+        else:
+            line.guest.write(4, 2, INTX_DISABLE * (step == "none"))
+            line.guest.enable_msi(step == "msi")
+        line.run()
+        if not line.guest.intx():
+            assert not line.is_open()
+        elif line.asserted:
+            assert not line.is_open()
+            assert masked or line.awaits_eoi
+        elif not line.awaits_eoi and not masked:
+            assert line.is_open()
+    assert m.irq_vectors() == 1 + bool(line.guest.read(MSI + 2, 2) & 1)
 
 
 # --- Storms ------------------------------------------------------------------

@@ -89,6 +89,8 @@ void ioapic_eoi(void *dev, u8 vector)
 		if (!(*rte & RTE_REMOTE_IRR) || (u8)*rte != vector)
 			continue;
 		*rte &= ~RTE_REMOTE_IRR;
+		if (io->ended)
+			io->ended(io->ended_ctx, pin);
 		service_level(io, pin);
 	}
 }

@@ -22,6 +22,10 @@ struct ioapic {
 	u8 select;
 	u8 reset_id;
 	struct apic_bus *apics;
+	/* NULL, or told of each EOI of a level-triggered pin, before what the
+	 * pin owes by then is sent. */
+	void (*ended)(void *ctx, unsigned pin);
+	void *ended_ctx;
 };
 
 /*
