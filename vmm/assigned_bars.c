@@ -147,6 +147,10 @@ static int bar_access(void *dev, struct bus_access *access)
 	const struct pci_bar *bar = host_bar(b);
 	u64 at = access->addr - b->placed;
 
+	if (bar->io)
+		b->owner->stats.ports++;
+	else
+		b->owner->stats.mmio++;
 	if (!access->write)
 		access->value = bus_all_ones(access->size);
 	/* What is behind it on the host's page is not the guest's. */
