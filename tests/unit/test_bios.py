@@ -1,0 +1,589 @@
+# SPDX-License-Identifier: MIT
+"""guest=bios and rom-init on a PC whose first mebibyte is the test's own.
+
+Interrupt controllers and timer are the real ones; the code that runs at the
+guest's end is a stand-in (tests/boot/test_bios.py has it run)."""
+import struct
+
+import pytest
+
+import harness
+
+KIB, MIB = 1024, 1 << 20
+EBDA = 639 * KIB                # where Bochs's firmware has it
+STUB = 0x9F000                  # 3072 bytes below that, on a page
+INT15, INT13, BDA = 0x15 * 4, 0x13 * 4, 0x400
+FAKES = """
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <sys/mman.h>
+#include "tests/unit/fakes.h"
+#include "kernel/phys.h"
+#include "vmm/machine_map.h"
+
+u8 *low_memory;                  /* what lies below 1 MiB */
+struct phys host_memory;
+struct phys_range largest;       /* of what is free there */
+bool out_of_memory;
+int pin_fails_at = -1;           /* the region, counted from 0 */
+const struct pci_rom *display_rom;
+struct guest_entry entered;
+void (*run_hook)(void);
+
+void low_make(void)
+{
+	low_memory = mmap(NULL, MIB, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+void low_free(void)
+{
+	munmap(low_memory, MIB);
+}
+/* A store there ends the run. */
+void low_protect(u64 from, u64 size)
+{
+	mprotect(low_memory + from, size, PROT_READ);
+}
+void *phys_to_virt(hpa_t hpa)
+{
+	return hpa < MIB ? low_memory + hpa : (void *)hpa;
+}
+hpa_t phys_alloc(struct phys *p, u64 size, u64 align, hpa_t limit)
+{
+	(void)p; (void)limit;
+	return out_of_memory ? PHYS_NONE : (hpa_t)aligned_alloc(align, size);
+}
+struct phys_range phys_largest(const struct phys *p, hpa_t from, hpa_t limit)
+{
+	(void)p; (void)from; (void)limit;
+	return largest;
+}
+int machine_pin(struct machine *m, const struct region *r)
+{
+	if ((int)m->vm.map.count == pin_fails_at)
+		return -28;
+	return region_add(&m->vm.map, r, NULL);
+}
+const struct pci_rom *assigned_display_rom(const struct machine *m)
+{
+	(void)m;
+	return display_rom;
+}
+void vcpu_reset(struct vcpu *v, const struct guest_entry *entry)
+{
+	(void)v;
+	entered = *entry;
+}
+void vcpu_run(struct vcpu *v)
+{
+	(void)v;
+	run_hook();
+}
+#define BYTES(name, fill, size) \\
+	".globl " name "\\n" name ": .fill " size ", 1, " fill "\\n"
+__asm__(".section .rodata\\n"
+	BYTES("bios_stub", "0x11", "40")
+	BYTES("bios_stub_int13", "0x13", "8")
+	BYTES("bios_stub_parameters", "0", "16")
+	BYTES("bios_stub_end", "0", "0")
+	BYTES("rom_init_stub", "0x66", "9")
+	BYTES("rom_init_stub_iret", "0xcf", "1")
+	BYTES("rom_init_stub_end", "0", "0")
+	".text\\n");
+"""
+CDEF = """
+extern uint8_t *low_memory;
+extern struct phys_range largest;
+extern bool out_of_memory;
+extern int pin_fails_at;
+extern const struct pci_rom *display_rom;
+extern struct guest_entry entered;
+extern void (*run_hook)(void);
+void low_make(void);
+void low_free(void);
+void low_protect(u64 from, u64 size);
+"""
+CODE, HANDLER_13, PARAMETERS = 64, 40, 48
+
+
+@pytest.fixture(scope="module", name="built")
+def build():
+    return harness.build(
+        "bios", ["vmm/bios.c", "vmm/rom_init.c", "vmm/loader.c",
+                 "vmm/linux.c", "vmm/multiboot.c", "vmm/guest_mem.c",
+                 "kernel/region.c", "vmm/bus.c", "vmm/vclock.c",
+                 "vmm/devmodel/pic.c", "vmm/devmodel/pit.c"],
+        headers=["vmm/bios.h", "vmm/rom_init.h", "vmm/machine.h",
+                 "kernel/phys.h", "kernel/log.h"],
+        fakes=FAKES, cdef=CDEF)
+
+
+@pytest.fixture(name="pc")
+def make_pc(built):
+    built.low_make()
+    yield Pc(built)
+    built.low_free()
+
+
+def boot_sector(size=512):
+    return bytes(n * 7 & 0xff for n in range(510)) + b"\x55\xaa" + bytes(
+        n & 0xff for n in range(size - 512))
+
+
+class Pc:
+    def __init__(self, m):
+        self.m = m
+        self.host = m.new("struct host *")
+        self.host.options.ram = m.RAM_IDENTITY
+        self.host.options.guest = m.GUEST_BIOS
+        self.host.tsc_hz = 1000
+        # It has a page of its own: more alignment than an allocator's.
+        size = m.ffi.sizeof("struct machine")
+        self._memory = m.new("char[]", size + 4096)
+        at = int(m.ffi.cast("uintptr_t", self._memory))
+        self.machine = m.ffi.cast("struct machine *", at + -at % 4096)
+        self.machine.host = self.host
+        self.map = m.ffi.addressof(self.machine.vm.map)
+        self.image(boot_sector())
+        m.lib.largest = {"base": 4096, "size": 0x9f000 - 4096}
+        m.lib.out_of_memory, m.lib.pin_fails_at = False, -1
+        self.put(0x413, (EBDA // KIB).to_bytes(2, "little"))
+        self.put(INT15, struct.pack("<HH", 0xf859, 0xf000))
+        self.put(INT13, struct.pack("<HH", 0xe3fe, 0xf000))
+
+    def image(self, data):
+        self.data = self.m.new("u8[]", data)    # no byte behind it
+        loader = self.machine.loader
+        loader.kernel, loader.kernel_size = self.data, len(data)
+
+    def put(self, at, data):
+        self.m.ffi.buffer(self.m.lib.low_memory, MIB)[at:at + len(data)] = data
+
+    def get(self, at=0, size=MIB):
+        return self.m.ffi.buffer(self.m.lib.low_memory, MIB)[at:at + size]
+
+    def ram(self, base, size, kind="RAM"):
+        m = self.m
+        assert m.region_add(self.map, m.new("struct region *", {
+            "gpa": base, "hpa": base, "size": size, "kind": m.REGION_RAM,
+            "e820": getattr(m, f"E820_{kind}"), "cpu": m.REGION_RWX,
+            "name": m.NULL}), m.NULL) == 0
+
+    def line(self):
+        """The one line that the user gets."""
+        (level, text), = self.m.log_lines()
+        assert level == self.m.LOG_ERROR
+        return text
+
+    def devices(self):
+        m, machine = self.m, self.machine
+        bus = m.ffi.addressof(machine.vm.bus)
+        clock = m.ffi.addressof(machine.vm.clock)
+        m.vclock_init(clock, 1_193_182)     # a tick is the timer's
+        self.virq = m.callback(
+            "void(void *, unsigned, _Bool)",
+            lambda _ctx, line, on: m.pic_set_line(self.pic, line, on))
+        machine.virq.set_line = self.virq
+        self.pic = m.ffi.addressof(machine.pic)
+        assert m.pic_init(self.pic, bus) == 0
+        assert m.pit_init(m.ffi.addressof(machine.pit), bus, clock,
+                          m.ffi.addressof(machine.virq)) == 0
+
+    def start(self, *ram):
+        """guest=bios from the map to the guest's first instruction."""
+        assert self.m.bios_pin(self.machine) == 0
+        for row in ram:
+            self.ram(*row)
+        assert self.m.bios_save(self.machine) == 0
+        self.devices()
+        entry = self.m.new("struct guest_entry *")
+        assert self.m.bios_start(self.machine, entry) == 0
+        return entry
+
+    def parameters(self):
+        """(old INT 15h, below 16 MiB, above, for AH=88h), [E820 rows]"""
+        old, rows, *memory, zero = struct.unpack(
+            "<IIHHHH", self.get(STUB + PARAMETERS, 16))
+        assert zero == 0
+        table = self.get(STUB + CODE, 20 * rows)
+        return (old, *memory), list(struct.iter_unpack("<QQI", table))
+
+
+def same(one, other):
+    """Two long strings of bytes (pytest would show all that differs)."""
+    wrong = next((n for n, pair in enumerate(zip(one, other))
+                  if pair[0] != pair[1]), None)
+    assert wrong is None and len(one) == len(other)
+
+
+# -- guest=bios
+
+@pytest.mark.parametrize("uefi, ram, word", [
+    (False, "IDENTITY", None), (True, "IDENTITY", "UEFI"),
+    (False, "RELOCATED", "ram=identity"), (True, "RELOCATED", "UEFI")])
+def test_machine_that_can(pc, uefi, ram, word):
+    pc.host.boot.uefi = uefi
+    pc.host.options.ram = getattr(pc.m, f"RAM_{ram}")
+    status = pc.m.bios_check(pc.m.ffi.addressof(pc.host.boot),
+                             pc.m.ffi.addressof(pc.host.options))
+    if word:
+        assert status == -pc.m.EINVAL and word in pc.line()
+    else:
+        assert status == 0 and not pc.m.log_lines()
+
+
+def test_another_guest_is_none_of_its_business(pc):
+    pc.host.options.guest, pc.host.boot.uefi = pc.m.GUEST_KERNEL, True
+    assert pc.m.bios_check(pc.m.ffi.addressof(pc.host.boot),
+                           pc.m.ffi.addressof(pc.host.options)) == 0
+
+
+ROOM = STUB - 0x7c00
+
+
+NO_IMAGES = {
+    "two bytes": (b"\x55\xaa", "no boot signature"),
+    "511 bytes": (bytes(509) + b"\x55\xaa", "no boot signature"),
+    "zeros": (bytes(512), "no boot signature"),
+    "half a signature": (boot_sector()[:511] + b"\x55", "no boot signature"),
+    "long": (boot_sector(ROOM + 1), "too large"),
+}
+
+
+@pytest.mark.parametrize("name", NO_IMAGES)
+def test_image_that_is_none(pc, name):
+    image, word = NO_IMAGES[name]
+    pc.image(image)
+    before = pc.get()
+    assert pc.m.bios_pin(pc.machine) == -pc.m.EINVAL
+    assert word in pc.line()
+    assert pc.map.count == 0
+    same(pc.get(), before)
+
+
+def test_largest_image(pc):
+    pc.image(boot_sector(ROOM))
+    pc.start()
+    same(pc.get(0x7c00, ROOM), boot_sector(ROOM))
+    assert pc.get(STUB, 40) == b"\x11" * 40
+
+
+@pytest.mark.parametrize("kib, base, end, fits", [
+    (639, 4096, 0x9f000, True), (639, 0, 0x9f000, True),
+    (640, 4096, 0xa0000, True), (0xffff, 4096, 0xa0000, True),
+    (256, 4096, 0x40000, True), (255, 4096, 0x9f000, False),
+    (0, 4096, 0x9f000, False), (639, 8192, 0x9f000, False),
+    (639, 4096, 0x9e000, False), (640, 4096, 0x9f000, False)])
+def test_conventional_memory(pc, kib, base, end, fits):
+    """What the BDA says, all of it free but page 0."""
+    pc.put(0x413, kib.to_bytes(2, "little"))
+    pc.m.lib.largest = {"base": base, "size": end - base}
+    status = pc.m.bios_pin(pc.machine)
+    if not fits:
+        assert status == -pc.m.EINVAL
+        assert "below 640 KiB" in pc.line() or "too large" in pc.line()
+        return
+    assert status == 0
+    top = min(kib, 640) * KIB
+    stub = pc.machine.bios.stub
+    assert stub % 4096 == 0 and stub + 3072 <= top
+
+
+def test_first_mebibyte(pc):
+    """RAM to the stub, the firmware's and the BIOS area, and no VGA."""
+    m = pc.m
+    assert m.bios_pin(pc.machine) == 0
+    rows = [(r.gpa, r.hpa, r.gpa + r.size, r.kind, r.e820, r.memtype, r.cpu,
+             r.dma) for r in pc.map.regions[0:pc.map.count]]
+    ram = (m.MEMTYPE_WB, m.REGION_RWX, m.REGION_RW)
+    assert rows == [
+        (0, 0, STUB, m.REGION_RAM, m.E820_RAM, *ram),
+        (STUB, STUB, 0xa0000, m.REGION_RAM, m.E820_RESERVED, *ram),
+        (0xc0000, 0xc0000, MIB, m.REGION_ROM, m.E820_RESERVED, m.MEMTYPE_WP,
+         m.REGION_RWX, 0)]
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_map_is_full(pc, at):
+    pc.m.lib.pin_fails_at = at
+    assert pc.m.bios_pin(pc.machine) == -28
+    assert pc.map.count == at
+
+
+def test_entry(pc):
+    """At 0000:7C00 with a drive's number, its stack below the image."""
+    entry = pc.start()
+    assert entry.mode == pc.m.ENTRY_REAL16
+    assert (entry.rip, entry.rsp) == (0x7c00, 0x7c00)
+    assert [n for n in range(16) if entry.gpr[n]] == [pc.m.GPR_RDX]
+    assert entry.gpr[pc.m.GPR_RDX] == 0x80
+    assert pc.get(0x7c00, 512) == boot_sector()
+
+
+def test_vectors(pc):
+    before = pc.get(0, 0x400)
+    pc.start()
+    after = pc.get(0, 0x400)
+    hooked = {n // 4 for n in range(0x400) if before[n] != after[n]}
+    assert hooked == {0x13, 0x15}
+    assert struct.unpack_from("<HH", after, INT15) == (0, STUB >> 4)
+    assert struct.unpack_from("<HH", after, INT13) == (HANDLER_13, STUB >> 4)
+    assert pc.get(STUB + HANDLER_13, 8) == b"\x13" * 8
+    assert pc.get(0x413, 2) == (STUB // KIB).to_bytes(2, "little")
+
+
+@pytest.mark.parametrize("classes, hooked", [
+    ((0x0300,), True), ((0x0106,), False), ((0x0200, 0x0101), False)])
+def test_disk_of_its_own(pc, classes, hooked):
+    """With a disk assigned, the firmware's INT 13h stays."""
+    functions = [pc.m.new("struct pci_function *", {"class": c})
+                 for c in classes]
+    for n, f in enumerate(functions):
+        pc.machine.assigned[n].function = f
+    pc.machine.assigned_count = len(functions)
+    before = pc.get(INT13, 4)
+    pc.start()
+    assert (pc.get(INT13, 4) != before) == hooked
+    assert pc.get(INT15, 4) == struct.pack("<HH", 0, STUB >> 4)
+
+
+@pytest.mark.parametrize("ram, below, above, extended", [
+    ([], 0, 0, 0),
+    ([(MIB, 7 * MIB)], 7 * KIB, 0, 7 * KIB),
+    ([(MIB, 15 * MIB)], 15 * KIB, 0, 15 * KIB),
+    ([(MIB, 31 * MIB)], 15 * KIB, 256, 31 * KIB),
+    # AH=88h has 16 bits of KiB.
+    ([(MIB, 511 * MIB)], 15 * KIB, 496 * 16, 63 * KIB),
+    # Behind a gap it is not extended memory.
+    ([(2 * MIB, 8 * MIB)], 0, 0, 0),
+    ([(MIB, 7 * MIB), (16 * MIB, 16 * MIB)], 7 * KIB, 0, 7 * KIB),
+    ([(MIB, 4095 * MIB)], 15 * KIB, 0xff00, 63 * KIB)])
+def test_memory_that_int_15h_tells(pc, ram, below, above, extended):
+    pc.start(*ram)
+    memory, rows = pc.parameters()
+    assert memory == (0xf000f859, below, above, extended)
+    assert rows == [(0, STUB, 1), (STUB, 0xa0000 - STUB, 2),
+                    (0xc0000, 0x40000, 2), *((*row, 1) for row in ram)]
+
+
+def test_as_many_rows_as_there_is_room(pc):
+    """A map of the greatest length: the table ends below the firmware's."""
+    pc.put(STUB + 3072, b"\xeb" * (0xa0000 - STUB - 3072))
+    assert pc.m.bios_pin(pc.machine) == 0
+    more = [(16 * MIB + 8192 * n, 4096) for n in range(
+        pc.m.REGION_MAX - pc.map.count)]
+    for row in more:
+        pc.ram(*row)
+    assert pc.m.bios_save(pc.machine) == 0
+    pc.devices()
+    assert pc.m.bios_start(pc.machine, pc.m.new("struct guest_entry *")) == 0
+    _, rows = pc.parameters()
+    assert [row[:2] for row in rows[3:]] == more
+    assert set(pc.get(STUB + 3072, 0xa0000 - STUB - 3072)) == {0xeb}
+
+
+def test_interrupts_as_firmware_sets_them_up(pc):
+    """The timer ticks at vector 8, 18.2 times a second; IRQ 12 is 74h."""
+    m = pc.m
+    pc.start()
+    clock = m.ffi.addressof(pc.machine.vm.clock)
+    for n in (1, 2):
+        # Its first clock loads the count, and a deadline is rounded up.
+        assert clock.next - 65536 * n in (1, 2)
+        assert not pc.pic.intr
+        m.tsc = clock.next
+        m.vclock_run(clock, m.tsc)
+        assert pc.pic.intr and m.pic_ack(pc.pic) == 8
+        m.bus_dispatch(m.ffi.addressof(pc.machine.vm.bus), m.BUS_PORT,
+                       m.new("struct bus_access *", {
+                           "addr": 0x20, "size": 1, "write": True,
+                           "value": 0x20}))
+    open_lines = []
+    for line in set(range(16)) - {0, 2}:
+        m.pic_set_line(pc.pic, line, True)
+        if pc.pic.intr:
+            open_lines.append((line, m.pic_ack(pc.pic)))
+            pc.pic.chip[0].isr = pc.pic.chip[1].isr = 0
+        m.pic_set_line(pc.pic, line, False)
+    assert open_lines == [(1, 9), (6, 14), (12, 0x74), (13, 0x75),
+                          (14, 0x76)]
+
+
+def test_reset_restores_what_the_guest_changed(pc):
+    m = pc.m
+    pc.put(0xc0000, bytes(n * 13 & 0xff for n in range(0x40000)))
+    was = pc.get()
+    pc.start()
+    pc.put(0, b"\xcc" * 0x500)
+    pc.put(0x9ffff, b"\xcc")
+    pc.put(0xa0000, b"\x77" * 0x20000)      # the picture: not memory
+    pc.put(0xe1234, b"\xcc")                # BIOS area that can be written
+    # The rest of that area takes no store, and gets none.
+    m.low_protect(0xc0000, 0x20000)
+    m.low_protect(0xf0000, 0x10000)
+    m.bios_restore(pc.machine)
+    now = pc.get()
+    same(now, was[:0xa0000] + b"\x77" * 0x20000 + was[0xc0000:])
+
+
+def test_no_memory_to_save_it(pc):
+    pc.m.lib.out_of_memory = True
+    assert pc.m.bios_save(pc.machine) == -pc.m.ENOMEM
+
+
+# -- rom-init
+
+@pytest.fixture(name="vga")
+def make_vga(pc):
+    """A guest with relocated RAM and a display that has a video BIOS."""
+    m = pc.m
+    pc.host.options.guest = m.GUEST_KERNEL
+    pc.ram(0, 0xa0000)
+    pc.display = m.new("struct pci_function *", {"bdf": 2 << 3})
+    pc.machine.display_function, pc.machine.vga = pc.display, True
+    pc.rom = m.new("struct pci_rom *", {"legacy": pc.data,
+                                        "legacy_size": 512})
+    m.lib.display_rom = pc.rom
+    m.vclock_init(m.ffi.addressof(pc.machine.vm.clock), 1000)
+    return pc
+
+
+def no_legacy_image(pc):
+    pc.rom.legacy = pc.m.NULL
+
+
+def set_to(field, value):
+    def change(pc):
+        at, *path = [pc, *field.split(".")]
+        for name in path[:-1]:
+            at = getattr(at, name)
+        setattr(at, path[-1], value(pc.m))
+    return change
+
+
+CANNOT = {
+    "uefi": (set_to("host.boot.uefi", lambda m: True), "UEFI"),
+    "no rom": (set_to("m.lib.display_rom", lambda m: m.NULL),
+               "no video BIOS"),
+    "EFI driver only": (no_legacy_image, "no video BIOS"),
+    "no-vga": (set_to("machine.vga", lambda m: False), "no video BIOS"),
+    "closed": (set_to("host.options.igd", lambda m: m.IGD_CLOSED),
+               "igd=closed"),
+    "no memory at 0": (set_to("map.count", lambda m: 0), "first page"),
+}
+
+
+@pytest.mark.parametrize("say", [True, False])
+@pytest.mark.parametrize("why", CANNOT)
+def test_rom_that_cannot_run(vga, why, say):
+    assert vga.m.rom_init_check(vga.machine, True) == 0
+    change, word = CANNOT[why]
+    change(vga)
+    assert vga.m.rom_init_check(vga.machine, say) == -vga.m.EINVAL
+    if say:
+        assert word in vga.line()
+    else:
+        assert not vga.m.log_lines()
+
+
+def run(pc, rom):
+    """rom(): what the vCPU does meanwhile. (status, screen, row)"""
+    m = pc.m
+    m.lib.run_hook = m.callback("void(void)", rom)
+    screen, row = m.new("struct boot_framebuffer *"), m.new("u8 *", 99)
+    status = m.rom_init(pc.machine, screen, row)
+    m.check()
+    assert not pc.machine.vm.rom_runs
+    assert pc.machine.vm.clock.next == 2**64 - 1
+    return status, screen, row[0]
+
+
+def returns(pc, cursor=0, look=lambda: None):
+    def rom():
+        assert pc.machine.vm.request == pc.m.VM_RUN
+        assert pc.machine.vm.rom_runs
+        look()
+        pc.put(0x451, bytes([cursor]))
+        pc.machine.vm.request = pc.m.VM_ROM_DONE
+    return rom
+
+
+def test_what_the_rom_finds(vga):
+    """PCI Firmware 3.0, 5.2.1.1: AX is its function; no vector is wild."""
+    m = vga.m
+    vga.put(0, b"\xee" * 0x500)
+
+    def look():
+        entry = m.lib.entered
+        assert entry.mode == m.ENTRY_REAL16
+        assert (entry.rip, entry.rsp) == (0x7c00, 0x7c00)
+        assert entry.gpr[m.GPR_RAX] == 2 << 3
+        assert entry.gpr[m.GPR_RBX] == entry.gpr[m.GPR_RDX] == 0xffff
+        assert vga.get(0x7c00, 10) == b"\x66" * 9 + b"\xcf"
+        for segment_offset in struct.iter_unpack("<HH", vga.get(0, 0x400)):
+            assert segment_offset == (0x7c09, 0)
+        equipment = bytes(0x10) + b"\x20"       # 80 x 25, colour
+        assert vga.get(BDA, 0x100) == equipment.ljust(0x100, b"\0")
+
+    status, *_ = run(vga, returns(vga, look=look))
+    assert status == 0
+    (level, text), = m.log_lines()
+    assert level == m.LOG_INFO and "00:02.0 has run" in text
+
+
+def test_firmware_below_stays(vga):
+    """guest=bios: vectors and data area are the firmware's."""
+    vga.host.options.guest = vga.m.GUEST_BIOS
+    before = vga.get(0, 0x500)
+
+    def look():
+        assert vga.get(0, 0x500) == before
+    assert run(vga, returns(vga, look=look))[0] == 0
+
+
+@pytest.mark.parametrize("cursor, row", [(0, 0), (7, 7), (24, 24), (25, 24),
+                                         (255, 24)])
+def test_screen_afterwards(vga, cursor, row):
+    status, screen, found = run(vga, returns(vga, cursor))
+    assert (status, found) == (0, row)
+    assert screen.kind == vga.m.DISPLAY_TEXT
+    assert (screen.base, screen.width, screen.height, screen.pitch) == (
+        0xb8000, 80, 25, 160)
+
+
+def test_time_it_has(vga):
+    """Two seconds, by the guest's clock; and again at each reset."""
+    m = vga.m
+    clock = m.ffi.addressof(vga.machine.vm.clock)
+
+    def endless():
+        start = m.tsc
+        m.tsc = start + 2 * vga.host.tsc_hz - 1
+        m.vclock_run(clock, m.tsc)
+        assert vga.machine.vm.request == m.VM_RUN
+        m.tsc = start + 2 * vga.host.tsc_hz
+        m.vclock_run(clock, m.tsc)
+        assert vga.machine.vm.request == m.VM_STOP
+
+    for _ in range(12):         # a clock has 8 timers
+        m.reset()
+        m.tsc = 5_000_000
+        status, screen, row = run(vga, endless)
+        assert status == -m.EIO and "does not return" in vga.line()
+        assert (screen.kind, row) == (m.DISPLAY_NONE, 99)
+    assert run(vga, returns(vga))[0] == 0
+
+
+@pytest.mark.parametrize("request_", ["RESET", "POWER_OFF", "EXIT_CODE",
+                                      "STOP"])
+def test_rom_that_ends_otherwise(vga, request_):
+    def rom():
+        vga.machine.vm.request = getattr(vga.m, f"VM_{request_}")
+    assert run(vga, rom)[0] == -vga.m.EIO
+    assert "00:02.0 does not return" in vga.line()
+
+
+def test_no_memory_for_its_vectors(vga):
+    """The first page has gone: an error, and nothing runs."""
+    vga.map.count = 0
+    assert run(vga, lambda: pytest.fail("it ran"))[0] == -vga.m.EFAULT
