@@ -25,6 +25,7 @@ PAYLOAD, SENT_BACK = 10 << 20, 1000000     # bytes by the network
 RESETS = {"linux": 3, "tiny": 20}
 READS = 1000
 NVME, NET, AHCI, USB = "00:06.0", "00:07.0", "00:08.0", "00:09.0"
+BEHIND = "01:00.0"
 DISKS = {NVME: "nvme", AHCI: "ahci,sd_mod", USB: "xhci_pci,usb_storage,sd_mod"}
 
 _cases = {}
@@ -194,12 +195,22 @@ def drivers():
     return debian("drivers", TASKS)
 
 
+def one_disk(name, at, *devices):
+    """A case with an nvme alone."""
+    return Case(linux("nested", [f"disk={at},nvme"], monocle=runs.MONOCLE,
+                      hv=f"debug assign={at}", devices=devices,
+                      drives=machine(name)["drives"][:1]), drives_back=True)
+
+
 @define
 def nvme():
-    fields = {key: value[:1] for key, value in machine("slice").items()
-              if key != "qemu"}
-    return Case(linux("nested", [f"disk={NVME},nvme"], monocle=runs.MONOCLE,
-                      hv=f"debug assign={NVME}", **fields), drives_back=True)
+    return one_disk("slice", NVME, "nvme,addr=06.0,drive=nvme,serial=1")
+
+
+@define
+def nvme_behind_a_port():
+    return one_disk("port", BEHIND, "pcie-root-port,id=rp,addr=1c.0,chassis=1",
+                    "nvme,bus=rp,addr=00.0,drive=nvme,serial=1")
 
 
 @define

@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from boot.nested_cases import (AHCI, DISKS, NET, NVME, READS,
+from boot.nested_cases import (AHCI, BEHIND, DISKS, NET, NVME, READS,
                                RESETS, SENT_BACK, USB, payload)
 from boot.test_nested import starts
 from rigs import result
@@ -19,7 +19,7 @@ from rigs.spec import REPOSITORY
 
 NOISE = 100         # interrupts of the host's own
 IO_OF_LINUX = 50    # such as its ACPI timer's, now and then
-IMAGES = {NVME: "nvme", AHCI: "ahci", USB: "usb"}
+IMAGES = {NVME: "nvme", BEHIND: "nvme", AHCI: "ahci", USB: "usb"}
 E2FSCK, DEBUGFS = "/sbin/e2fsck", "/sbin/debugfs"
 POLICY = REPOSITORY / "vmm" / "devmodel" / "pci_assigned.c"
 NUMBERS = REPOSITORY / "drivers" / "pci" / "pci.h"
@@ -68,13 +68,17 @@ def test_tasks_natively(run):
         check_network(done, mode)
 
 
-@pytest.mark.nested("nvme")
-def test_nvme(nested):
-    """The first of all: a disk, its ext4, MSI-X."""
-    done = nested("nvme")
+@pytest.mark.parametrize("name, at", [
+    pytest.param("nvme", NVME, marks=pytest.mark.nested("nvme")),
+    pytest.param("nvme-behind-a-port", BEHIND, marks=[
+        pytest.mark.nested("nvme-behind-a-port"), pytest.mark.long])])
+def test_nvme(nested, name, at):
+    """A disk, its ext4, MSI-X; on bus 0, and behind a root port."""
+    done = nested(name)
     assert done.status == result.POWER_OFF, done.report()
-    check_disk(done, NVME)
-    check_image(done, NVME, "drive0")
+    check_disk(done, at)
+    check_image(done, at, "drive0")
+    assert served(done, at, "nvme0q1") > 0
 
 
 @pytest.mark.long
