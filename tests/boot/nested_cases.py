@@ -11,7 +11,7 @@ import subprocess
 import threading
 
 import rigs
-from boot import runs
+from boot import runs, test_bios
 from rigs import nested
 from rigs.nested import Case
 from rigs.spec import BUILD, Spec
@@ -216,6 +216,18 @@ def nvme_behind_a_port():
 @define
 def linux_resets():
     return debian("resets", [f"resets={NVME},{RESETS['linux']}"])
+
+
+def real_mode(case):
+    """What a real-mode guest has drawn by SeaVGABIOS."""
+    return Case(Spec(rig="nested", kernel=str(test_bios.image(case)),
+                     hv=test_bios.HV, monocle=runs.MONOCLE, memory=64,
+                     timeout=60),
+                dump_at="bios: ready", picture=True)
+
+
+for _case in test_bios.PICTURES:
+    _cases[f"bios-{_case}"] = functools.partial(real_mode, _case)
 
 
 # -- the run

@@ -53,10 +53,10 @@ def start(case, native, **fields):
                                 **fields))
 
 
-def play(case, native):
+def play(case, native, **fields):
     """(result, picture) of one case."""
-    path = runs.work(f"{case}-{native}.png")
-    with start(case, native) as machine:
+    path = runs.work(f"{case}-{native}-{fields.get('rig')}.png")
+    with start(case, native, **fields) as machine:
         machine.wait_for("bios: ready", runs.TIMEOUT)
         if case in PICTURES:
             machine.screenshot(path)
@@ -72,6 +72,11 @@ for _case in CASES:
                     "load")(functools.partial(play, _case, _native))
 
 
+for _case in PICTURES:
+    runs.define(f"bios-{_case}-qemu")(
+        functools.partial(play, _case, True, rig="tcg"))
+
+
 @pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.runs(
     f"bios-{c}", f"bios-{c}-native")) for c in PICTURES])
 def test_picture_is_the_native_one(run, case):
@@ -82,6 +87,21 @@ def test_picture_is_the_native_one(run, case):
     box = screen.difference(picture, expected)
     assert box is None, f"differs in {box}\n{result.report()}"
     assert len(picture.getcolors(256)) > 8, "no picture at all"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("case", [pytest.param(c, marks=[
+    pytest.mark.nested(f"bios-{c}"), pytest.mark.runs(f"bios-{c}-qemu")])
+    for c in PICTURES])
+def test_picture_by_another_bios(nested, run, case):
+    """SeaBIOS and SeaVGABIOS below the guest, as natively on that QEMU."""
+    done = nested(f"bios-{case}")
+    native, expected = run(f"bios-{case}-qemu")
+    assert native.status == 0, native.report()
+    assert done.serial == native.serial, done.report()
+    box = screen.difference(Image.open(done.files["screen.png"]), expected)
+    assert box is None, f"differs in {box}\n{done.report()}"
+    assert len(expected.getcolors(256)) > 8, "no picture at all"
 
 
 @pytest.mark.runs("bios-load", "bios-load-native")

@@ -41,6 +41,7 @@ ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15
 ata1-master: type=disk, mode=flat, path={}
 ata1-slave: type=disk, mode=flat, path={}
 """
+PICTURE = "screen.png"
 IOMMU = (0xfed90000, 4096)  # q35's unit: its registers
 FILE_OPTION = re.compile(r"(?<![^,])file=([^,]+)")
 
@@ -56,6 +57,7 @@ class Case:
     spec: Spec
     dump_at: str = None
     dump: tuple = None          # (base, bytes); None: RAM and the IOMMU
+    picture: bool = False       # in its place the screen; the machine ends
     drives_back: bool = False   # the files behind Spec.drives as they ended
     files: dict = dataclasses.field(default_factory=dict)
     #                             beside QEMU, which runs there: {name: path}
@@ -64,7 +66,7 @@ class Case:
 
     def ranges(self):
         """What is dumped: {name: (base, bytes)}."""
-        if not self.dump_at:
+        if not self.dump_at or self.picture:
             return {}
         ranges = self.dump or ((0, self.spec.memory << 20), IOMMU)
         return {f"memory-{base:x}": (base, size) for base, size in ranges}
@@ -73,6 +75,8 @@ class Case:
         """Bytes of the files that come back: {name: size}."""
         sizes = {name: size for name, (_, size) in self.ranges().items()}
         sizes.update(self.back)
+        if self.picture:
+            sizes[PICTURE] = 1 << 20
         if self.drives_back:
             sizes.update((name, os.stat(path).st_size)
                          for name, path in drive_files(self.spec).items())
@@ -124,11 +128,15 @@ def command(case):
 
 def dump_commands(case):
     """What QEMU's monitor is told, a line each."""
-    commands = [("qmp_capabilities", {}), ("stop", {})]
-    commands += [("pmemsave", {"val": base, "size": size, "filename": name})
-                 for name, (base, size) in case.ranges().items()]
+    if case.picture:
+        commands = [("screendump", {"filename": PICTURE, "format": "png"}),
+                    ("quit", {})]
+    else:
+        commands = [("stop", {}), *(
+            ("pmemsave", {"val": base, "size": size, "filename": name})
+            for name, (base, size) in case.ranges().items()), ("cont", {})]
     return [json.dumps({"execute": name, "arguments": arguments})
-            for name, arguments in commands + [("cont", {})]]
+            for name, arguments in [("qmp_capabilities", {}), *commands]]
 
 
 def add_bytes(archive, name, data):
