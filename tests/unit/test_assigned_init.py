@@ -27,6 +27,12 @@ int vtd_assign(struct vtd *v, struct vtd_domain *d, bdf_t b)
 { (void)v; (void)d; (void)b; return 0; }
 void assigned_irq_off(struct assigned *a) { (void)a; }
 void assigned_interrupts_changed(void *a) { (void)a; }
+void assigned_line_eoi(void *m, unsigned p) { (void)m; (void)p; }
+bool assigned_stats(void *m, unsigned n, struct device_stats *out)
+{ (void)m; (void)n; (void)out; return false; }
+void assigned_stats_reset(struct assigned *a) { (void)a; }
+int assigned_irq_build(struct assigned *a) { (void)a; return 0; }
+void assigned_irq_reset(struct assigned *a) { (void)a; }
 void assigned_bar_changed(void *a, unsigned i) { (void)a; (void)i; }
 void assigned_place_bars(struct machine *m) { (void)m; }
 void assigned_rom_moved(struct assigned *a, u64 o, u64 n, bool on)
