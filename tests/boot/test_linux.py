@@ -98,10 +98,14 @@ def test_option_rom(run, answers):
 
 
 def test_clock_is_right(run, answers):
-    """The host's time: that of Bochs's power-on and what has passed."""
+    """The host's time: that of Bochs's power-on and what has passed.
+
+    An idle guest's time passes as fast as Bochs can count it, so how much
+    it is depends on this machine; a wrong zone or century is more than that.
+    """
     assert BORN < int(answers["date"]) < BORN + 120
     for after in run("linux").reboots:
-        assert int(answers["date"]) < int(after.split()[-1]) < BORN + 300
+        assert int(answers["date"]) < int(after.split()[-1]) < BORN + 3600
 
 
 def test_pat(answers):

@@ -253,6 +253,8 @@ struct mmap_row {
 
 /* RAM below 4 GiB ends here; nothing answers in [ram_end, hole_end). */
 extern u64 ram_end;
+/* The configuration space in memory, 0: none. */
+extern u64 ecam;
 /* A page below 1 MiB that is RAM, for 16-bit code. */
 extern u64 low_page;
 void memory_init(u64 info);

@@ -198,7 +198,7 @@ static void touch(u64 at, bool is_nothing)
 static bool is_device(u64 at)
 {
 	return at >> 24 == 0xC0 || (at & ~0xfffull) == LAPIC_PAGE ||
-	       (at & ~0xfffull) == IOAPIC_PAGE;
+	       (at & ~0xfffull) == IOAPIC_PAGE || at >> 20 == ecam >> 20;
 }
 
 /* Pages of 1 GiB from 4 GiB up to 512 GiB. */
@@ -228,6 +228,8 @@ static void memory(void)
 			touch(LAPIC_PAGE + at, false);
 	for (u64 at = 0xA0000; at < 0x100000; at += 0x101)
 		touch(at, false);
+	for (u64 at = 0; ecam && at < MIB - 16; at += 0x3f8)
+		touch(ecam + at, false);
 	check(wrong, 0);
 	print("hostile: all memory done, %u wrong\n", wrong);
 	finish(wrong ? 1 : 0);

@@ -9,7 +9,7 @@
 
 struct fault fault;
 bool is_monocle;
-u64 ram_end, low_page;
+u64 ram_end, low_page, ecam;
 handler *handlers[256];
 volatile u32 interrupts[256];
 
@@ -151,6 +151,10 @@ void memory_init(u64 info)
 		u64 top = row->base + row->length;
 
 		print("memory: %lx-%lx kind %u\n", row->base, top, row->kind);
+		/* Of what is reserved there, the only thing of 1 MiB or more. */
+		if (row->kind == 2 && row->base >= 16 * MIB &&
+		    top - row->base >= MIB)
+			ecam = row->base;
 		if (row->kind == 1 && top <= BIT(32) && top > ram_end)
 			ram_end = top;
 		if (row->kind == 1 && row->base <= 0x70000 && top >= 0x72000)
