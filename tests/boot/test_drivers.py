@@ -18,7 +18,7 @@ from rigs import result
 from rigs.spec import REPOSITORY
 
 NOISE = 100         # interrupts of the host's own
-IO_OF_LINUX = 50    # such as its ACPI timer's, now and then
+IO_OF_LINUX = 200   # its serial line still sends what was printed before
 IMAGES = {NVME: "nvme", BEHIND: "nvme", AHCI: "ahci", USB: "usb"}
 E2FSCK, DEBUGFS = "/sbin/e2fsck", "/sbin/debugfs"
 POLICY = REPOSITORY / "vmm" / "devmodel" / "pci_assigned.c"
