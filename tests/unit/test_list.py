@@ -4,7 +4,7 @@ that fit a screen, and leaves every register as it was."""
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import harness
@@ -255,7 +255,9 @@ def functions(draw):
     return f
 
 
-@settings(max_examples=20)
+# A machine is a large example.
+@settings(max_examples=20, deadline=None, suppress_health_check=[
+    HealthCheck.data_too_large, HealthCheck.too_slow])
 @given(found=st.dictionaries(
     st.integers(0, 0x1ff), functions(), min_size=1, max_size=4),
     why=st.none() | st.text("abc (:", max_size=200).map(
