@@ -166,20 +166,17 @@ void assigned_stopped(void *machine, bdf_t bdf)
 /* Each start finds the functions as the first one did: FNV-1a of 32 bits. */
 void assigned_log(const struct machine *m)
 {
-	static const char *const resets[] = {"none", "FLR", "AF", "D3hot",
-					     "secondary bus"};
 	const struct pci_host *pci = &m->host->pci;
 
 	for (unsigned n = 0; n < m->assigned_count; n++) {
 		bdf_t bdf = m->assigned[n].function->bdf;
-		unsigned method = pci_reset_method(pci, bdf);
 		u32 hash = 2166136261u;
 
 		for (unsigned i = 0; i < 256; i += 4)
 			hash = (hash ^ pci_config_read(pci, bdf, i, 4)) *
 			       16777619u;
 		log_debug("%02x:%02x.%x starts: reset %s, configuration %08x",
-			  BDF_ARGS(bdf), resets[method % ARRAY_SIZE(resets)],
-			  hash);
+			  BDF_ARGS(bdf),
+			  pci_reset_name(pci_reset_method(pci, bdf)), hash);
 	}
 }

@@ -271,11 +271,6 @@ static bool is_display(const struct machine *m, const struct pci_function *f)
 static void list_row(const struct machine *m, const struct pci_function *f,
 		     const char *assignable)
 {
-	static const char *const resets[] = {
-		[PCI_RESET_NONE] = "none", [PCI_RESET_FLR] = "FLR",
-		[PCI_RESET_AF] = "AF-FLR", [PCI_RESET_POWER] = "D3hot",
-		[PCI_RESET_BUS] = "bus",
-	};
 	const struct pci_host *pci = &m->host->pci;
 	struct pci_bar rom = {0};
 	char irq[12], rom_size[12], by[12];
@@ -285,7 +280,7 @@ static void list_row(const struct machine *m, const struct pci_function *f,
 	say("%02x:%02x.%x %04x:%04x %04x %-11s %-10s %-6s %-4s %-4s %s",
 	    BDF_ARGS(f->bdf), f->vendor, f->device, f->class,
 	    class_name(f->class), interrupt(pci, f->bdf, irq),
-	    resets[pci_reset_method(pci, f->bdf)],
+	    pci_reset_name(pci_reset_method(pci, f->bdf)),
 	    rom.size ? size_text(rom.size, rom_size) : "-",
 	    unit(m->host, f->bdf, by), assignable);
 }

@@ -156,6 +156,8 @@ enum pci_reset {
 	PCI_RESET_IVB, /* mobile Ivy Bridge's graphics: a sequence of theirs */
 };
 
+/* For the log; at most 6 characters. */
+const char *pci_reset_name(enum pci_reset method);
 enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf);
 /*
  * Resets the function by the best method it has and restores its

@@ -62,6 +62,17 @@ static void wait_ms(u64 tsc_hz, u64 ms)
 	delay_us(tsc_hz, 1000 * ms);
 }
 
+const char *pci_reset_name(enum pci_reset method)
+{
+	static const char *const names[] = {
+		[PCI_RESET_NONE] = "none", [PCI_RESET_FLR] = "FLR",
+		[PCI_RESET_AF] = "AF-FLR", [PCI_RESET_POWER] = "D3hot",
+		[PCI_RESET_BUS] = "bus",   [PCI_RESET_IVB] = "IVB",
+	};
+
+	return names[method];
+}
+
 enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf)
 {
 	unsigned cap = pci_find_capability(pci, bdf, PCI_CAP_EXPRESS);

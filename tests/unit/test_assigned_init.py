@@ -42,6 +42,8 @@ int pci_reset_function(const struct pci_host *p, const struct pci_function *f,
 { (void)p; (void)f; (void)bus; (void)hz; return 0; }
 enum pci_reset pci_reset_method(const struct pci_host *p, bdf_t b)
 { (void)p; (void)b; return PCI_RESET_NONE; }
+const char *pci_reset_name(enum pci_reset method)
+{ (void)method; return ""; }
 void pci_take_over(const struct pci_host *p, const struct pci_function *f,
 	u64 hz)
 { (void)p; (void)f; (void)hz; }

@@ -347,6 +347,15 @@ def ivb(m, off_after):
     return machine
 
 
+def test_every_method_has_a_name(m):
+    """The last one, too, which `list` and the log print."""
+    names = [m.ffi.string(m.pci_reset_name(method)).decode()
+             for method in range(NONE, m.PCI_RESET_IVB + 1)]
+    assert len(set(names)) == len(names) and "" not in names
+    machine = ivb(m, 0)
+    assert m.pci_reset_method(machine.host, bdf(0, 2)) == m.PCI_RESET_IVB
+
+
 @pytest.mark.parametrize("off_after", [0, 35, 9000])
 def test_ivy_bridge_has_its_own_reset(m, off_after):
     """No FLR; the power state is written when the panel is off."""
