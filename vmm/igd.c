@@ -239,8 +239,7 @@ static int check_remapping(struct igd *igd, const struct options *o)
 	igd->remapping_off = igd->quirks & IGD_NO_REMAPPING ||
 			     (igd->quirks & IGD_SHADOW_GTT &&
 			      !(igd->control & CONTROL_SHADOW_GTT));
-	if (!igd->remapping_off ||
-	    (o->iommu == IOMMU_OFF && o->unsafe_dma && o->ram == RAM_IDENTITY))
+	if (!igd->remapping_off || options_unsafe_dma(o))
 		return 0;
 	log_error("igd: DMA remapping must stay off for this part; it needs "
 		  "iommu=off unsafe-dma ram=identity");
