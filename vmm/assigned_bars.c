@@ -125,21 +125,6 @@ int assigned_pin(struct machine *m)
 	return err;
 }
 
-static u64 read_ports(u16 port, unsigned size)
-{
-	return size == 1 ? inb(port) : size == 2 ? inw(port) : inl(port);
-}
-
-static void write_ports(u16 port, unsigned size, u64 value)
-{
-	if (size == 1)
-		outb(port, (u8)value);
-	else if (size == 2)
-		outw(port, (u16)value);
-	else
-		outl(port, (u32)value);
-}
-
 /* The bus's handler for what traps. */
 static int bar_access(void *dev, struct bus_access *access)
 {
@@ -157,9 +142,10 @@ static int bar_access(void *dev, struct bus_access *access)
 	if (at + access->size > bar->size)
 		return 0;
 	if (bar->io && access->write)
-		write_ports((u16)(bar->base + at), access->size, access->value);
+		port_write((u16)(bar->base + at), access->size,
+			   (u32)access->value);
 	else if (bar->io)
-		access->value = read_ports((u16)(bar->base + at), access->size);
+		access->value = port_read((u16)(bar->base + at), access->size);
 	else if (access->write)
 		mmio_write(b->host + at, access->size, access->value);
 	else

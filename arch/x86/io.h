@@ -131,4 +131,20 @@ static inline void mmio_write(volatile void *p, unsigned size, u64 value)
 		mmio_write64(p, value);
 }
 
+/* size: 1, 2 or 4, as one instruction. */
+static inline u32 port_read(u16 port, unsigned size)
+{
+	return size == 1 ? inb(port) : size == 2 ? inw(port) : inl(port);
+}
+
+static inline void port_write(u16 port, unsigned size, u32 value)
+{
+	if (size == 1)
+		outb(port, (u8)value);
+	else if (size == 2)
+		outw(port, (u16)value);
+	else
+		outl(port, value);
+}
+
 #endif

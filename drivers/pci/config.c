@@ -35,7 +35,6 @@ u32 pci_config_read(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 		    unsigned size)
 {
 	const void *p;
-	u16 port;
 
 	if (!valid(offset, size))
 		return ~0u;
@@ -44,15 +43,13 @@ u32 pci_config_read(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 		return (u32)mmio_read(p, size);
 	if (offset >= CONFIG_SIZE)
 		return size == 4 ? ~0u : (1u << size * 8) - 1;
-	port = select_register(bdf, offset);
-	return size == 1 ? inb(port) : size == 2 ? inw(port) : inl(port);
+	return port_read(select_register(bdf, offset), size);
 }
 
 void pci_config_write(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 		      unsigned size, u32 value)
 {
 	void *p;
-	u16 port;
 
 	if (!valid(offset, size))
 		return;
@@ -63,11 +60,5 @@ void pci_config_write(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 	}
 	if (offset >= CONFIG_SIZE)
 		return;
-	port = select_register(bdf, offset);
-	if (size == 1)
-		outb(port, (u8)value);
-	else if (size == 2)
-		outw(port, (u16)value);
-	else
-		outl(port, value);
+	port_write(select_register(bdf, offset), size, value);
 }
