@@ -7,10 +7,9 @@
 
 #include "kernel/host_paging.h"
 #include "tests/unit/fakes.h"
-#include "vmm/machine.h"
+#include "tests/unit/machine_fakes.h"
 #include "vmm/machine_map.h"
 
-struct machine *fresh_machine(void);
 extern u8 host_config[0x10000][256];
 extern u8 open_ports[0x10000];
 extern struct region_list ept_list;
@@ -19,19 +18,14 @@ u8 host_config[0x10000][256];
 u8 open_ports[0x10000];
 struct region_list ept_list;
 
-/* Static: it holds pages. */
 struct machine *fresh_machine(void)
 {
-	static struct machine machine;
-	static struct host host;
+	struct machine *machine = empty_machine();
 
-	memset(&machine, 0, sizeof(machine));
-	memset(&host, 0, sizeof(host));
 	memset(open_ports, 0, sizeof(open_ports));
 	ept_list.count = 0;
-	machine.host = &host;
-	machine.vm.features.physical_bits = 39;
-	return &machine;
+	machine->vm.features.physical_bits = 39;
+	return machine;
 }
 
 u32 pci_config_read(const struct pci_host *pci, bdf_t bdf, unsigned offset,

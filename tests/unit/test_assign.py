@@ -8,19 +8,8 @@ from test_pci_groups import DOWN, ENDPOINT, ROOT, TO_PCI, UP, function
 from test_pci_host import Machine, bdf
 
 FAKES = """
-#include <string.h>
-#include "vmm/machine.h"
-struct machine *fresh_machine(void);
-/* Static: it holds pages. */
-struct machine *fresh_machine(void)
-{
-	static struct machine machine;
-	static struct host host;
-	memset(&machine, 0, sizeof(machine));
-	memset(&host, 0, sizeof(host));
-	machine.host = &host;
-	return &machine;
-}
+#include "tests/unit/machine_fakes.h"
+struct machine *fresh_machine(void) { return empty_machine(); }
 /* Intel's graphics is another option: none here. */
 bool igd_is_one(const struct pci_function *f) { (void)f; return false; }
 int igd_probe(struct igd *g, const struct igd_input *in)

@@ -8,18 +8,8 @@ from test_pci_groups import DOWN, ENDPOINT, ROOT, TO_PCI, UP, function
 from test_pci_host import Machine, bdf
 
 FAKES = """
-#include <string.h>
-#include "vmm/machine.h"
-struct machine *fresh_machine(void);
-struct machine *fresh_machine(void)
-{
-	static struct machine machine;
-	static struct host host;
-	memset(&machine, 0, sizeof(machine));
-	memset(&host, 0, sizeof(host));
-	machine.host = &host;
-	return &machine;
-}
+#include "tests/unit/machine_fakes.h"
+struct machine *fresh_machine(void) { return empty_machine(); }
 void *phys_to_virt(hpa_t hpa) { return (void *)hpa; }
 const struct pci_policy_row *igd_policy(const struct igd *g, unsigned *n)
 { (void)g; *n = 0; return NULL; }

@@ -439,6 +439,18 @@ unreal_copy:
 	mov es, ax
 	ret
 
+; From 16-bit protected mode, with its segments
+%macro real_mode 0
+	mov eax, cr0
+	and al, 0xfe
+	mov cr0, eax
+	jmp 0:%%out
+%%out:	xor ax, ax
+	mov ds, ax
+	mov es, ax
+	mov ss, ax
+%endmacro
+
 protected16:
 	cli
 	lgdt [gdtr]
@@ -457,14 +469,7 @@ protected16:
 	loop .sum
 	mov ax, cs
 	add [sums + 16], ax
-	mov eax, cr0
-	and al, 0xfe
-	mov cr0, eax
-	jmp 0:.out
-.out:	xor ax, ax
-	mov ds, ax
-	mov es, ax
-	mov ss, ax
+	real_mode
 	sti
 	ret
 
@@ -518,14 +523,7 @@ gp:	mov ax, DATA16
 	inc word [sums + 22]
 	jmp CODE16:.leave
 bits 16
-.leave:	mov eax, cr0
-	and al, 0xfe
-	mov cr0, eax
-	jmp 0:.out
-.out:	xor ax, ax
-	mov ds, ax
-	mov es, ax
-	mov ss, ax
+.leave:	real_mode
 	mov sp, [real_sp]
 	lidt [real_idtr]
 	sti
