@@ -14,23 +14,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import harness
+import ramfakes
 
-FAKES = """
-#include <stdlib.h>
-#include "kernel/phys.h"
-u8 *ram;
-u64 ram_size;
-void *phys_to_virt(hpa_t hpa)
-{
-	if (hpa >= ram_size)
-		abort();
-	return ram + hpa;
-}
-hpa_t virt_to_phys(const void *p)
-{
-	return (hpa_t)((const u8 *)p - ram);
-}
-"""
 SIZE = 64 * 1024
 
 
@@ -39,7 +24,7 @@ def m():
     return harness.build(
         "acpi", ["kernel/acpi.c"], headers=[
             "kernel/acpi.h", "kernel/phys.h", "kernel/log.h"],
-        fakes=FAKES, cdef="extern u8 *ram; extern u64 ram_size;")
+        fakes=ramfakes.FAKES, cdef=ramfakes.CDEF)
 
 
 def checksummed(data, at, length=None):

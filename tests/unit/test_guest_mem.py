@@ -14,6 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import harness
+import ramfakes
 
 PAGE, MIB, GIB = 2**12, 2**20, 2**30
 P, RW, US, A, D, PS = 1, 2, 4, 0x20, 0x40, 0x80
@@ -21,30 +22,13 @@ XD = 1 << 63
 HOST = 64 * PAGE
 PATTERN = bytes(n * 31 >> 3 & 255 for n in range(HOST))
 
-FAKES = """
-#include <stdlib.h>
-#include "kernel/phys.h"
-u8 *ram;
-u64 ram_size;
-void *phys_to_virt(hpa_t hpa)
-{
-	if (hpa >= ram_size)
-		abort();
-	return ram + hpa;
-}
-hpa_t virt_to_phys(const void *p)
-{
-	return (hpa_t)((const u8 *)p - ram);
-}
-"""
-
 
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
         "guest_mem", ["vmm/guest_mem.c", "kernel/region.c"],
         headers=["vmm/guest_mem.h", "arch/x86/cpu.h", "kernel/phys.h"],
-        fakes=FAKES, cdef="extern u8 *ram; extern u64 ram_size;")
+        fakes=ramfakes.FAKES, cdef=ramfakes.CDEF)
 
 
 class Memory:

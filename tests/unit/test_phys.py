@@ -6,34 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import harness
+import ramfakes
 
 PAGE = 4096
 TOP = 2**46 // PAGE     # pages; what the direct map can hold
-
-FAKES = """
-#include <stdlib.h>
-#include "kernel/phys.h"
-u8 *ram;
-u64 ram_size;
-void *phys_to_virt(hpa_t hpa)
-{
-	if (hpa >= ram_size)
-		abort();
-	return ram + hpa;
-}
-hpa_t virt_to_phys(const void *p)
-{
-	return (hpa_t)((const u8 *)p - ram);
-}
-"""
 
 
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "phys", ["kernel/phys.c"], fakes=FAKES,
+        "phys", ["kernel/phys.c"], fakes=ramfakes.FAKES,
         headers=["kernel/phys.h", "kernel/boot_info.h"],
-        cdef="extern u8 *ram; extern u64 ram_size;")
+        cdef=ramfakes.CDEF)
 
 
 def ranges(m, phys):

@@ -10,33 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import harness
+import ramfakes
 
 KIB, MIB, GIB, PAGE = 2**10, 2**20, 2**30, 2**12
-
-FAKES = """
-#include <stdlib.h>
-#include "kernel/phys.h"
-u8 *ram;
-u64 ram_size;
-void *phys_to_virt(hpa_t hpa)
-{
-	if (hpa >= ram_size)
-		abort();
-	return ram + hpa;
-}
-hpa_t virt_to_phys(const void *p)
-{
-	return (hpa_t)((const u8 *)p - ram);
-}
-"""
 
 
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
         "physmap", ["vmm/physmap.c", "kernel/phys.c", "kernel/region.c"],
-        headers=["vmm/physmap.h", "kernel/log.h"], fakes=FAKES,
-        cdef="extern u8 *ram; extern u64 ram_size;")
+        headers=["vmm/physmap.h", "kernel/log.h"], fakes=ramfakes.FAKES,
+        cdef=ramfakes.CDEF)
 
 
 # --- Sets of addresses ---------------------------------------------------
