@@ -6,24 +6,12 @@
 #include "kernel/phys.h"
 #include "kernel/string.h"
 
-/* ACPI 5.2.5.3 */
-struct rsdp {
-	char signature[8];
-	u8 checksum; /* of the first 20 bytes */
-	char oem_id[6];
-	u8 revision;
-	u32 rsdt;
-	u32 length; /* from here on: revision 2 and later */
-	u64 xsdt;
-	u8 extended_checksum; /* of all length bytes */
-	u8 reserved[3];
-} PACKED;
-
 #define RSDP_V1_SIZE 20
 #define RSDP_LENGTH_MAX 64
 
-_Static_assert(offsetof(struct rsdp, length) == RSDP_V1_SIZE, "ACPI 5.2.5.3");
-_Static_assert(sizeof(struct rsdp) == 36, "ACPI 5.2.5.3");
+_Static_assert(offsetof(struct acpi_rsdp, length) == RSDP_V1_SIZE,
+	       "ACPI 5.2.5.3");
+_Static_assert(sizeof(struct acpi_rsdp) == 36, "ACPI 5.2.5.3");
 
 /* ACPI 5.2.9. A table of an older revision ends earlier: see field(). */
 struct fadt {
@@ -204,7 +192,7 @@ static bool rsdp_ok(hpa_t hpa, hpa_t top)
 /* A loader may have copied 20 bytes of a longer one: then it is as old. */
 static bool rsdp_has_xsdt(hpa_t hpa, hpa_t top)
 {
-	const struct rsdp *r = phys_to_virt(hpa);
+	const struct acpi_rsdp *r = phys_to_virt(hpa);
 
 	return r->revision >= 2 && reachable(hpa, sizeof(*r), top) &&
 	       r->length >= sizeof(*r) && r->length <= RSDP_LENGTH_MAX &&
@@ -236,7 +224,7 @@ static hpa_t rsdp_find(hpa_t top)
 int acpi_init_below(struct acpi_tables *acpi, hpa_t rsdp, hpa_t top)
 {
 	const struct acpi_header *root = NULL;
-	const struct rsdp *r;
+	const struct acpi_rsdp *r;
 
 	acpi->count = 0;
 	if (!rsdp)

@@ -9,6 +9,19 @@
 
 #include "arch/x86/types.h"
 
+/* ACPI 5.2.5.3 */
+struct acpi_rsdp {
+	char signature[8];
+	u8 checksum; /* of the first 20 bytes */
+	char oem_id[6];
+	u8 revision;
+	u32 rsdt;
+	u32 length; /* from here on: revision 2 and later */
+	u64 xsdt;
+	u8 extended_checksum; /* of all length bytes */
+	u8 reserved[3];
+} PACKED;
+
 /* ACPI 5.2.6 */
 struct acpi_header {
 	char signature[4];

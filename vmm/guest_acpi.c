@@ -23,21 +23,6 @@ struct gas {
 
 _Static_assert(sizeof(struct gas) == 12, "ACPI 5.2.3.2");
 
-struct rsdp {
-	char signature[8];
-	u8 checksum; /* of the first 20 bytes */
-	char oem_id[6];
-	u8 revision;
-	u32 rsdt;
-	u32 length;
-	u64 xsdt;
-	u8 extended_checksum;
-	u8 reserved[3];
-} PACKED;
-
-_Static_assert(offsetof(struct rsdp, length) == 20, "ACPI 5.2.5.3");
-_Static_assert(sizeof(struct rsdp) == 36, "ACPI 5.2.5.3");
-
 struct facs {
 	char signature[4];
 	u32 length;
@@ -467,9 +452,9 @@ static struct mcfg *build_mcfg(struct builder *b,
 	return mcfg;
 }
 
-static void fill_rsdp(struct rsdp *rsdp, gpa_t rsdt, gpa_t xsdt)
+static void fill_rsdp(struct acpi_rsdp *rsdp, gpa_t rsdt, gpa_t xsdt)
 {
-	*rsdp = (struct rsdp){
+	*rsdp = (struct acpi_rsdp){
 		.revision = 2,
 		.rsdt = (u32)rsdt,
 		.length = sizeof(*rsdp),
@@ -510,7 +495,7 @@ static bool config_ok(const struct guest_acpi_config *cfg)
 {
 	return cfg->vcpus >= 1 && cfg->vcpus <= GUEST_ACPI_VCPUS &&
 	       cfg->rsdp_host && !(cfg->rsdp & 15) && cfg->rsdp >= 0xe0000 &&
-	       cfg->rsdp + sizeof(struct rsdp) <= 0x100000 &&
+	       cfg->rsdp + sizeof(struct acpi_rsdp) <= 0x100000 &&
 	       !(cfg->tables & PAGE_MASK) && cfg->tables < 4 * GIB &&
 	       cfg->tables_size <= 4 * GIB - cfg->tables &&
 	       cfg->ecam + ecam_size(cfg) <= 4 * GIB;
