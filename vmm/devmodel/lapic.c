@@ -208,16 +208,6 @@ bool lapic_accepts_pic(const struct lapic *l)
 	       (!(lvt & LAPIC_LVT_MASKED) && LVT_MODE(lvt) == APIC_EXTINT);
 }
 
-void lapic_lint(struct lapic *l, unsigned pin)
-{
-	unsigned reg = pin ? LAPIC_LVT_LINT1 : LAPIC_LVT_LINT0;
-
-	if (!(l->base & APIC_BASE_EN))
-		l->nmi_pending |= pin == 1; /* the pins are INTR and NMI */
-	else if (LVT_MODE(get(l, reg)) != APIC_EXTINT)
-		lvt_deliver(l, reg);
-}
-
 /* May an IPI be of this kind? SDM 10.6.1, table 10-3. */
 static bool ipi_is_valid(u32 icr)
 {

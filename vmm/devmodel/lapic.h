@@ -151,10 +151,4 @@ static inline void lapic_set_cr8(struct lapic *l, u64 cr8)
 /* Does the 8259's INTR reach this CPU? (SDM 10.1, 10.4.3) */
 bool lapic_accepts_pic(const struct lapic *l);
 
-/*
- * A rising edge on LINT0 or LINT1 (pin 0 or 1). LINT0 in ExtINT mode is
- * lapic_accepts_pic()'s instead.
- */
-void lapic_lint(struct lapic *l, unsigned pin);
-
 #endif

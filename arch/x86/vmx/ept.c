@@ -181,25 +181,3 @@ int ept_unmap(struct ept *ept, gpa_t gpa, u64 size)
 {
 	return change(ept, gpa, size, 0);
 }
-
-u64 ept_lookup(const struct ept *ept, gpa_t gpa, u64 *size)
-{
-	const u64 *table = ept->root;
-
-	for (unsigned level = LEVELS - 1;; level--) {
-		u64 entry = table[index_at(gpa, level)];
-
-		*size = span(level);
-		if (!(entry & PRESENT))
-			return 0;
-		if (is_leaf(entry, level))
-			return entry;
-		table = phys_to_virt(entry & ADDRESS);
-	}
-}
-
-void ept_destroy(struct ept *ept)
-{
-	free_tables(ept, virt_to_phys(ept->root) | PRESENT, LEVELS);
-	ept->root = NULL;
-}

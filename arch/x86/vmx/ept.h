@@ -35,9 +35,5 @@ int ept_map(struct ept *ept, const struct region *r);
 int ept_map_list(struct ept *ept, const struct region_list *list);
 /* Takes [gpa, gpa + size) out and invalidates. -ENOMEM: a split failed. */
 int ept_unmap(struct ept *ept, gpa_t gpa, u64 size);
-/* The leaf entry that maps gpa (0: none) and its page size. */
-u64 ept_lookup(const struct ept *ept, gpa_t gpa, u64 *size);
-/* Frees every table; no CPU may use it any more. */
-void ept_destroy(struct ept *ept);
 
 #endif
