@@ -171,7 +171,7 @@ static void drop(struct pci_rom *rom)
 static void copy(const struct pci_function *f, const volatile u8 *from,
 		 u64 size, const char *source, struct pci_rom *rom)
 {
-	const char *why = "is left out: too little memory";
+	const char *why = "is larger than free memory";
 
 	if (mmio_read16(from) != SIGNATURE)
 		return;
@@ -186,8 +186,9 @@ static void copy(const struct pci_function *f, const volatile u8 *from,
 			drop(rom);
 	}
 	if (why || rom->doubt)
-		log_warn("%02x:%02x.%x: its ROM %s", BDF_ARGS(f->bdf),
-			 why ? why : rom->doubt);
+		log_warn("%02x:%02x.%x: the ROM in %s %s%s", BDF_ARGS(f->bdf),
+			 source, why ? why : rom->doubt,
+			 why ? "; it is left out" : "");
 	if (why)
 		return;
 	memset(rom->data + rom->length, 0xff, rom->size - rom->length);
@@ -233,7 +234,7 @@ void pci_rom_read(const struct pci_host *pci, const struct pci_function *f,
 		read_bar(pci, f, &bar, rom);
 	if (!rom->data && shadow)
 		copy(f, phys_to_virt(PCI_ROM_SHADOW), PCI_ROM_SHADOW_SIZE,
-		     "the shadow", rom);
+		     "the shadow at 0xC0000", rom);
 }
 
 int pci_rom_load(const u8 *file, u64 size, const struct pci_function *f,

@@ -410,7 +410,7 @@ def test_the_functions_own_is_taken_with_a_warning(m, name):
     (level, line), (_, found) = m.log_lines()
     assert level == m.LOG_WARN
     assert found == "00:02.0: ROM of 1024 bytes, from its BAR"
-    assert line.startswith("00:02.0: its ROM ") and text in line
+    assert line.startswith("00:02.0: the ROM in its BAR ") and text in line
 
 
 @pytest.mark.parametrize("name", [n for n in WRONG
@@ -420,7 +420,8 @@ def test_none_is_said_in_one_line(m, name):
     card = Card(m, WRONG[name][0], size=0x800)
     assert not card.read() and m.lib.allocations == 0
     (_, line), = m.log_lines()
-    assert line.startswith("00:02.0: its ROM ")
+    assert line.startswith("00:02.0: the ROM in its BAR ")
+    assert line.endswith("; it is left out")
 
 
 def test_out_of_memory(m):
@@ -428,7 +429,7 @@ def test_out_of_memory(m):
     m.lib.out_of_memory = True
     assert not card.read()
     (_, line), = m.log_lines()
-    assert "too little memory" in line
+    assert "larger than free memory" in line
 
 
 # --- A file --------------------------------------------------------------
