@@ -310,23 +310,29 @@ static void add_rmrrs(struct machine *m, struct igd_input *in)
 	}
 }
 
-static int choose_igd(struct machine *m)
+int assigned_probe_igd(struct machine *m)
 {
-	struct pci_function *f = pci_find(&m->host->pci, IGD_BDF);
 	struct igd_input in = {
 		.pci = &m->host->pci,
-		.function = f,
+		.function = pci_find(&m->host->pci, IGD_BDF),
 		.boot = &m->host->boot,
 		.options = &m->host->options,
 	};
+
+	add_rmrrs(m, &in);
+	return igd_probe(&m->igd, &in);
+}
+
+static int choose_igd(struct machine *m)
+{
+	struct pci_function *f = pci_find(&m->host->pci, IGD_BDF);
 	const char *why;
 	int err;
 
 	/* igd=closed is for the windows of any display. */
-	if (in.options->igd == IGD_CLOSED && !igd_is_one(f))
+	if (m->host->options.igd == IGD_CLOSED && !igd_is_one(f))
 		return 0;
-	add_rmrrs(m, &in);
-	err = igd_probe(&m->igd, &in);
+	err = assigned_probe_igd(m);
 	if (err)
 		return err;
 	why = assigned_objection(m, f);

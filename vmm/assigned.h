@@ -82,6 +82,8 @@ int assigned_choose(struct machine *m);
 /* The reason why f cannot be assigned, as the rest of a sentence, or NULL. */
 const char *assigned_objection(const struct machine *m,
 			       const struct pci_function *f);
+/* igd_probe() of what is at 00:02.0, into m->igd, and its errors. */
+int assigned_probe_igd(struct machine *m);
 /* From firmware, before its DMA ends: USB controllers. */
 void assigned_take_over(struct machine *m);
 /* Configuration space, domain and interrupts. After vtd_start(). */

@@ -37,6 +37,9 @@ int assigned_find_roms(struct machine *m)
 	}
 	for (unsigned n = 0; !err && n < m->assigned_count; n++)
 		err = find(m, &m->assigned[n]);
+	if (!err && m->igd.function)
+		log_info("igd: ROM of %lu bytes",
+			 assigned_display_rom(m)->length);
 	return err;
 }
 

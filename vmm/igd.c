@@ -515,7 +515,7 @@ void igd_log(const struct igd *igd)
 	log_info("igd: VBT from %s", igd->vbt_source);
 	if (igd->vbt.size)
 		log_range("extended VBT", igd->vbt);
-	for (unsigned i = 0; i < igd->rmrr_count; i++)
+	for (unsigned i = 0; i < MAX(igd->rmrr_count, 1u); i++)
 		log_range("RMRR", igd->rmrr[i]);
 	log_info("igd: DMA remapping %s",
 		 igd->remapping_off ? "must stay off, and does" : "allowed");

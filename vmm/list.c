@@ -315,7 +315,18 @@ static const char *iommu(const struct host *h)
 	return "its DMAR table cannot be used: see the error above";
 }
 
-void list_machine(const struct machine *m)
+/* As a guest's start would have it, or the reason why there is none. */
+static void list_igd(struct machine *m)
+{
+	if (!igd_is_one(pci_find(&m->host->pci, IGD_BDF)) &&
+	    m->host->options.igd != IGD_OPEN)
+		return;
+	await_key("Intel's graphics");
+	if (!assigned_probe_igd(m))
+		igd_log(&m->igd);
+}
+
+void list_machine(struct machine *m)
 {
 	struct host *h = m->host;
 	bool has_vmx;
@@ -324,6 +335,7 @@ void list_machine(const struct machine *m)
 	    "unit assign");
 	for (unsigned i = 0; i < h->pci.count; i++)
 		list_function(m, &h->pci.functions[i]);
+	list_igd(m);
 	has_vmx = !vmx_probe(&h->vmx);
 	say("CPU:   %s", has_vmx ? "VMX with EPT and unrestricted guest"
 				 : "see the error above");

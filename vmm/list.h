@@ -5,9 +5,9 @@
 #include "vmm/machine.h"
 
 /*
- * Logs every function with what its assignment depends on, and whether this
- * machine will do. BARs are sized; nothing else changes. m->host is set.
+ * Logs every function with what its assignment depends on, the decisions on
+ * Intel graphics, and whether this machine will do. BARs are sized; nothing else changes. m->host is set.
  */
-void list_machine(const struct machine *m);
+void list_machine(struct machine *m);
 
 #endif

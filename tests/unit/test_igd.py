@@ -514,10 +514,13 @@ def test_log_block(m):
     lines = m.log_text().splitlines()
     assert 10 <= len(lines) <= 15
     assert all(line.startswith("igd: ") for line in lines), lines
-    for text in ("8086:1912", "class 0300", "191f", "generation 9", "02c0", "PCH 9d48", "remapping allowed",
-                 "8c000000", "8b800000", f"{OPREGION:08x}", "2.1", "RVDA",
-                 "RMRR", "decoded", "FLR"):
+    for text in ("8086:1912", "class 0300", "191f", "generation 9", "02c0",
+                 "PCH 9d48", "remapping allowed", "8c000000", "8b800000", f"{OPREGION:08x}", "2.1", "RVDA",
+                 "RMRR 0x8b800000", "decoded", "FLR"):
         assert text in m.log_text(), text
+    machine = Machine()
+    m.igd_log(machine.good(m))
+    assert "igd: RMRR none" in m.log_text()
 
 
 def test_policy(m):

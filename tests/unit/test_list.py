@@ -34,7 +34,10 @@ volatile void *mmio_map(hpa_t hpa, u64 size)
 { (void)hpa; (void)size; return NULL; }
 void delay_us(u64 tsc_hz, u64 us) { (void)tsc_hz; (void)us; }
 bool igd_is_one(const struct pci_function *f)
-{ return f->vendor == 0x8086 && f->class == 0x0300; }
+{ return f && f->vendor == 0x8086 && f->class == 0x0300; }
+static int probed;
+int assigned_probe_igd(struct machine *m) { (void)m; return probed; }
+void igd_log(const struct igd *g) { (void)g; log_info("igd: all of it"); }
 const char *assigned_objection(const struct machine *m,
 			       const struct pci_function *f)
 { (void)m; return f->bdf & 1 ? objection : NULL; }
@@ -61,6 +64,7 @@ const struct dmar_entry *dmar_rmrr_of(const struct dmar_table *t,
 }
 void list_all(bool vmx, bool dmar, bool vtd, bool off, const char *why)
 {
+	probed = why ? -1 : 0;
 	has_vmx = vmx;
 	has_dmar = dmar;
 	objection = why;
@@ -179,6 +183,15 @@ def test_rows(m):
         "  RMRRs      0x7a000000-0x7fffffff,",
         "             0xfffffffffff00000-0xffffffffffffffff",
     ]
+
+
+def test_intel_graphics(m):
+    """Its block, or the error of the probe; the machine is told whole."""
+    here = {bdf(0, 2): Function(0x8086, 0x1912, 0x030000)}
+    lines = Machine(m, here).list()
+    assert lines[-4] == "igd: all of it"
+    assert not [line for line in Machine(m, here).list(why="no")
+                if "igd:" in line]
 
 
 def test_a_reason_is_broken_at_blanks(m):
