@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Runs with Intel graphics in the nested rig."""
+import dataclasses
 import struct
 
-from boot import runs
+import rigs
+from boot import runs, test_vtd
 from boot.nested_cases import define
 from igd import config, opregion
 from rigs.nested import Case
@@ -24,13 +26,13 @@ GENERATIONS = [name for name in config.NAMES if config.load(name).gen > 4]
 HOLD = 200_000_000
 
 
-def igd(name, table=None):
-    """What the rig plays."""
-    size = config.load(name).number("dsm", 1) or 0
+def igd(name, table=None, stolen=None):
+    """What the rig plays. stolen: more than what its registers say."""
+    size = stolen or config.load(name).number("dsm", 1) or 0
     return Igd(config.for_firmware(name), table or opregion.build(), size)
 
 
-def tiny(name, append="igd", table=None, **fields):
+def tiny(name, append="igd", table=None, stolen=None, **fields):
     """The tiny guest looks at it."""
     paper = config.load(name)
     hv, grub = "debug igd", ()
@@ -41,7 +43,7 @@ def tiny(name, append="igd", table=None, **fields):
     fields = {"hv": hv, "memory": 256, "timeout": 60, **fields}
     return Spec(rig="nested", kernel=str(runs.GUEST), append=append,
                 monocle=runs.MONOCLE, grub=(*grub, GRUB_MARK),
-                igd=igd(name, table), **fields)
+                igd=igd(name, table, stolen), **fields)
 
 
 def add(name, make):
@@ -60,6 +62,34 @@ add("dump", lambda: Case(tiny(SMALL, f"igd accesses=10 hold={HOLD}"),
                          dump_at="igd: 0 failed"))
 
 
+def with_rmrr(base, limit):
+    """... and the DMAR table has one of the graphics."""
+    table = runs.work(f"dmar-igd-{base:x}")
+    table.write_bytes(test_vtd.dmar(test_vtd.ALL, test_vtd.rmrr(
+        base, limit, test_vtd.scope(test_vtd.VGA))))
+    return {"grub": ("acpi --exclude=DMAR /boot/dmar",),
+            "files": {"/boot/dmar": table}}
+
+
+# Of what the firmware reserves at the end of 256 MiB, the upper half is GSM,
+# which the host bridge says, and an RMRR with it. QEMU's DMAR table has none.
+STOLEN, GSM, RMRR, RMRR_END = 0xe700000, 0xeb00000, 0xed00000, 0xef00000
+
+
+def domain():
+    """Another function in the domain of the graphics, and another card
+    behind legacy VGA, which the stand-in does not decode."""
+    firmware = with_rmrr(GSM, RMRR_END - 1)
+    spec = tiny(SMALL, f"edu-igd rmrr={RMRR} ports=2000", timeout=120,
+                hv="debug igd assign=00:05.0", stolen=RMRR_END - STOLEN,
+                devices=("VGA,addr=03.0,romfile=",), files=firmware["files"])
+    return dataclasses.replace(spec, grub=(
+        f"setpci -s 00:00.0 b4.l={GSM:x}", *firmware["grub"], *spec.grub))
+
+
+add("domain", domain)
+
+
 def linux(**fields):
     """Debian's kernel and its driver."""
     return Spec(rig="nested", initrd=str(INITRD), append=APPEND, memory=384,
@@ -76,6 +106,66 @@ def size_of(kib):
     struct.pack_into("<I", region, 0x10, kib)
     return bytes(region)
 
+
+def listed(name=SMALL, lines="", hv="list", table=None, **fields):
+    """What `list` makes of a machine, without VMX. `lines`: more of the
+    stand-in's file; a later one overrides."""
+    paper = igd(name, table)
+    paper.config += lines
+    return Spec(rig="tcg", hv=hv, module=False, memory=256, igd=paper,
+                monocle=runs.MONOCLE, timeout=runs.TIMEOUT, **fields)
+
+
+def setpci(*words):
+    """GRUB writes to the graphics, or 00:00.0, before Monocle starts."""
+    return {"grub": tuple(
+        f"setpci -s {'' if ' ' in word else '00:02.0 '}{word}"
+        for word in words)}
+
+
+# Where Monocle is on that machine; the tests look.
+IMAGE = 0xfe00000
+# docs/igd.md, "What goes wrong". {name: (Spec, whether it is refused, what
+# is said)}
+BAD = {
+    "none": (lambda: listed("gen9-cfl", "igd 00 4 11111234\n", "list igd"),
+             True, "00:02.0 is no Intel graphics"),
+    "disabled": (lambda: listed(
+        lines="igd 00 4 ffffffff\n", hv="list igd",
+        **setpci("00:00.0 54.l=23")), True, "switched 00:02.0 off (DEVEN"),
+    "unknown": (lambda: listed(lines="igd 00 4 fff08086\nigd 5c 4 0 0\n"),
+                True, "is not known and its registers do not tell"),
+    "remapping": (lambda: listed("gen8-bdw"), True, "must stay off"),
+    "too-much": (lambda: listed(lines="igd 50 2 0241\n", **setpci(
+        "00:00.0 bc.l=10000000")), True, "of 64 MiB at 0xeb00000 (GGC 0241) "
+        "ends above the top of memory 0x10000000"),
+    "stolen-in-ram": (lambda: listed(**setpci("5c.l=4000000")), True,
+                      "stolen memory 0x4000000-0x4400000 lies in what the "
+                      "memory map calls RAM"),
+    "gsm-in-ram": (lambda: listed(**setpci("00:00.0 b4.l=4000000")), True,
+                   "GTT memory 0x4000000-0x4200000 lies in"),
+    "opregion-in-ram": (lambda: listed(**setpci("fc.l=8000000")), True,
+                        "OpRegion at 0x8000000 is outside reserved memory"),
+    "opregion-huge": (lambda: listed(table=size_of(1 << 20)), True,
+                      "says that it has 1048576 KiB, which cannot be"),
+    "opregion-small": (lambda: listed(table=size_of(4)), True,
+                       "says that it has 4 KiB, which cannot be"),
+    "rmrr-in-ram": (lambda: listed(**with_rmrr(0x4000000, 0x4000fff)), True,
+                    "RMRR 0x4000000-0x4001000 lies in"),
+    "asls-0": (lambda: listed(**setpci("fc.l=0")), False,
+               "firmware has made no OpRegion (ASLS 00000000)"),
+    "no-signature": (lambda: listed(table=opregion.build(
+        signature=b"IntelGraphicsNot")), False, "its signature is missing"),
+    "vbt-in-ram": (lambda: listed(table=opregion.build(
+        rvda=0x4000000, rvds=7000)), False,
+        "the VBT's 0x1b58 bytes at 0x4000000 are not in reserved memory"),
+    "vbt-in-monocle": (lambda: listed(table=opregion.build(
+        rvda=IMAGE, rvds=7000)), False,
+        f"bytes at {IMAGE:#x} are not in reserved memory"),
+    "gsm-unknown": (lambda: listed(), False, "is where nobody says"),
+}
+for _name, (_make, *_) in BAD.items():
+    runs.define(f"igd-bad-{_name}")(lambda make=_make: rigs.boot(make()))
 
 # {name: (case, what Monocle says)}
 REFUSED = {

@@ -3,6 +3,7 @@
 import concurrent.futures
 import os
 import pathlib
+import re
 import tempfile
 
 import pytest
@@ -89,3 +90,10 @@ def boot(append="", **fields):
 def start(append="", **fields):
     """Start the tiny guest; a machine."""
     return rigs.start(spec(append, **fields))
+
+
+def counted(result, what):
+    """(number, exits, exits for ports, exits for MMIO), by the guest."""
+    return tuple(map(int, re.search(
+        rf"^{what}: (\d+), exits (\d+), io (\d+), mmio (\d+)$",
+        result.serial, re.MULTILINE).groups()))

@@ -124,6 +124,14 @@ def test_functions_are_counted(run):
     assert match and int(match[1]) > 0, run("exits").log
 
 
+@pytest.mark.runs("exits")
+@pytest.mark.parametrize("what", ["vga memory", "vga ports", "vga strings"])
+def test_legacy_vga_takes_no_exits(run, what):
+    """But for the host's own timers."""
+    number, exits, ports, mmio = runs.counted(run("exits"), what)
+    assert number >= 100000 and ports == mmio == 0 and exits <= 20
+
+
 @pytest.mark.runs("exits-identity")
 def test_identity_is_identity(run):
     """Every region of RAM lies at its own host address."""

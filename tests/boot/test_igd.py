@@ -12,6 +12,7 @@ import pytest
 import rigs
 from boot import igd_cases, runs
 from boot.igd_cases import GENERATIONS, MARK, REFUSED
+from boot.test_nested import NOISE, passed
 from igd import compare, config, opregion
 from rigs import result
 from walker import boot as walk
@@ -104,6 +105,31 @@ def test_native_runs_are_alike(run):
                   for name in ("igd-native", "igd-native-again"))
     assert len(compare.writes(one)) > 1000
     assert compare.difference(one, other) is None
+
+
+# -- what goes wrong: by `list`, which changes nothing and needs no VMX
+
+@pytest.mark.parametrize("name", runs.each(igd_cases.BAD, "igd-bad-{}"))
+def test_what_goes_wrong(run, name):
+    """One line; then the block of all decisions, where it goes on."""
+    _, refused, text = igd_cases.BAD[name]
+    done = run(f"igd-bad-{name}")
+    assert (done.status, done.text) == (0, "list"), done.report()
+    kind = "error" if refused else "warning"
+    said = [line for line in re.findall(rf"{kind}: (.*)", done.log)
+            if line.startswith("igd: ")]
+    # Where GSM is, this chipset does not say.
+    said = [line for line in said if "where nobody says" not in line or
+            name == "gsm-unknown"]
+    assert len(said) == 1 and text in said[0], done.report()
+    assert ("igd: generation " in done.log) == (not refused)
+
+
+@pytest.mark.runs("igd-bad-vbt-in-monocle")
+def test_where_monocle_is(run):
+    start, end = re.search(r"Monocle, at 0x(\w+)-0x(\w+)",
+                           run("igd-bad-vbt-in-monocle").log).groups()
+    assert int(start, 16) <= igd_cases.IMAGE < int(end, 16)
 
 
 # -- nested: Monocle's guest
@@ -241,6 +267,34 @@ def test_guest_memory(nested):
     for address in asls, bdsm:
         found, = (r for r in regions if r.gpa <= address < r.end)
         assert found.gpa == found.hpa
+
+
+@pytest.mark.long
+@pytest.mark.nested("igd-domain")
+def test_dma_in_its_domain(nested):
+    """`edu` and the CPU see one stolen memory and one RMRR; GSM is for DMA
+    alone; at Monocle's image there is a fault, told with who and where."""
+    done = nested("igd-domain")
+    assert passed(done) == ["find", "bar", "stolen", "rmrr", "gtt", "own"]
+    for line in (f"stolen memory (DSM) {igd_cases.STOLEN:#x}-",
+                 f"GTT memory (GSM) {igd_cases.GSM:#x}-",
+                 f"RMRR {igd_cases.GSM:#x}-{igd_cases.RMRR_END:#x}"):
+        assert f"igd: {line}" in done.log, done.log
+    own, = re.findall(r"Monocle, at 0x([0-9a-f]+)-", done.log)
+    assert set(re.findall(r"fault \d+ of (\S+) .*: (read|write) 0x(\w+):",
+                          done.log)) == {("00:05.0", "read", own),
+                                         ("00:05.0", "write", own)}
+
+
+@pytest.mark.long
+@pytest.mark.nested("igd-domain")
+@pytest.mark.parametrize("what, at_least", [
+    ("vga memory", 100000), ("vga ports", 2000), ("vga strings", 100000)])
+def test_no_exits_for_legacy_vga(nested, what, at_least):
+    """The card behind it is QEMU's own; single ports are few here, for QEMU
+    takes long: on Bochs they are many (test_exits.py)."""
+    number, exits, ports, mmio = runs.counted(nested("igd-domain"), what)
+    assert number >= at_least and ports == mmio == 0 and exits <= NOISE
 
 
 @pytest.mark.long

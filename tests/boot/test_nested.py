@@ -9,6 +9,7 @@ import re
 
 import pytest
 
+from boot import runs
 from boot.nested_cases import AHCI, NET, NVME, RESETS, USB
 from rigs import result
 from walker import boot as walk
@@ -99,13 +100,6 @@ def test_extended_interrupt_mode(nested):
                          re.MULTILINE)
 
 
-def counted(done, what):
-    """(number, exits, exits for ports, exits for MMIO), by the guest."""
-    return tuple(map(int, re.search(
-        rf"^{what}: (\d+), exits (\d+), io (\d+), mmio (\d+)$", done.serial,
-        re.MULTILINE).groups()))
-
-
 @pytest.mark.parametrize("name, what, at_least", [
     pytest.param("relocated", "accesses", 10000,
                  marks=pytest.mark.nested("relocated")),
@@ -115,7 +109,7 @@ def counted(done, what):
                  marks=[pytest.mark.nested("ahci"), pytest.mark.long])])
 def test_no_exits(nested, name, what, at_least):
     """The steady state has none for registers, ports and DMA."""
-    number, exits, ports, mmio = counted(nested(name), what)
+    number, exits, ports, mmio = runs.counted(nested(name), what)
     assert number >= at_least and ports == mmio == 0
     assert exits <= NOISE
 
@@ -123,7 +117,7 @@ def test_no_exits(nested, name, what, at_least):
 @pytest.mark.nested("relocated")
 def test_exits_for_interrupts(nested):
     """At most two for each, delivery and EOI together."""
-    number, exits, ports, mmio = counted(nested("relocated"), "interrupts")
+    number, exits, ports, mmio = runs.counted(nested("relocated"), "interrupts")
     # The EOI's is one for MMIO: the guest is in xAPIC mode.
     assert number >= 1000 and ports == 0 and mmio <= number
     assert number <= exits <= 2 * number + NOISE

@@ -237,6 +237,128 @@ static void test_dma_denied(void)
 	check_true(all(pages, 64, 0x5a));
 }
 
+/* -- where Intel graphics has its memory, in the domain of both */
+
+#define IGD (2 << 11)
+#define HYPERCALL_LOG 0x4d4f0002u /* docs/hypercalls.md */
+
+/* What a driver of generation 9 reads; MiB-aligned. */
+static u64 stolen(void)
+{
+	return config_read(IGD, 0x5c) & ~(MIB - 1);
+}
+
+static u64 stolen_size(void)
+{
+	u32 n = config_read(IGD, 0x50) >> 8 & 255;
+
+	return n < 0xf0 ? n * 32 * MIB : (n - 0xef) * 4 * MIB;
+}
+
+static u64 gtt(void)
+{
+	return config_read(0, 0xb4) & ~(MIB - 1);
+}
+
+/* The CPU and DMA see one memory, either way. */
+static void shared(u64 at)
+{
+	u8 *there = (u8 *)at;
+
+	fill(there, 512, (u32)at);
+	check_true(dma(at, EDU_BUFFER, 512, 0));
+	check_true(dma(EDU_BUFFER, (u64)pages, 512, DMA_TO_RAM));
+	check_true(same(there, pages, 512));
+	fill(pages, 512, ~(u32)at);
+	check_true(dma((u64)pages, EDU_BUFFER, 512, 0));
+	check_true(dma(EDU_BUFFER, at, 512, DMA_TO_RAM));
+	check_true(same(there, pages, 512));
+}
+
+static void test_stolen(void)
+{
+	print("edu: dsm %lx size %lx\n", stolen(), stolen_size());
+	check_true(stolen() && stolen_size());
+	shared(stolen());
+	shared(stolen() + stolen_size() - 4096);
+}
+
+/* rmrr=ADDRESS: pages of it that are nothing else; the guest is not told. */
+static void test_rmrr(void)
+{
+	u64 at = option("rmrr", 0);
+
+	check_true(at);
+	shared(at);
+}
+
+/* By DMA as any memory; for the CPU nothing is there. */
+static void test_gtt(void)
+{
+	print("edu: gsm %lx\n", gtt());
+	check_true(gtt());
+	fill(pages, 512, 7);
+	check_true(dma((u64)pages, EDU_BUFFER, 512, 0));
+	check_true(dma(EDU_BUFFER, gtt(), 512, DMA_TO_RAM));
+	memset(pages, 0, 512);
+	check_true(dma((u64)pages, EDU_BUFFER, 512, 0));
+	check_true(dma(gtt(), EDU_BUFFER, 512, 0));
+	check_true(dma(EDU_BUFFER, (u64)pages + 4096, 512, DMA_TO_RAM));
+	fill(pages, 512, 7);
+	check_true(same(pages, pages + 4096, 512));
+	check(read32(gtt()), 0xffffffff);
+}
+
+static u64 read_log(char *to, u64 size, u64 *position)
+{
+	u64 n;
+
+	__asm__ volatile("vmcall"
+			 : "=a"(n), "+d"(*position)
+			 : "a"(HYPERCALL_LOG), "b"(to), "c"(size)
+			 : "memory");
+	return (long)n > 0 ? n : 0;
+}
+
+/* The hexadecimal number behind these words in Monocle's log, or 0. */
+static u64 monocle_says(const char *words)
+{
+	static char log[16384];
+	u64 used = 0, position = 0, n, value = 0;
+	const char *p = log;
+
+	while ((n = read_log(log + used, sizeof(log) - 1 - used, &position)))
+		used += n;
+	while (*p && !starts(p, words))
+		p++;
+	while (*p && *words)
+		p++, words++;
+	for (; *p; p++) {
+		u32 digit = *p <= '9' ? (u32)*p - '0' : (u32)*p - 'a' + 10;
+
+		if (digit > 15)
+			break;
+		value = value << 4 | digit;
+	}
+	return value;
+}
+
+/* Monocle's image, which is where no memory of the guest is. */
+static void test_own(void)
+{
+	u64 own = monocle_says("Monocle, at 0x");
+
+	print("edu: own %lx\n", own);
+	check_true(own >= ram_end);
+	memset(pages, 0x5a, 8192);
+	check_true(dma((u64)pages, EDU_BUFFER, 512, 0));
+	check_true(dma(EDU_BUFFER, own, 512, DMA_TO_RAM));
+	check_true(dma(own, EDU_BUFFER, 512, 0));
+	check_true(dma(EDU_BUFFER, (u64)pages, 512, DMA_TO_RAM));
+	/* A header of Monocle's would be there. */
+	check_true(all(pages, 512, pages[0]));
+}
+
 /* -- interrupts */
 
 static void edu_handler(struct frame *f)
@@ -442,5 +564,20 @@ unsigned edu(void)
 	print("edu: %u failed\n", failed);
 	while (rdtsc() - start < hold)
 		relax();
+	return failed;
+}
+
+static const struct test igd_tests[] = {
+	{"edu-find", test_find, false},	   {"edu-bar", test_bar, false},
+	{"edu-stolen", test_stolen, true}, {"edu-rmrr", test_rmrr, true},
+	{"edu-gtt", test_gtt, true},	   {"edu-own", test_own, true},
+};
+
+unsigned edu_igd(void)
+{
+	unsigned failed = run_tests(igd_tests, COUNT(igd_tests));
+
+	failed += run_tests(vga_tests, vga_test_count);
+	print("edu: %u failed\n", failed);
 	return failed;
 }

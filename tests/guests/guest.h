@@ -344,9 +344,9 @@ void cmos_set(u16 value);
 /* -- what main.c picks from */
 
 extern const struct test cpu_tests[], port_tests[], memory_tests[],
-	apic_tests[], mode_tests[], user_tests[];
+	apic_tests[], mode_tests[], user_tests[], vga_tests[];
 extern const unsigned cpu_test_count, port_test_count, memory_test_count,
-	apic_test_count, mode_test_count, user_test_count;
+	apic_test_count, mode_test_count, user_test_count, vga_test_count;
 void draw(const char *what);
 void hostile(const char *what);
 void garbage(void);
@@ -362,5 +362,7 @@ unsigned ahci(void);
 void windows(void);
 unsigned e1000(void);
 unsigned igd(void);
+/* DMA where Intel graphics shares memory. How many tests failed. */
+unsigned edu_igd(void);
 
 #endif

@@ -11,6 +11,7 @@
  *	chain		starts the module on the bare machine, see chain.c
  *	edu		drives QEMU's edu, see edu.c; hold=TICKS at the end
  *	edu-resets	resets in the middle of a transfer, see edu.c; count=N
+ *	edu-igd		... where Intel graphics has its memory, see edu.c, vga.c
  *	ahci		reads an AHCI controller by ports, to count exits
  *	windows		the display's memory by hypercall, see windows.c
  *	e1000		drives the interrupt line of one, see e1000.c
@@ -29,6 +30,7 @@ static u8 exits(void)
 
 	failed += run_tests(port_tests, port_test_count);
 	failed += run_tests(memory_tests, memory_test_count);
+	failed += run_tests(vga_tests, vga_test_count);
 	failed += run_tests(mode_tests, mode_test_count);
 	failed += run_tests(user_tests, user_test_count);
 	failed += run_tests(apic_tests, apic_test_count);
@@ -69,6 +71,8 @@ void guest_main(u32 magic, u64 info)
 		chain(info);
 	else if (starts(line, "edu-resets"))
 		edu_resets();
+	else if (starts(line, "edu-igd"))
+		finish((u8)edu_igd());
 	else if (starts(line, "edu"))
 		finish((u8)edu());
 	else if (starts(line, "ahci"))
