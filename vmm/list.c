@@ -288,10 +288,14 @@ static void list_row(const struct machine *m, const struct pci_function *f,
 static void list_function(const struct machine *m, struct pci_function *f)
 {
 	const struct pci_host *pci = &m->host->pci;
-	const char *why = is_display(m, f) ? NULL : assigned_objection(m, f);
+	bool display = is_display(m, f);
+	const char *why = display ? NULL : assigned_objection(m, f);
+	char irq[12];
+	/* Of INTx alone the host's line is to be named. */
+	bool by_line = !display && *interrupt(pci, f->bdf, irq) == 'I';
 
 	pci_size_bars(pci, f);
-	list_row(m, f, why ? "no" : "yes");
+	list_row(m, f, why ? "no" : by_line ? "gsi=" : "yes");
 	list_bars(f);
 	list_capabilities(pci, f->bdf);
 	list_rmrrs(m->host, f->bdf);

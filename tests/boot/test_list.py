@@ -8,7 +8,7 @@ import pytest
 from boot import runs
 
 ROW = re.compile(r"^monocle: (\w\w:\w\w\.\d) (\w{4}:\w{4}) (\w{4}) (.{11}) "
-                 r"(.{10}) (.{6}) (.{4}) (.{4}) (yes|no)$", re.MULTILINE)
+                 r"(.{10}) (.{6}) (.{4}) (.{4}) (yes|no|gsi=)$", re.MULTILINE)
 
 
 @runs.define("list")

@@ -194,6 +194,14 @@ def test_intel_graphics(m):
                 if "igd:" in line]
 
 
+def test_a_function_that_needs_its_line_named(m):
+    f = nvme()
+    f.put(6, 2, 0)      # no capabilities
+    lines = Machine(m, {bdf(0, 5): f}).list()
+    assert "00:05.0 1b36:0010 0108 NVMe        INTx       none   -    0    " \
+        "gsi=" in lines
+
+
 def test_a_reason_is_broken_at_blanks(m):
     why = ("is behind no IOMMU; " + "its DMA would reach everything " * 4 +
            "(or this: it does not matter here)")
