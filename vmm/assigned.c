@@ -5,14 +5,6 @@
 #include "kernel/log.h"
 #include "vmm/machine.h"
 
-static void bar_changed(void *ctx, unsigned i, u64 old_gpa, u64 new_gpa,
-			bool enabled)
-{
-	if (i == PCI_ROM_BAR)
-		assigned_rom_moved(ctx, old_gpa, new_gpa, enabled);
-	assigned_bar_changed(ctx, i);
-}
-
 /* Each bridge on the way rotates the pins (PCI-to-PCI bridges 1.2, 9.1). */
 static unsigned line_of(const struct pci_host *pci, bdf_t bdf, unsigned pin)
 {
@@ -55,7 +47,7 @@ static int init_one(struct machine *m, struct assigned *a)
 	struct pci_assigned_config config = {
 		.host = &m->host->pci,
 		.function = f,
-		.bar_changed = bar_changed,
+		.bar_changed = assigned_bar_changed,
 		.interrupts_changed = assigned_interrupts_changed,
 		.pin = pin >= 1 && pin <= 4 ? pin : 0,
 		.rom_size = (u32)a->rom.size,

@@ -60,8 +60,9 @@ struct assigned {
 	struct host_irq_line pin;
 	bool raised; /* masked there, asserted here, until the EOI */
 	struct msix msix;
-	struct assigned_bar bars[6];
+	struct assigned_bar bars[PCI_ROM_BAR + 1];
 	struct pci_rom rom;
+	struct pci_bar rom_bar; /* where Monocle's copy of it lies */
 	unsigned message_count;
 	struct assigned_message *messages;
 	unsigned wanted, served;   /* MSI: messages that have a vector */
@@ -104,15 +105,14 @@ void assigned_log(const struct machine *m);
 int assigned_pin(struct machine *m);
 /* Once configuration space stands: every BAR to where it is decoded. */
 void assigned_place_bars(struct machine *m);
-/* BAR i (6: the ROM's, which has moved) is decoded elsewhere, or no longer. */
+/* BAR i is decoded elsewhere, or no longer. */
 void assigned_bar_changed(void *assigned, unsigned i);
 
 /* assigned_rom.c: reads them; of the display the file that there may be. */
 int assigned_find_roms(struct machine *m);
 /* NULL: no display is assigned. */
 const struct pci_rom *assigned_display_rom(const struct machine *m);
-void assigned_rom_moved(struct assigned *a, u64 old_gpa, u64 new_gpa,
-			bool enabled);
+
 /* assigned_stats.c */
 
 /* Counts from 0, at the guest's start. */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Where an assigned function's BARs are for the guest. The host's never
- * move: whole pages move in the EPT, ports at the host's own addresses are
- * open, and all else (ports elsewhere, BARs of less than a page) traps and
- * is passed on. What another has is not taken from it: a BAR moved there is
- * nowhere until the place is free.
+ * move: whole pages move in the EPT (of a ROM those of Monocle's copy), ports
+ * at the host's own addresses are open, and all else (ports elsewhere, BARs
+ * of less than a page) traps and is passed on. What another has is not taken
+ * from it: a BAR moved there is nowhere until the place is free.
  */
 #include "vmm/assigned.h"
 
@@ -15,7 +15,7 @@
 #include "vmm/machine.h"
 #include "vmm/machine_map.h"
 
-#define BARS 6
+#define BARS (PCI_ROM_BAR + 1)
 #define PORTS 0x10000
 
 enum bar_kind { BAR_CLOSED, BAR_PORTS, BAR_PAGES, BAR_PART };
@@ -35,9 +35,16 @@ static enum bar_kind kind_of(const struct pci_bar *bar)
 	return (bar->base | bar->size) & PAGE_MASK ? BAR_CLOSED : BAR_PAGES;
 }
 
+static bool is_rom(const struct assigned_bar *b)
+{
+	return b == &b->owner->bars[PCI_ROM_BAR];
+}
+
 static const struct pci_bar *host_bar(const struct assigned_bar *b)
 {
-	return &b->owner->function->bars[b - b->owner->bars];
+	const struct assigned *a = b->owner;
+
+	return is_rom(b) ? &a->rom_bar : &a->function->bars[b - a->bars];
 }
 
 static bool has_msix(const struct assigned_bar *b)
@@ -67,6 +74,16 @@ static unsigned regions(const struct assigned_bar *b, gpa_t gpa,
 	if (kind_of(bar) == BAR_PART) {
 		out[0] = hole(ALIGN_DOWN(gpa, PAGE_SIZE), PAGE_SIZE,
 			      shared_page);
+		return 1;
+	}
+	if (is_rom(b)) {
+		out[0] = (struct region){.gpa = gpa,
+					 .hpa = bar->base,
+					 .size = bar->size,
+					 .kind = REGION_ROM,
+					 .memtype = MEMTYPE_WB,
+					 .cpu = REGION_RX,
+					 .name = "ROM"};
 		return 1;
 	}
 	if (start)
@@ -116,10 +133,13 @@ int assigned_pin(struct machine *m)
 	for (unsigned n = 0; n < m->assigned_count; n++) {
 		struct assigned *a = &m->assigned[n];
 
+		a->rom_bar = (struct pci_bar){.base = virt_to_phys(a->rom.data),
+					      .size = a->rom.size};
 		for (unsigned i = 0; !err && i < BARS; i++) {
 			a->bars[i] = (struct assigned_bar){
 				.owner = a, .placed = PCI_BAR_NOWHERE};
-			err = pin(m, &a->bars[i]);
+			/* A ROM begins disabled. */
+			err = i == PCI_ROM_BAR ? 0 : pin(m, &a->bars[i]);
 		}
 	}
 	return err;
@@ -329,8 +349,7 @@ void assigned_bar_changed(void *assigned, unsigned i)
 {
 	struct assigned *a = assigned;
 
-	if (i < BARS)
-		unplace(a->machine, &a->bars[i]);
+	unplace(a->machine, &a->bars[i]);
 	place_all(a->machine);
 }
 
@@ -341,6 +360,8 @@ void assigned_place_bars(struct machine *m)
 		struct assigned_bar *b = &m->assigned[n / BARS].bars[n % BARS];
 		const struct pci_bar *bar = host_bar(b);
 
+		if (is_rom(b))
+			continue;
 		if (kind_of(bar) == BAR_PAGES)
 			unplace_pages(m, b, bar->base);
 		else if (kind_of(bar) == BAR_PART)

@@ -50,28 +50,3 @@ const struct pci_rom *assigned_display_rom(const struct machine *m)
 			return &m->assigned[n].rom;
 	return NULL;
 }
-
-void assigned_rom_moved(struct assigned *a, u64 old_gpa, u64 new_gpa,
-			bool enabled)
-{
-	struct vm *vm = &a->machine->vm;
-	hpa_t hpa = virt_to_phys(a->rom.data);
-	const struct region *old = region_find(&vm->map, old_gpa);
-	struct region r = {.gpa = new_gpa,
-			   .hpa = hpa,
-			   .size = a->rom.size,
-			   .kind = REGION_ROM,
-			   .memtype = MEMTYPE_WB,
-			   .cpu = REGION_RX,
-			   .name = "ROM"};
-
-	/* Another region may have been in its place. */
-	if (old && old->hpa == hpa && old->kind == REGION_ROM) {
-		region_remove(&vm->map, old_gpa, a->rom.size);
-		ept_unmap(&vm->ept, old_gpa, a->rom.size);
-	}
-	if (enabled &&
-	    (region_add(&vm->map, &r, NULL) || ept_map(&vm->ept, &r)))
-		log_warn("guest: ROM BAR moved to 0x%lx, which is taken",
-			 new_gpa);
-}

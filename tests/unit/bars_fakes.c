@@ -45,6 +45,11 @@ void pci_config_write(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 	fakes_record(FAKE_OTHER, (u64)bdf << 8 | offset, size, value);
 }
 
+hpa_t virt_to_phys(const void *p)
+{
+	return (hpa_t)p;
+}
+
 volatile void *mmio_map(hpa_t hpa, u64 size)
 {
 	(void)size;

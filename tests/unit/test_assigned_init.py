@@ -25,8 +25,6 @@ int assigned_irq_build(struct assigned *a) { (void)a; return 0; }
 void assigned_irq_reset(struct assigned *a) { (void)a; }
 void assigned_bar_changed(void *a, unsigned i) { (void)a; (void)i; }
 void assigned_place_bars(struct machine *m) { (void)m; }
-void assigned_rom_moved(struct assigned *a, u64 o, u64 n, bool on)
-{ (void)a; (void)o; (void)n; (void)on; }
 int pci_reset_function(const struct pci_host *p, const struct pci_function *f,
 	bool bus, u64 hz)
 { (void)p; (void)f; (void)bus; (void)hz; return 0; }

@@ -18,14 +18,16 @@ PAGE, MIB = 4096, 1 << 20
 RAM, ECAM, LIMIT = 64 * MIB, 0xe0000000, 1 << 39
 A, B = 0x18, 0x20                       # 00:03.0, 00:04.0
 MSIX_TABLE = 0x2000
-# {BAR: (base, size, I/O, 64 bit)}; A's BAR 0 has an MSI-X table.
+ROM = 6
+# {BAR: (base, size, I/O, 64 bit)}; A's BAR 0 has an MSI-X table, and B's ROM
+# lies in memory.
 BARS = {
     A: {0: (0xf0000000, 0x8000, 0, 0), 1: (0xc000, 64, 1, 0),
         2: (0x600000000, 2 * MIB, 0, 1), 4: (0xf0010000, 256, 0, 0),
         5: (0xf0011000, PAGE, 0, 0)},
     B: {0: (0xf0010100, 128, 0, 0), 1: (0xc100, 32, 1, 0),
         2: (0xf0020000, 0x2000, 0, 0), 3: (0, 0x1000, 0, 0),
-        4: (0x5f0010000, 1024, 0, 1)}}
+        4: (0x5f0010000, 1024, 0, 1), ROM: (0x200000, 0x2000, 0, 0)}}
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +67,14 @@ class Machine:
                           for at, bars in BARS.items()]
         self.machine.assigned_count = len(BARS)
         assert m.assigned_pin(self.machine) == 0
-        self.changed = m.callback(
-            "void(void *, unsigned, uint64_t, uint64_t, bool)",
-            lambda ctx, i, *_: m.assigned_bar_changed(ctx, i))
+        self.changed = m.callback("void(void *, unsigned)",
+                                  m.assigned_bar_changed)
         for n, f in enumerate(self.functions):
             a = self.machine.assigned[n]
             config = m.new("struct pci_assigned_config *", {
                 "host": m.ffi.addressof(self.machine.host, "pci"),
                 "function": f, "bar_changed": self.changed,
-                "ctx": m.ffi.addressof(a)})
+                "rom_size": a.rom.size, "ctx": m.ffi.addressof(a)})
             assert m.pci_assigned_init(m.ffi.addressof(a, "config"),
                                        self.vpci, config) == 0
         m.assigned_place_bars(self.machine)
@@ -82,9 +83,12 @@ class Machine:
         m, n = self.m, list(BARS).index(at)
         m.host_config[at] = bytes(header(command=command))
         f = m.new("struct pci_function *", {"bdf": at})
-        for i, (base, size, io, is64) in bars.items():
-            f.bars[i] = {"base": base, "size": size, "io": io, "is64": is64}
         a = self.machine.assigned[n]
+        for i, (base, size, io, is64) in bars.items():
+            if i == ROM:
+                a.rom.data, a.rom.size = m.ffi.cast("u8 *", base), size
+                continue
+            f.bars[i] = {"base": base, "size": size, "io": io, "is64": is64}
         a.machine, a.function = self.machine, f
         a.msix.trapped = NOWHERE
         if n == 0:
@@ -213,6 +217,7 @@ PLACES = st.sampled_from([
     0xf0010100, 0xf0011000, 0xf0020000, 0xfee00000, 0xfffff000, 0xffffffff])
 ACTS = st.tuples(st.sampled_from([A, B]), st.one_of(
     st.tuples(st.integers(0, 5), PLACES),
+    st.tuples(st.just(ROM), PLACES.map(lambda at: at | 1) | PLACES),
     st.tuples(st.just("command"), st.integers(0, 3)),
     st.tuples(st.sampled_from([3, 5]), st.sampled_from([0, 5, 6, 0x7f, 1])),
     st.just(("reset", 0))))
@@ -232,7 +237,7 @@ def test_against_the_model(m, command, acts):
         elif what == "command":
             machine.write(at, 4, value, 2)
         else:
-            machine.write(at, 0x10 + 4 * what, value)
+            machine.write(at, 0x30 if what == ROM else 0x10 + 4 * what, value)
         new = machine.decoded()
         # Told one by one, in order.
         changed = [k for k in new if new[k] != old[k]]
@@ -283,6 +288,18 @@ def test_a_taken_place_is_told_once_and_given_when_free(m):
     machine.write(A, 0x10, 0xf1000000)
     assert machine.ept()[0xf0004000] == 0xf0020000
     assert machine.ept()[0xf1004000] == 0xf0004000
+
+
+def test_a_rom_waits_for_its_place_too(m):
+    machine = Machine(m)
+    machine.write(B, 0x30, 0xf0000001)          # over A's BAR 0
+    assert machine.ept()[0xf0000000] == 0xf0000000
+    machine.write(A, 0x10, 0xf1000000)
+    rom, = (r for r in m.ept_list.regions[0:m.ept_list.count]
+            if r.gpa == 0xf0000000)
+    assert (rom.hpa, rom.size, rom.cpu) == (0x200000, 0x2000, m.REGION_RX)
+    machine.write(B, 0x30, 0xf0000000)
+    assert 0xf0000000 not in machine.ept()
 
 
 def test_above_the_cpus_reach_is_nowhere(m):

@@ -104,8 +104,7 @@ class Machine:
             "vendor": 0x8086, "device": 0x9d48, "revision": 0x21})
         self.bridges = m.new("struct pci_bridge[2]")
         self.assigned = m.new("struct pci_assigned *")
-        changed = m.callback("void(void *, unsigned, uint64_t, uint64_t, bool)",
-                             lambda _, *what: self.events.append(what))
+        changed = m.callback("void(void *, unsigned)", self.changed)
         interrupts = m.callback(
             "void(void *)", lambda _: self.interrupts.append(self.wanted()))
         self.setup = m.new("struct pci_assigned_config *", {
@@ -119,6 +118,9 @@ class Machine:
         assert m.isa_bridge_init(self.bridges + 1, self.pci, self.isa) == 0
         assert m.pci_assigned_init(self.assigned, self.pci, self.setup) == 0
         self.access = m.new("struct bus_access *")
+
+    def changed(self, _, i):
+        self.events.append((i, self.assigned.decoded[i]))
 
     def port(self, port, size, value=None):
         a = self.access
@@ -423,9 +425,8 @@ def test_against_the_model(m, chosen, config, pin, accesses):
         machine.events.clear()
         machine.port(port, size, value)
         model.write(port, size, value)
-        for index, old, new, enabled in machine.events:
-            assert old == where[index]
-            where[index] = new if enabled else NOWHERE
+        for index, new in machine.events:
+            where[index] = new
         assert where == model.decoded(machine)
     assert machine.host_writes() == []      # the host's own never change
     for bdf, space in model.space.items():
@@ -581,7 +582,7 @@ def test_bars_are_sized_as_the_host_has_them(m, chosen):
     start = list(machine.assigned.decoded)
     assert linux_sizes(machine, VGA) == chosen
     # With its decode off meanwhile, the function never was anywhere else.
-    assert all(new == start[i] for i, _, new, on in machine.events if on)
+    assert all(new in (start[i], NOWHERE) for i, new in machine.events)
     assert list(machine.assigned.decoded) == start
 
 
@@ -589,7 +590,7 @@ def test_moving_a_bar(m):
     machine = Machine(m)
     machine.write(VGA, 4, 0, 2)
     assert sorted(machine.events) == sorted(
-        (i, base, base, False) for i, (base, *_) in VGA_BARS.items())
+        (i, NOWHERE) for i in VGA_BARS)
     machine.events.clear()
     machine.write(VGA, 0x10, 0xe0000000)
     machine.write(VGA, 0x18, 0)
@@ -597,11 +598,10 @@ def test_moving_a_bar(m):
     assert machine.events == []
     machine.write(VGA, 4, MEMORY, 2)
     assert machine.events == [
-        (0, NOWHERE, 0xe0000000, True), (2, NOWHERE, 0x1000000000, True),
-        (5, NOWHERE, 0xfebf0000, True)]
+        (0, 0xe0000000), (2, 0x1000000000), (5, 0xfebf0000)]
     machine.events.clear()
     machine.write(VGA, 0x10, 0xd1234567)    # while it is decoded
-    assert machine.events == [(0, 0xe0000000, 0xd1000000, True)]
+    assert machine.events == [(0, 0xd1000000)]
     assert machine.read(VGA, 0x10) == 0xd1000008
     assert machine.host_writes() == []
 
@@ -618,9 +618,8 @@ def test_reset_brings_everything_back(m):
     assert machine.port(ADDRESS, 4) == 0
     assert [machine.read(VGA, at) for at in range(0, 256, 4)] == before
     assert list(machine.assigned.decoded) == start
-    assert machine.events == [
-        (i, moved[i], start[i], True) for i in sorted(VGA_BARS)
-        if moved[i] != start[i]]
+    assert machine.events == [(i, start[i]) for i in sorted(VGA_BARS)
+                              if moved[i] != start[i]]
     assert machine.host_writes() == []
 
 
@@ -629,7 +628,7 @@ def test_what_firmware_left_disabled_stays_so(m):
     assert machine.read(VGA, 4, 2) == MEMORY
     assert machine.assigned.decoded[1] == NOWHERE
     machine.write(VGA, 4, IO | MEMORY, 2)
-    assert machine.events == [(1, NOWHERE, 0xc000, True)]
+    assert machine.events == [(1, 0xc000)]
 
 
 ROM, ROM_BAR = 0x30, 6
@@ -662,24 +661,23 @@ def test_rom_moves(m):
     machine.write(VGA, ROM, at | 1)
     machine.write(VGA, ROM, 0xe0000001)
     machine.write(VGA, ROM, 0xe0000801)     # no bit of it is there
-    assert machine.events == [(ROM_BAR, NOWHERE, at, True),
-                              (ROM_BAR, at, 0xe0000000, True)]
+    assert machine.events == [(ROM_BAR, at), (ROM_BAR, 0xe0000000)]
     assert decoded() == 0xe0000000
     machine.events.clear()
     machine.write(VGA, 4, IO, 2)
-    assert (ROM_BAR, 0xe0000000, 0xe0000000, False) in machine.events
+    assert (ROM_BAR, NOWHERE) in machine.events
     machine.events.clear()
     machine.write(VGA, ROM, at | 1)
     assert machine.events == [] and decoded() == NOWHERE
     machine.write(VGA, 4, IO | MEMORY, 2)
-    assert (ROM_BAR, NOWHERE, at, True) in machine.events
+    assert (ROM_BAR, at) in machine.events
     machine.events.clear()
     machine.write(VGA, ROM, 0, 1)           # its byte alone
-    assert machine.events == [(ROM_BAR, at, at, False)]
+    assert machine.events == [(ROM_BAR, NOWHERE)]
     machine.write(VGA, ROM, 1, 1)
     machine.events.clear()
     m.vpci_reset(machine.pci)
-    assert machine.events == [(ROM_BAR, at, at, False)]
+    assert machine.events == [(ROM_BAR, NOWHERE)]
     assert machine.read(VGA, ROM) == at
 
 

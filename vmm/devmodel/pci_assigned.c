@@ -175,15 +175,13 @@ static u64 bar_decoded(struct pci_assigned *d, unsigned i)
 static void follow_bars(struct pci_assigned *d)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(d->decoded); i++) {
-		u64 old = d->decoded[i], new = bar_decoded(d, i);
+		u64 where = bar_decoded(d, i);
 
-		if (old == new)
+		if (where == d->decoded[i])
 			continue;
-		d->decoded[i] = new;
+		d->decoded[i] = where;
 		if (d->config.bar_changed)
-			d->config.bar_changed(d->config.ctx, i, old,
-					      bar_address(d, i),
-					      new != PCI_BAR_NOWHERE);
+			d->config.bar_changed(d->config.ctx, i);
 	}
 }
 

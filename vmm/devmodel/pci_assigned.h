@@ -52,13 +52,11 @@ struct pci_assigned_config {
 	 */
 	u16 command_forward;
 	/*
-	 * The guest moved or switched a BAR: what was decoded at old_gpa (a
-	 * port for an I/O BAR; PCI_BAR_NOWHERE: nothing was) no longer is;
-	 * if enabled, the BAR is decoded at new_gpa from now on, which is
-	 * the guest's choice and may be any address.
+	 * The guest moved or switched a BAR: from now on it is decoded at
+	 * decoded[index] (a port for an I/O BAR), which is the guest's choice
+	 * and may be any address; PCI_BAR_NOWHERE: it is not.
 	 */
-	void (*bar_changed)(void *ctx, unsigned index, u64 old_gpa, u64 new_gpa,
-			    bool enabled);
+	void (*bar_changed)(void *ctx, unsigned index);
 	/* The guest wrote to its MSI or MSI-X capability, or to COMMAND. */
 	void (*interrupts_changed)(void *ctx);
 	/* Rows that count before the general table and capabilities. */
