@@ -19,7 +19,6 @@ BUDGET = 60 * (10 + 5 + 10 + 5 + 4)
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "runs(*names): boots that are needed")
     config.started = time.monotonic()
     # What each boot that enters a guest maps, compared with what it says.
     walk.install()
