@@ -11,7 +11,7 @@ import subprocess
 import threading
 
 import rigs
-from boot import runs, test_bios
+from boot import runs, test_bios, test_console
 from rigs import nested
 from rigs.nested import Case
 from rigs.spec import BUILD, Spec
@@ -219,15 +219,32 @@ def linux_resets():
 
 
 def real_mode(case):
-    """What a real-mode guest has drawn by SeaVGABIOS."""
+    """A real-mode guest on SeaBIOS and SeaVGABIOS, and what it has drawn."""
     return Case(Spec(rig="nested", kernel=str(test_bios.image(case)),
                      hv=test_bios.HV, monocle=runs.MONOCLE, memory=64,
-                     timeout=60),
+                     timeout=200),
                 dump_at="bios: ready", picture=True)
 
 
-for _case in test_bios.PICTURES:
+for _case in test_bios.CASES:
     _cases[f"bios-{_case}"] = functools.partial(real_mode, _case)
+
+
+def console(**fields):
+    """Linux's first lines on a framebuffer."""
+    return Case(Spec(rig="nested", monocle=runs.MONOCLE, memory=256,
+                     append=test_console.APPEND, timeout=120, **fields),
+                dump_at=rigs.DEMO_READY, picture=True)
+
+
+@define
+def console_vbe():
+    return console(gfx=test_console.MODE)
+
+
+@define
+def console_efi():
+    return console(firmware="uefi")
 
 
 # -- the run

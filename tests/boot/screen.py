@@ -10,6 +10,7 @@ BIOS = pathlib.Path("/usr/share/bochs/VGABIOS-lgpl-latest")
 FIRST_GLYPHS = bytes(16) + bytes.fromhex("00007e81a58181bd9981817e00000000")
 WIDTH, HEIGHT = 9, 16
 COLUMNS, ROWS = 80, 25
+UNKNOWN = "\ufffd"
 DAC = [(0, 0, 0), (0, 0, 0xAA), (0, 0xAA, 0), (0, 0xAA, 0xAA), (0xAA, 0, 0),
        (0xAA, 0, 0xAA), (0xAA, 0x55, 0), (0xAA, 0xAA, 0xAA)]
 COLOURS = DAC + [tuple(level + 0x55 for level in colour) for colour in DAC]
@@ -76,28 +77,32 @@ def difference(one, other):
 
 
 @functools.cache
-def _characters():
+def _characters(width):
     """From dots to a character; of equals the first from space on."""
-    return {dots(n): chr(n) for n in [*range(255, 126, -1), *range(31, -1, -1),
-                                      *range(126, 31, -1)]}
+    return {tuple(row[:width] for row in dots(n)): chr(n) for n in
+            [*range(255, 126, -1), *range(31, -1, -1), *range(126, 31, -1)]}
 
 
-def read(image):
-    """The lines of a text screen: each cell's glyph looked up."""
-    assert image.size == (COLUMNS * WIDTH, ROWS * HEIGHT), image.size
+def read(image, width=WIDTH):
+    """The lines of a text screen: each cell's glyph looked up.
+
+    width 8: of Linux's console on a framebuffer, whose font has about ten
+    other letters, UNKNOWN here.
+    """
+    if width == WIDTH:
+        assert image.size == (COLUMNS * WIDTH, ROWS * HEIGHT), image.size
     pixels = image.load()
     lines = []
-    for row in range(ROWS):
+    for y in range(0, image.height - HEIGHT + 1, HEIGHT):
         line = ""
-        for column in range(COLUMNS):
-            x, y = column * WIDTH, row * HEIGHT
-            cell = [[pixels[x + i, y + j] for i in range(WIDTH)]
+        for x in range(0, image.width - width + 1, width):
+            cell = [[pixels[x + i, y + j] for i in range(width)]
                     for j in range(HEIGHT)]
             # Blanks look the same in every colour; elsewhere the background
             # is what stands at the edge.
-            back = cell[0][8]
+            back = cell[0][width - 1]
             glyph = tuple(tuple(int(dot != back) for dot in part)
                           for part in cell)
-            line += _characters().get(glyph, "\ufffd")
+            line += _characters(width).get(glyph, UNKNOWN)
         lines.append(line.rstrip())
     return lines

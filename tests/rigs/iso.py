@@ -71,10 +71,6 @@ def monocle_commands(spec, options):
     """GRUB commands that start Monocle with its guest."""
     kernel, initrd, append = spec.guest()
     lines = [" ".join(["multiboot2", "/boot/monocle.elf", *words(options)])]
-    # multiboot2 has set it to "auto": right on UEFI, but without a video
-    # driver GRUB 2.06 crashes on it under a BIOS, whose text mode serves.
-    if spec.firmware != "uefi":
-        lines.append("set gfxpayload=text")
     if kernel:
         lines.append(" ".join(["module2", "/boot/kernel", "kernel",
                                *words(append)]))
@@ -134,15 +130,23 @@ def build(spec, options, work):
     lines = ["set timeout=0", "clear"]
     if spec.firmware == "uefi":
         lines.append("insmod efi_gop")
+    elif spec.gfx != "text":
+        lines.append("insmod vbe")
     lines += spec.grub
     if spec.native:
         lines += native_commands(*spec.guest())
     else:
         lines += monocle_commands(spec, options)
+    # multiboot2 has set it to "auto": right on UEFI, but without a video
+    # driver GRUB 2.06 crashes on it under a BIOS, whose text mode serves.
+    if spec.firmware != "uefi":
+        lines.append(f"set gfxpayload={spec.gfx}")
     config = pathlib.Path(work, "grub.cfg")
     config.write_text("\n".join(lines + ["boot", ""]))
     needed = {MODULE_OF[word] for line in spec.grub
               for word in line.split()[:1] if word in MODULE_OF}
+    if "insmod vbe" in lines:
+        needed.add("vbe")
     output = pathlib.Path(work, "boot.iso")
     mkrescue(output, {"/boot/grub/grub.cfg": config, **files},
              spec.firmware, sorted(needed))

@@ -55,6 +55,7 @@ class Spec:
     monocle: str = None         # another image than build/monocle.elf
     iso: str = None             # boot this image as it is
     modules: tuple = ()         # further (file, module string) pairs
+    gfx: str = "text"           # bios: GRUB's gfxpayload, a VBE mode
     grub: tuple = ()            # GRUB commands before Monocle is loaded
     files: dict = dataclasses.field(default_factory=dict)
     #                             further files of the image: {path: file}
