@@ -1,8 +1,9 @@
 ; SPDX-License-Identifier: MIT
 ; A real-mode program for the BIOS's own services: a boot sector and what
-; follows it, loaded at 0000:7C00 as a whole. Byte 3 says what it does. It
-; speaks on COM1, waits there for a byte where the screen is to be looked at,
-; resets the machine if that is an r, and ends by the debug exit port or (natively) by Bochs's power-off.
+; follows it, loaded at 0000:7C00 as a whole. Byte 3 says what it does, the
+; dword at 4 how often. It speaks on COM1, waits there for a byte where the
+; screen is to be looked at, resets the machine if that is an r, and ends by the
+; debug exit port or (natively) by Bochs's power-off.
 
 bits 16
 org 0x7c00
@@ -13,6 +14,7 @@ BUFFER	equ 0x2000		; below the image: free on every PC
 start:	jmp short begin
 	db 0			; 2: align
 case:	db 0			; 3: which case
+rounds:	dd 100000		; 4: of load
 
 begin:	jmp 0:.here		; from a CD it starts at 07C0:0000
 .here:	xor ax, ax
@@ -324,10 +326,7 @@ report:	mov dword [BUFFER], 'VBE2'
 .disk:	db "disk ", 0
 
 ; --- every mode under load --------------------------------------------------
-ROUNDS	equ 100000
-
-load:	mov dword [rounds], ROUNDS
-	mov ax, 3
+load:	mov ax, 3
 	int 0x10
 .round:	call video
 	call keyboard
@@ -543,6 +542,5 @@ tss:	dd 0, 0x7a00, FLAT
 	times 22 dd 0
 	dw 0, 104
 tss_end:
-rounds:	dd 0
 sums:	times 6 dd 0
 real_sp: dw 0
