@@ -176,3 +176,37 @@ REFUSED = {
 }
 for _name, (_make, _) in REFUSED.items():
     add(_name, _make)
+
+
+# -- resets (test_igd_reset.py)
+
+# What firmware has set up and an FLR takes, in the order of drivers/pci/reset.c.
+SET_UP = {0x45008: 0xc0000000, 0xa090: 0x88040000, 0xa094: 0x00040000,
+          0xd48: 0x0b400001, 0xdc8: 0x00000012, 0x1082c0: 0x8b500001}
+RESETS = 6              # of the guest, each in another way
+LOST = 0xa094
+
+
+def resets(policy, append="resets", name=SMALL, more=()):
+    """The tiny guest, which resets itself; the device has what is lost."""
+    device = igd(name)
+    device.config += "".join(
+        f"{line}\n" for line in (*(f"mmio {at:x} {value:x}" for at, value in
+                                   SET_UP.items()), *more))
+    return Spec(rig="nested", kernel=str(runs.GUEST), append=append,
+                monocle=runs.MONOCLE, grub=(GRUB_MARK,), igd=device,
+                memory=256, timeout=120, hv=f"debug igd igd-reset={policy}")
+
+
+def once(*more, **fields):
+    """At the first start alone."""
+    return resets("always", "exit status=0", more=more, **fields)
+
+
+for _name in "never", "reboot", "always":
+    add(f"reset-{_name}", lambda name=_name: resets(name))
+add("reset-dead", lambda: once(
+    f"mmio {LOST:x} {SET_UP[LOST]:x} dead"))
+add("reset-away", lambda: once("flr 70 never"))
+# The panel is on, as firmware leaves it; that it goes off is seen at once.
+add("reset-ivb", lambda: once("mmio c7204 abcd0001", name="gen7-ivb"))
