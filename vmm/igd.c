@@ -509,10 +509,12 @@ void igd_log(const struct igd *igd)
 	if (igd->gsm_unknown)
 		log_warn("igd: the GTT's memory is where nobody says; RMRRs "
 			 "are for DMA alone");
-	log_info("igd: ASLS %08x, OpRegion version %u.%u", igd->asls,
-		 igd->opregion_version >> 8, igd->opregion_version & 255);
+	log_info("igd: ASLS %08x", igd->asls);
 	log_range("OpRegion", igd->opregion);
-	log_info("igd: VBT from %s", igd->vbt_source);
+	if (igd->opregion.size)
+		log_info("igd: OpRegion version %u.%u, VBT from %s",
+			 igd->opregion_version >> 8,
+			 igd->opregion_version & 255, igd->vbt_source);
 	if (igd->vbt.size)
 		log_range("extended VBT", igd->vbt);
 	for (unsigned i = 0; i < MAX(igd->rmrr_count, 1u); i++)

@@ -7,6 +7,7 @@ import rigs
 from boot import runs, test_vtd
 from boot.nested_cases import define
 from igd import config, opregion
+from rigs import nested
 from rigs.nested import Case
 from rigs.spec import BUILD, Igd, Spec
 
@@ -71,23 +72,35 @@ def with_rmrr(base, limit):
             "files": {"/boot/dmar": table}}
 
 
-# Of what the firmware reserves at the end of 256 MiB, the upper half is GSM,
-# which the host bridge says, and an RMRR with it. QEMU's DMAR table has none.
-STOLEN, GSM, RMRR, RMRR_END = 0xe700000, 0xeb00000, 0xed00000, 0xef00000
+# Of the 7 MiB that the firmware reserves at the end of 256, the upper 3 are an
+# RMRR, and GSM in it, as the host bridge says. QEMU's DMAR table has none.
+STOLEN, GSM, RMRR, RMRR_END = 0xe800000, 0xec00000, 0xee00000, 0xef00000
+# Monocle and its tables, of such a machine.
+OWN = (RMRR_END, (256 << 20) - RMRR_END), nested.IOMMU
 
 
-def domain():
-    """Another function in the domain of the graphics, and another card
-    behind legacy VGA, which the stand-in does not decode."""
+def staged(append, **fields):
+    """With GSM and an RMRR."""
     firmware = with_rmrr(GSM, RMRR_END - 1)
-    spec = tiny(SMALL, f"edu-igd rmrr={RMRR} ports=2000", timeout=120,
-                hv="debug igd assign=00:05.0", stolen=RMRR_END - STOLEN,
-                devices=("VGA,addr=03.0,romfile=",), files=firmware["files"])
+    spec = tiny(SMALL, f"{append} rmrr={RMRR}", stolen=RMRR_END - STOLEN,
+                files=firmware["files"], **fields)
     return dataclasses.replace(spec, grub=(
         f"setpci -s 00:00.0 b4.l={GSM:x}", *firmware["grub"], *spec.grub))
 
 
-add("domain", domain)
+# Another function in the domain of the graphics, and another card behind
+# legacy VGA, which the stand-in does not decode.
+add("domain", lambda: staged(
+    "edu-igd ports=2000", hv="debug igd assign=00:05.0", timeout=120,
+    devices=("VGA,addr=03.0,romfile=",)))
+add("closed", lambda: Case(staged(f"windows-igd hold={HOLD}",
+                                  hv="debug igd=closed"),
+                           dump_at="windows: igd", dump=OWN))
+
+
+# The guest must not look where ASLS points: it reads 0.
+add("no-signature", lambda: tiny(SMALL, table=opregion.build(
+    signature=b"IntelGraphicsNot")))
 
 
 def linux(**fields):
@@ -136,6 +149,9 @@ BAD = {
     "unknown": (lambda: listed(lines="igd 00 4 fff08086\nigd 5c 4 0 0\n"),
                 True, "is not known and its registers do not tell"),
     "remapping": (lambda: listed("gen8-bdw"), True, "must stay off"),
+    "remapping-relocated": (lambda: listed(
+        "gen8-bdw", hv="list iommu=off unsafe-dma"), True,
+        "it needs iommu=off unsafe-dma ram=identity"),
     "too-much": (lambda: listed(lines="igd 50 2 0241\n", **setpci(
         "00:00.0 bc.l=10000000")), True, "of 64 MiB at 0xeb00000 (GGC 0241) "
         "ends above the top of memory 0x10000000"),

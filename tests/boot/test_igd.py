@@ -172,9 +172,11 @@ def test_configuration_writes_by_linux(nested):
     assert "COMMAND" in {name for name, _, _ in arrived}
 
 
-def numbers(done, what):
-    """The hexadecimal numbers of a line "igd: WHAT ..." of the guest's."""
-    line = re.search(rf"^igd: {what}(.*)$", done.serial, re.MULTILINE)
+def numbers(done, what, stream="serial"):
+    """The hexadecimal numbers of a line "igd: WHAT ..." of the guest's, or
+    of Monocle's."""
+    line = re.search(rf"^(?:monocle: )?igd: {what}(.*)$",
+                     getattr(done, stream), re.MULTILINE)
     assert line, done.report()
     return [int(word, 16) for word in
             re.findall(r"(?<!\S)[0-9a-f]+(?!\S)", line[1])]
@@ -245,6 +247,18 @@ def test_what_arrives(nested, name):
 
 
 @pytest.mark.long
+@pytest.mark.nested("igd-no-signature")
+def test_no_opregion(nested):
+    """Where ASLS points to something else, the guest reads 0 there."""
+    done = nested("igd-no-signature")
+    assert done.status == result.POWER_OFF, done.report()
+    asls, _ = placed(log_of(done))
+    assert f"igd: no OpRegion at {asls:#x} (ASLS)" in done.log
+    assert "igd: no opregion" in done.serial
+    assert kind_at(done, asls) is None
+
+
+@pytest.mark.long
 @pytest.mark.nested("igd-few", "igd-many")
 def test_no_exits_for_registers(nested):
     """So many accesses more at BAR 0, and no exits more."""
@@ -267,6 +281,36 @@ def test_guest_memory(nested):
     for address in asls, bdsm:
         found, = (r for r in regions if r.gpa <= address < r.end)
         assert found.gpa == found.hpa
+
+
+@pytest.mark.long
+@pytest.mark.nested("igd-closed")
+def test_closed_windows(nested):
+    """All ones before, content after; GSM is none and stays closed. The EPT
+    holds what was asked for, and nothing else of the windows."""
+    done = nested("igd-closed")
+    assert done.status == result.POWER_OFF, done.report()
+    assert "windows: igd: 0 failed" in done.serial
+    asked = [(igd_cases.STOLEN, igd_cases.STOLEN + (2 << 20)),
+             (igd_cases.RMRR, igd_cases.RMRR_END),
+             (numbers(done, "ASLS", "log")[0], 1 << 28)]
+    log = done.log
+    for start, end in asked:
+        row, last, rest = re.search(
+            rf"^(monocle: region {start:x}-(\w+) hpa {start:x} device cpu )---"
+            r"(.*)$", log, re.MULTILINE).groups()
+        opened = f"{row}rw-{rest}".replace(f"-{last} ", f"-{end:x} ", 1)
+        if int(last, 16) != end:
+            opened += (f"\nmonocle: region {end:x}-{last} hpa {end:x} device "
+                       f"cpu ---{rest}")
+        log = log.replace(f"{row}---{rest}", opened)
+    found = walk.check(walk.Still(log, done.memory))
+    assert {page for at, size, *_ in found.ept
+            for page in range(at, at + size, 4096)
+            if igd_cases.STOLEN <= page < igd_cases.RMRR_END or
+            page >= asked[2][0] and page < asked[2][1]} == {
+                page for start, end in asked
+                for page in range(start, end, 4096)}
 
 
 @pytest.mark.long

@@ -360,6 +360,7 @@ void edu_resets(void);
 /* AHCI by its ports. How many tests failed. */
 unsigned ahci(void);
 void windows(void);
+u8 windows_igd(void);
 unsigned e1000(void);
 unsigned igd(void);
 /* DMA where Intel graphics shares memory. How many tests failed. */

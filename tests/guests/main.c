@@ -14,6 +14,7 @@
  *	edu-igd		... where Intel graphics has its memory, see edu.c, vga.c
  *	ahci		reads an AHCI controller by ports, to count exits
  *	windows		the display's memory by hypercall, see windows.c
+ *	windows-igd	... that of Intel graphics
  *	e1000		drives the interrupt line of one, see e1000.c
  *	igd		looks at Intel graphics, see igd.c; accesses=N
  *	exit status=N	nothing else
@@ -77,6 +78,8 @@ void guest_main(u32 magic, u64 info)
 		finish((u8)edu());
 	else if (starts(line, "ahci"))
 		finish((u8)ahci());
+	else if (starts(line, "windows-igd"))
+		finish(windows_igd());
 	else if (starts(line, "windows"))
 		windows();
 	else if (starts(line, "e1000"))

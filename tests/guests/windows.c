@@ -154,3 +154,50 @@ void windows(void)
 	for (;;)
 		relax();
 }
+
+#define IGD (2 << 11)
+
+static void check_closed(const struct run *runs, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++) {
+		check(read32(runs[i].gpa), ~0u);
+		check(read32(runs[i].gpa + runs[i].pages * 4096 - 4), ~0u);
+	}
+}
+
+static void check_memory(u64 at)
+{
+	write32(at, (u32)at + 0x12345678);
+	check(read32(at), (u32)at + 0x12345678);
+}
+
+/*
+ * What Intel graphics has besides: OpRegion, half of its stolen memory and,
+ * told by rmrr=, an RMRR. GTT memory is no window.
+ */
+u8 windows_igd(void)
+{
+	u64 gsm = config_read(0, 0xb4) & ~(MIB - 1);
+	u64 dsm = config_read(IGD, 0x5c) & ~(MIB - 1), start;
+	const struct run all[] = {{config_read(IGD, 0xfc) & ~0xfffu, 2},
+				  {dsm, 512},
+				  {option("rmrr", 0), 256}};
+
+	check_closed(all, COUNT(all));
+	memcpy(list, all, sizeof(all));
+	list[3] = (struct run){gsm, 1};
+	check(map(4), (u64)-EINVAL);
+	check_closed(all, COUNT(all));
+	check(map(3), 0);
+	check(read32(all[0].gpa), 0x65746e49); /* "Inte" */
+	check_memory(all[1].gpa);
+	check_memory(all[1].gpa + 512 * 4096 - 4);
+	check(read32(all[1].gpa + 512 * 4096), ~0u);
+	check_memory(all[2].gpa);
+	check(read32(gsm), ~0u);
+	print("windows: igd: %u failed\n", failures);
+	start = rdtsc();
+	while (rdtsc() - start < option("hold", 0))
+		relax();
+	return failures ? 1 : 0;
+}
