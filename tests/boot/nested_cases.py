@@ -130,6 +130,12 @@ def x2apic():
 
 
 @define
+def gsi():
+    """Its own line: q35 leads INTA of device 5 to pin 21."""
+    return tiny("edu", hv="assign=00:05.0,gsi=21")
+
+
+@define
 def ahci():
     return tiny("ahci", hv=f"assign={AHCI}",
                 devices=(f"ich9-ahci,addr={AHCI[3:]}",))

@@ -41,7 +41,7 @@ def test_guest_natively(nested):
     assert tuple(passed(nested("native"))) == TESTS
 
 
-@pytest.mark.parametrize("name", each("relocated", "identity", "x2apic",
+@pytest.mark.parametrize("name", each("relocated", "identity", "x2apic", "gsi",
                                       "many", "behind-a-port",
                                       short=("relocated",)))
 def test_edu(nested, name):

@@ -78,6 +78,12 @@ class Log:
                  if str(event) == mark)
         return dataclasses.replace(self, events=self.events[at + 1:])
 
+    def until(self, mark):
+        """The same before the first event that reads `mark`."""
+        at = next(n for n, event in enumerate(self.events)
+                  if str(event) == mark)
+        return dataclasses.replace(self, events=self.events[:at])
+
     def of(self, *kinds):
         """Events of some kinds."""
         return [event for event in self.events if event.kind in kinds]
