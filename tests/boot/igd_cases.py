@@ -65,11 +65,9 @@ add("dump", lambda: Case(tiny(SMALL, f"igd accesses=10 hold={HOLD}"),
 
 def with_rmrr(base, limit):
     """... and the DMAR table has one of the graphics."""
-    table = runs.work(f"dmar-igd-{base:x}")
-    table.write_bytes(test_vtd.dmar(test_vtd.ALL, test_vtd.rmrr(
-        base, limit, test_vtd.scope(test_vtd.VGA))))
-    return {"grub": ("acpi --exclude=DMAR /boot/dmar",),
-            "files": {"/boot/dmar": table}}
+    return test_vtd.with_table(f"igd-{base:x}", test_vtd.dmar(
+        test_vtd.ALL, test_vtd.rmrr(
+            base, limit, test_vtd.scope(test_vtd.VGA))), make=dict)
 
 
 # Of the 7 MiB that the firmware reserves at the end of 256, the upper 3 are an

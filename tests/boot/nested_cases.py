@@ -11,7 +11,7 @@ import subprocess
 import threading
 
 import rigs
-from boot import runs, test_bios, test_console
+from boot import runs, test_bios, test_console, test_vtd
 from rigs import nested
 from rigs.nested import Case
 from rigs.spec import BUILD, Spec
@@ -180,6 +180,22 @@ def twice():
 @define
 def absent():
     return tiny("edu", hv="assign=00:1d.0")
+
+
+@define
+def uart():
+    return tiny("edu", hv="assign=00:06.0", devices=("pci-serial,addr=06.0",))
+
+
+@define
+def no_unit():
+    """The DMAR table's one unit is for the first edu alone."""
+    table = test_vtd.dmar(test_vtd.unit_at(
+        test_vtd.UNIT, test_vtd.IOAPIC, test_vtd.scope(test_vtd.EDU)))
+    return test_vtd.with_table(
+        "no-unit", table, make=functools.partial(
+            tiny, "edu", hv="assign=00:06.0",
+            devices=(MORE_EDU + ",addr=06.0",)))
 
 
 @define

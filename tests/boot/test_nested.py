@@ -160,6 +160,8 @@ def test_resets_under_load(nested):
     for name, why in (("twice", "is named twice"),
                       ("absent", "no such function"),
                       ("bridge", "is a bridge"),
+                      ("uart", "is a serial port"),
+                      ("no-unit", "is behind no IOMMU"),
                       ("group", "cannot be isolated from 00:06.0;"))])
 def test_refusal(nested, name, why):
     """One line, and status 4."""
