@@ -57,6 +57,10 @@ class Rfb:
     def _connect(self):
         self.socket = socket.create_connection(("127.0.0.1", self.port),
                                                self.timeout)
+        # Ended by a reset, it leaves no port of Bochs's in TIME-WAIT: there
+        # are 50, and many short boots in a minute.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                               struct.pack("ii", 1, 0))
         self.full = 0           # whole pictures that have come; -1: it ended
         self._handshake()
         self.socket.settimeout(None)
@@ -105,6 +109,7 @@ class Rfb:
         except (OSError, RigError, struct.error, ValueError) as error:
             with self.change:
                 self.full, self.why = -1, str(error)
+                self.socket.close()
                 self.change.notify_all()
 
     def _rectangle(self):
