@@ -21,6 +21,7 @@ enum {
 	MCR_DTR_RTS_OUT2 = 0x0b, /* OUT2 gates the interrupt on a PC */
 	IER_RECEIVE = 0x01,
 	IER_TRANSMIT = 0x02,
+	IIR_NONE = 0x01,
 	LSR_DATA = 0x01,
 	LSR_THRE = 0x20,
 	LSR_TEMT = 0x40,
@@ -127,7 +128,7 @@ void serial_interrupts(enum serial_port port, bool transmit)
 	      transmit ? IER_RECEIVE | IER_TRANSMIT : IER_RECEIVE);
 }
 
-void serial_acknowledge(enum serial_port port)
+bool serial_asks(enum serial_port port)
 {
-	read(port, UART_IIR);
+	return !(read(port, UART_IIR) & IIR_NONE);
 }

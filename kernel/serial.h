@@ -31,7 +31,7 @@ void serial_send(enum serial_port port, const u8 *data, size_t size);
  * the port's ISA line.
  */
 void serial_interrupts(enum serial_port port, bool transmit);
-/* Reads IIR, which ends a transmit interrupt. */
-void serial_acknowledge(enum serial_port port);
+/* Whether it has an interrupt; one for an empty FIFO ends by this question. */
+bool serial_asks(enum serial_port port);
 
 #endif

@@ -48,19 +48,18 @@ void console_interrupt(void *console, unsigned vector)
 {
 	struct console *c = console;
 	u8 bytes[SERIAL_FIFO];
-	size_t n;
 
 	(void)vector;
-	serial_acknowledge(COM1);
-	/* At most a few FIFOs: a line that never idles must not hold us. */
-	for (int i = 0; i < 4; i++) {
-		n = serial_read(COM1, bytes, sizeof(bytes));
-		uart_receive(c->uart, bytes, n);
-		if (n < sizeof(bytes))
-			break;
+	/*
+	 * Until it asks for nothing more: its line is an edge, which comes from
+	 * there only. Bounded: a broken one must not hold us.
+	 */
+	for (int i = 0; i < 16 && serial_asks(COM1); i++) {
+		uart_receive(c->uart, bytes,
+			     serial_read(COM1, bytes, sizeof(bytes)));
+		fill_fifo(c);
+		set_sending(c);
 	}
-	fill_fifo(c);
-	set_sending(c);
 }
 
 void console_flush(struct console *c)

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""The guest's serial line on the host's: bytes both ways, and the host's
+interrupt comes with the edge of a line, as on a PC."""
+import random
+
+import pytest
+
+import harness
+
+COM1 = 0x3f8
+DATA, IER, IIR, LSR = COM1, COM1 + 1, COM1 + 2, COM1 + 5
+RECEIVE, TRANSMIT = 1, 2
+FIFO = 16
+BYTE = 12       # accesses that pass while a byte is on the line
+
+FAKES = """
+#include "vmm/devmodel/uart.h"
+u8 arrived[4096];
+unsigned arrived_count;
+size_t uart_receive(struct uart *u, const u8 *bytes, size_t n)
+{
+	(void)u;
+	for (size_t i = 0; i < n; i++)
+		arrived[arrived_count++ % 4096] = bytes[i];
+	return n;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def m():
+    return harness.build(
+        "console", ["vmm/console.c", "kernel/serial.c"],
+        headers=["vmm/console.h", "kernel/serial.h"], fakes=FAKES,
+        cdef="extern unsigned char arrived[4096];"
+             "extern unsigned arrived_count;")
+
+
+class Host:
+    """A 16550 (PC16550D, table III); each access of it takes time."""
+
+    def __init__(self, m, arrivals, delays=()):
+        self.m, self.now, self.delays = m, 0, list(delays)
+        self.coming = list(arrivals)        # (when, byte)
+        self.received, self.waiting, self.sent = [], [], []
+        self.ier = self.busy_until = 0
+        self.empty = False                  # the transmitter's interrupt
+        self.level = self.edge = False
+        m.lib.arrived_count = 0
+        m.on_read(lambda kind, port, size: self.read(port))
+        m.on_write(lambda kind, port, size, value: self.write(port, value))
+        self.c = m.new("struct console *", {"present": True})
+        m.serial_interrupts(COM1, False)
+
+    def tick(self):
+        self.now += 1
+        while self.coming and self.coming[0][0] <= self.now:
+            self.received.append(self.coming.pop(0)[1])
+        assert len(self.received) <= FIFO, "overrun"
+        if self.waiting and self.now >= self.busy_until:
+            self.sent += self.waiting
+            self.waiting, self.empty = [], True
+        self.update()
+
+    def update(self):
+        level = bool(self.ier & RECEIVE and self.received or
+                     self.ier & TRANSMIT and self.empty)
+        self.edge |= level and not self.level
+        self.level = level
+
+    def read(self, port):
+        self.tick()
+        value = 0
+        if port == DATA:
+            value = self.received.pop(0) if self.received else 0
+        elif port == LSR:
+            value = 0x60 * (not self.waiting) | bool(self.received)
+        elif port == IIR:
+            value = 1
+            if self.ier & RECEIVE and self.received:
+                value = 4
+            elif self.ier & TRANSMIT and self.empty:
+                value, self.empty = 2, False
+        self.update()
+        return value
+
+    def write(self, port, value):
+        self.tick()
+        if port == DATA:
+            if not self.waiting:
+                self.busy_until = self.now
+            self.waiting.append(value)
+            self.busy_until += BYTE
+            self.empty = False
+            assert len(self.waiting) <= FIFO
+        elif port == IER:
+            self.empty |= bool(value & ~self.ier & TRANSMIT and
+                               not self.waiting)
+            self.ier = value
+        self.update()
+
+    def run(self, until):
+        """The CPU's other work, and interrupts where an edge has come."""
+        while self.now < until:
+            self.tick()
+            if self.edge:
+                for _ in range(self.delays.pop() if self.delays else 0):
+                    self.tick()
+                self.edge = False
+                self.m.console_interrupt(self.c, 0)
+
+    def arrived(self):
+        return list(self.m.lib.arrived[0:self.m.lib.arrived_count])
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_nothing_is_lost(m, seed):
+    """Whatever arrives while something is sent, and interrupts are off."""
+    chance, when, arrivals, told = random.Random(seed), 0, [], []
+    for n in range(60):
+        when += chance.randint(BYTE, 3 * BYTE)
+        arrivals.append((when, n))
+    host = Host(m, arrivals, [chance.randint(0, 5 * BYTE) for _ in arrivals])
+    for n in range(20):
+        host.run(host.now + chance.randint(1, 5 * BYTE))
+        told += range(n, n + 40)
+        m.console_put(host.c, bytes(told[-40:]), 40)
+    host.run(max(host.now, when) + BYTE * (len(told) + 2 * FIFO))
+    assert host.arrived() == list(range(60))
+    assert host.sent == told
+
+
+def test_a_line_that_always_asks(m):
+    """A broken UART does not hold the CPU."""
+    Host(m, [])
+    m.on_read(lambda kind, port, size: 0x04 if port == IIR else 0x61)
+    c = m.new("struct console *", {"present": True})
+    m.clear_events()
+    m.console_interrupt(c, 0)
+    assert 16 < len(m.events("in")) < 1000
+
+
+def test_no_uart(m):
+    """All ones: nothing arrives."""
+    m.reset()
+    m.lib.arrived_count = 0
+    m.console_interrupt(m.new("struct console *", {"present": True}), 0)
+    assert m.lib.arrived_count == 0
