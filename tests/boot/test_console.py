@@ -75,27 +75,26 @@ def alike(line, told):
             all(a in (b, screen.UNKNOWN) for a, b in zip(line, told)))
 
 
-def rows(path, result, width):
-    """{what is read in a row of the screen: its pixels}; the kernel's first
-    words, which the serial console tells, too, are among them."""
+def rows(path, width):
+    """{what is read in a row of the screen: its pixels}, from the top on."""
     picture = screen.text_picture(path)
-    lines = screen.read(picture, width)
-    for what in "Linux version", "Kernel command line: ":
-        told = wrapped(re.search(rf"{what}.*$", result.serial,
-                                 re.MULTILINE)[0])
-        assert any(all(map(alike, lines[at:], told))
-                   for at in range(len(lines) - len(told) + 1)), \
-            "\n".join([what, *lines, result.report()])
     return {line: picture.crop((0, n * screen.HEIGHT, picture.width,
                                 (n + 1) * screen.HEIGHT)).tobytes()
-            for n, line in enumerate(lines) if line}
+            for n, line in enumerate(screen.read(picture, width)) if line}
 
 
 def check(done, native, width):
-    """Both show the start; what both show looks the same."""
-    assert native[0].status == 0, native[0].report()
-    here, there = (rows(path, result, width)
-                   for result, path in (done, native))
+    """The kernel's first words, which the serial console tells, too, stand
+    there; what both pictures show looks the same."""
+    (result, here), (other, there) = (
+        (result, rows(path, width)) for result, path in (done, native))
+    assert other.status == 0, other.report()
+    for what in "Linux version", "Kernel command line: ":
+        told = wrapped(re.search(rf"{what}.*$", result.serial,
+                                 re.MULTILINE)[0])
+        assert any(all(map(alike, list(here)[at:], told))
+                   for at in range(len(here) - len(told) + 1)), \
+            "\n".join([what, *here, result.report()])
     both = here.keys() & there.keys()
     assert len(both) > 3, here.keys() ^ there.keys()
     assert not [line for line in both if here[line] != there[line]]
