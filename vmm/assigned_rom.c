@@ -27,6 +27,7 @@ static int find(struct machine *m, struct assigned *a)
 
 int assigned_find_roms(struct machine *m)
 {
+	const struct pci_rom *rom;
 	int err = 0;
 
 	if (m->rom_file && !m->display_function) {
@@ -37,9 +38,11 @@ int assigned_find_roms(struct machine *m)
 	}
 	for (unsigned n = 0; !err && n < m->assigned_count; n++)
 		err = find(m, &m->assigned[n]);
-	if (!err && m->igd.function)
-		log_info("igd: ROM of %lu bytes",
-			 assigned_display_rom(m)->length);
+	rom = assigned_display_rom(m);
+	if (!err && m->igd.function && rom->data)
+		log_info("igd: ROM of %lu bytes", rom->length);
+	else if (!err && m->igd.function)
+		log_info("igd: ROM none");
 	return err;
 }
 
