@@ -26,8 +26,9 @@ $(I915): $(KERNEL_TREE).fetched $(BUSYBOX_TREE).fetched tools/demo/initrd.py \
 		--output $@ --modules i915 tests/igd/report $(MONOCLECTL)
 
 # A module for that kernel (tools/identity_map), and a guest that loads it.
-# The headers' packages are named by the kernel's version; that of the
-# processor wants the other two beside it, in /usr/src and /usr/lib.
+# The headers' packages are named by the kernel's version (where the archive has
+# gone on to another, `make distclean` fetches all anew); that of the processor
+# wants the other two beside it, in /usr/src and /usr/lib.
 IDENTITY := $(GUEST)/initrd-identity.img
 IDENTITY_BUILD := $(B)/identity_map
 igd test test-long: $(IDENTITY)
