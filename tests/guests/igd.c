@@ -122,14 +122,15 @@ static void test_mirrors(void)
 	      read32(bar0() + 0x1080c0), read32(bar0() + 0x108100));
 }
 
+static u64 scratch;
+
 static void accesses(u32 count)
 {
-	u64 at = bar0() + SCRATCH;
 	u32 wrong = 0;
 
 	for (u32 i = 0; i < count; i += 2) {
-		write32(at, i / 8192);
-		wrong |= read32(at) ^ i / 8192;
+		write32(scratch, i / 8192);
+		wrong |= read32(scratch) ^ i / 8192;
 	}
 	check(wrong, 0);
 }
@@ -137,6 +138,7 @@ static void accesses(u32 count)
 /* As many as the command line says; there is no exit for them. */
 static void test_accesses(void)
 {
+	scratch = bar0() + SCRATCH;
 	count_exits("igd registers", accesses, (u32)option("accesses", 200));
 }
 
