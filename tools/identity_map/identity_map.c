@@ -4,7 +4,7 @@
  * the display's memory waits for a driver that asks for it by hypercall
  * (docs/hypercalls.md):
  *
- *	insmod identity_map.ko runs=0xa0000:32,0xc0000:16
+ *	insmod identity_map.ko runs=0xa0000:32,0xc0000:1
  *
  * A run is a guest-physical address and a number of 4 KiB pages. All of them
  * are opened or, where one page is none of the display's, none is, and the
