@@ -51,15 +51,18 @@ static void host_msi_follow(const struct assigned *a)
 	unsigned pending = a->config.msi_pending;
 	unsigned at = a->config.msi + MSI_CONTROL;
 	u32 mask = a->mode == IRQ_MSI ? pci_assigned_msi(&a->config).mask : 0;
-	u32 control = host_read(a, at, 2) & ~(u32)MSI_ENABLE;
+	u32 old, control;
 
 	if (!a->served)
 		return;
+	old = host_read(a, at, 2);
+	control = old & ~(u32)MSI_ENABLE;
 	if (pending)
 		host_write(a, pending - 4u, 4, a->held ? ~0u : mask);
 	if (pending || !a->held)
 		control |= MSI_ENABLE;
-	host_write(a, at, 2, control);
+	if (control != old)
+		host_write(a, at, 2, control);
 }
 
 /* Function Mask is the guest's; each entry has its own (PCI 3.0, 6.8.2). */
