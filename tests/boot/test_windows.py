@@ -74,6 +74,7 @@ def by_linux():
         memory=256, monocle=runs.MONOCLE, timeout=runs.TIMEOUT)
 
 
+@pytest.mark.long
 @pytest.mark.runs("identity-map")
 class TestModule:
     def test_all_ones_before_content_after(self, run):
