@@ -244,7 +244,7 @@ def real_mode(case):
     """A real-mode guest on SeaBIOS and SeaVGABIOS, and what it has drawn."""
     return Case(Spec(rig="nested", kernel=str(test_bios.image(case)),
                      hv=test_bios.HV, monocle=runs.MONOCLE, memory=64,
-                     timeout=200),
+                     timeout=400),
                 dump_at="bios: ready", picture=True)
 
 
