@@ -37,7 +37,8 @@ com1: enabled=1, mode=socket-server, dev=127.0.0.1:{port}
 port_e9_hack: enabled=1
 log: {work}/bochs.log
 # The display says that 32 bits for a pixel are not supported, and shows them.
-panic: action=fatal, rfb=report
+# The keyboard does not know what a guest may send it (0xFE, resend).
+panic: action=fatal, rfb=report, keyboard=report
 error: action=ignore
 info: action=ignore
 debug: action=ignore
