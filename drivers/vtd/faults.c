@@ -186,11 +186,15 @@ unsigned vtd_handle_faults(struct vtd *v)
 		u32 status = unit_read32(u, VTD_FSTS);
 		unsigned records = VTD_CAP_NFR(u->cap), k = 0;
 
-		for (; status & VTD_FSTS_PPF && k < records; k++)
+		/*
+		 * 7.3: no event comes while a record waits or an overflow is
+		 * noted, so those count, too, that came meanwhile.
+		 */
+		for (; status & VTD_FSTS_PPF && k < VTD_FAULTS_SILENCED; k++)
 			if (!take(v, u, (VTD_FSTS_FRI(status) + k) % records))
 				break;
 		taken += k;
-		if (status & VTD_FSTS_PFO) {
+		if (unit_read32(u, VTD_FSTS) & VTD_FSTS_PFO) {
 			v->faults_lost++;
 			unit_write32(u, VTD_FSTS, VTD_FSTS_PFO);
 		}

@@ -753,6 +753,29 @@ def test_all_records_are_taken_in_order(m, records):
     assert x.vtd.faults == 5 * records
 
 
+@pytest.mark.parametrize("records, more", [(1, 1), (4, 1), (4, 2), (8, 3)])
+def test_faults_that_come_meanwhile_do_not_end_all_events(m, records, more):
+    """7.3: none comes while a record waits or an overflow is noted."""
+    x = machine(m, cap(records=records)).start()
+    unit, left = x.units[0], [20]
+
+    def on_write(kind, addr, size, value):
+        answer = x._write(kind, addr, size, value)
+        if size == 4 and value == 1 << 31 and left[0]:
+            left[0] -= 1
+            for _ in range(more):
+                unit.record(EDU, 5, 0)
+        return answer
+    m.on_write(on_write)
+    for _ in range(records):
+        unit.record(EDU, 5, 0)
+    taken = m.vtd_handle_faults(x.vtd)
+    assert taken == records + 20 if more == 1 else x.vtd.faults_lost == 1
+    assert unit.regs[0x34] & 3 == 0
+    left[0] = 0
+    assert unit.record(EDU, 5, 0) and m.vtd_handle_faults(x.vtd) == 1
+
+
 @pytest.mark.parametrize("records", [1, 4])
 def test_faults_of_a_previous_owner_are_dropped(m, records):
     """They are no one's here, and while one is left no event would come."""

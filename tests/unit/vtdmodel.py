@@ -289,7 +289,7 @@ class Unit:
     def record(self, bdf, reason, address, read=True, junk=0):
         """Puts a fault record, as 7.2 says; False: overflow."""
         slot = self.next_record
-        if self.records[slot][1] >> 63:
+        if self.regs[0x34] & 1 or self.records[slot][1] >> 63:
             self.regs[0x34] |= 1
             return False
         if not self.regs[0x34] & 2:
