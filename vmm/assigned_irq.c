@@ -65,17 +65,21 @@ static void host_msi_follow(const struct assigned *a)
 		host_write(a, at, 2, control);
 }
 
-/* Function Mask is the guest's; each entry has its own (PCI 3.0, 6.8.2). */
-static void host_msix(const struct assigned *a, bool on)
+static void host_msix(const struct assigned *a, u32 state)
 {
 	unsigned at = a->config.msix + MSIX_CONTROL;
 	u32 control = host_read(a, at, 2) & ~(u32)(MSIX_ENABLE | MSIX_MASKED);
+
+	host_write(a, at, 2, control | state);
+}
+
+/* Function Mask is the guest's; each entry has its own (PCI 3.0, 6.8.2). */
+static void host_msix_follow(const struct assigned *a)
+{
 	bool masked;
 
 	pci_assigned_msix(&a->config, &masked);
-	if (on)
-		control |= MSIX_ENABLE | (masked || a->held ? MSIX_MASKED : 0);
-	host_write(a, at, 2, control);
+	host_msix(a, MSIX_ENABLE | (masked || a->held ? MSIX_MASKED : 0));
 }
 
 /* Where message n goes; false: the guest has it masked. */
@@ -137,7 +141,7 @@ void assigned_deliver_pending(struct assigned *a)
 static void follow(struct assigned *a)
 {
 	if (a->mode == IRQ_MSIX)
-		host_msix(a, true);
+		host_msix_follow(a);
 	else if (a->mode == IRQ_LINE)
 		assigned_line_follow(a);
 	else if (a->mode != IRQ_OFF)
@@ -295,7 +299,7 @@ void assigned_irq_off(struct assigned *a)
 {
 	host_msi_off(a);
 	if (a->config.msix && a->msix.host)
-		host_msix(a, false);
+		host_msix(a, 0);
 	if (a->has_gsi)
 		assigned_line_off(a);
 	disarm(a->messages, a->message_count);
@@ -364,8 +368,11 @@ static void irq_on(struct assigned *a, enum interrupt_mode mode, unsigned count)
 		host_msi_on(a, count);
 	if (mode == IRQ_LINE)
 		assigned_line_on(a);
-	if (mode == IRQ_MSIX)
-		assigned_msix_start(a);
+	if (mode != IRQ_MSIX)
+		return;
+	/* Some devices have no table to write to while MSI-X is off. */
+	host_msix(a, MSIX_ENABLE | MSIX_MASKED);
+	assigned_msix_start(a);
 }
 
 void assigned_interrupts_changed(void *assigned)

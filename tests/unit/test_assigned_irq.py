@@ -367,6 +367,23 @@ def test_an_entry_is_masked_while_its_message_is_on_its_way(m):
     assert both.sent() == [(TO, 0x56)] and not both.guest.pending(37)
 
 
+def test_the_table_is_written_while_msix_is_on_and_masked(m):
+    """Linux does so, too: some devices have no table while MSI-X is off."""
+    both = Both(m, entries=4)
+    both.guest.entry_write(1, 3, 0)
+    bar, states = int(m.ffi.cast("uintptr_t", m.irq_bar)), []
+
+    def on_write(kind, addr, size, value):
+        states.append(both.host.read(MSIX + 2, 2) & 0xc000)
+        both.host.bar[addr - bar:addr - bar + size] = \
+            value.to_bytes(size, "little")
+    m.on_write(on_write)
+    both.guest.enable_msix()
+    assert len(states) >= 4 and set(states) == {0xc000}
+    assert both.host.read(MSIX + 2, 2) & 0xc000 == 0x8000
+    assert len(both.raise_(1)) == 1
+
+
 def test_a_table_of_2048_entries(m):
     """As many are served as there are vectors; the rest is said once."""
     both = Both(m, entries=2048)
