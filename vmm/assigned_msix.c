@@ -146,6 +146,7 @@ void assigned_msix_find(struct assigned *a, const struct pci_host *pci)
 	const struct pci_function *f = a->function;
 	unsigned at = pci_find_capability(pci, f->bdf, PCI_CAP_MSIX);
 	struct msix *x = &a->msix;
+	const struct pci_bar *bar;
 	u32 table, pba;
 	u64 end;
 
@@ -163,8 +164,9 @@ void assigned_msix_find(struct assigned *a, const struct pci_host *pci)
 	end = ALIGN_UP(x->offset + (u64)x->total * ENTRY_SIZE, PAGE_SIZE);
 	x->page = ALIGN_DOWN(x->offset, PAGE_SIZE);
 	x->pages_size = end - x->page;
-	if (x->bar > 5 || f->bars[x->bar].io || end > f->bars[x->bar].size)
+	bar = &f->bars[MIN(x->bar, 5u)];
+	/* Without an address it would be what lies at 0: memory. */
+	if (x->bar > 5 || bar->io || !bar->base || end > bar->size)
 		return;
-	x->host = (volatile u8 *)mmio_map(f->bars[x->bar].base + x->page,
-					  x->pages_size);
+	x->host = (volatile u8 *)mmio_map(bar->base + x->page, x->pages_size);
 }

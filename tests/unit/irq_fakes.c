@@ -15,6 +15,7 @@
 
 u8 irq_config[256];
 u8 irq_bar[IRQ_BAR_SIZE];
+u64 irq_bar_base = IRQ_BAR;
 struct irq_sent irq_sent[IRQ_SENT];
 unsigned irq_sent_count;
 u64 irq_pins[24];
@@ -63,9 +64,9 @@ volatile void *mmio_map(hpa_t hpa, u64 size)
 {
 	if (hpa == IOAPIC_BASE)
 		return irq_pins;
-	if (hpa < IRQ_BAR || hpa + size > IRQ_BAR + IRQ_BAR_SIZE)
+	if (hpa < irq_bar_base || hpa + size > irq_bar_base + IRQ_BAR_SIZE)
 		return NULL;
-	return irq_bar + (hpa - IRQ_BAR);
+	return irq_bar + (hpa - irq_bar_base);
 }
 
 hpa_t phys_alloc(struct phys *p, u64 size, u64 align, hpa_t limit)
@@ -253,7 +254,7 @@ static void make_machine(bool remapping)
 	host->vtd.irt = calloc(VTD_IRTES, sizeof(struct vtd_entry));
 	f = (struct pci_function){
 		.bdf = FUNCTION,
-		.bars[0] = {.base = IRQ_BAR, .size = IRQ_BAR_SIZE}};
+		.bars[0] = {.base = irq_bar_base, .size = IRQ_BAR_SIZE}};
 	vclock_init(&machine->vm.clock, host->tsc_hz);
 	machine->assigned_count = 1;
 	*function() = (struct assigned){

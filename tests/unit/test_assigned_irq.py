@@ -193,9 +193,10 @@ class Both:
     """Device, Monocle and guest."""
 
     def __init__(self, m, remapping=True, wide=True, maskable=True,
-                 multiple=5, entries=0, pin=1, gsi=-1):
+                 multiple=5, entries=0, pin=1, gsi=-1, bar=None):
         self.m = m
         self.host = Host(m, wide, maskable, multiple, entries)
+        m.lib.irq_bar_base = m.IRQ_BAR if bar is None else bar
         assert m.irq_start(remapping, pin, gsi) == 0
         self.guest = Guest(m, self.host)
 
@@ -382,6 +383,14 @@ def test_the_table_is_written_while_msix_is_on_and_masked(m):
     assert len(states) >= 4 and set(states) == {0xc000}
     assert both.host.read(MSIX + 2, 2) & 0xc000 == 0x8000
     assert len(both.raise_(1)) == 1
+
+
+def test_a_table_in_a_bar_without_an_address(m):
+    """It would be at what lies at address 0."""
+    both = Both(m, entries=4, bar=0)
+    both.guest.enable_msix()
+    both.guest.entry_write(1, 3, 0)
+    assert m.irq_vectors() == 0 and both.raise_(1) == []
 
 
 def test_a_table_of_2048_entries(m):
