@@ -505,10 +505,11 @@ void igd_log(const struct igd *igd)
 	log_info("igd: legacy VGA %s",
 		 igd->vga ? "decoded" : "not decoded: stays closed");
 	log_range("stolen memory (DSM)", igd->dsm);
-	log_range("GTT memory (GSM)", igd->gsm);
 	if (igd->gsm_unknown)
-		log_warn("igd: the GTT's memory is where nobody says; RMRRs "
-			 "are for DMA alone");
+		log_warn("igd: GTT memory (GSM) has a size in GGC, but no "
+			 "base; RMRRs are for DMA alone");
+	else
+		log_range("GTT memory (GSM)", igd->gsm);
 	log_info("igd: ASLS %08x", igd->asls);
 	log_range("OpRegion", igd->opregion);
 	if (igd->opregion.size)

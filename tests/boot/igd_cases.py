@@ -171,7 +171,7 @@ BAD = {
     "vbt-in-monocle": (lambda: listed(table=opregion.build(
         rvda=IMAGE, rvds=7000)), False,
         f"bytes at {IMAGE:#x} are not in reserved memory"),
-    "gsm-unknown": (lambda: listed(), False, "is where nobody says"),
+    "gsm-unknown": (lambda: listed(), False, "has a size in GGC, but no base"),
 }
 for _name, (_make, *_) in BAD.items():
     runs.define(f"igd-bad-{_name}")(lambda make=_make: rigs.boot(make()))
