@@ -118,6 +118,16 @@ def test_transmitter_interrupt(uart):
     assert uart.irq()
 
 
+def test_every_byte_sent_is_an_edge_of_its_own(uart):
+    """PC16550D 8.6.3: a write of THR ends the interrupt, the byte's departure
+    begins the next. A handler that never reads IIR, at an edge-triggered
+    pin, lives by that."""
+    uart.start(ier=2)
+    for sent in range(3):
+        assert uart.irq() and len(uart.edges) == sent + 1
+        uart.set(THR, 0x41)
+
+
 def test_linux_thre_test(uart):
     """serial8250_do_startup: re-enabling the interrupt shows it again."""
     uart.start()

@@ -113,8 +113,11 @@ size_t uart_receive(struct uart *u, const u8 *bytes, size_t n)
 	return taken;
 }
 
+/* The interrupt falls and rises with every byte: its line may be an edge. */
 static void transmit(struct uart *u, u8 byte)
 {
+	u->thre = false;
+	update_irq(u);
 	if (u->mcr & MCR_LOOP)
 		fifo_push(u, byte);
 	else if (u->put)
