@@ -289,6 +289,19 @@ def test_an_interrupt_that_is_not_served_holds_the_line():
     assert rtc.irq() and len([e for e in rtc.edges if e[1] == 8]) == 1
 
 
+def test_an_interrupt_that_is_disabled_leaves_the_line():
+    """IRQF is the OR of what is both flagged and enabled (data sheet p. 14);
+    enabled again with the flag still up, it is a new edge."""
+    rtc = Rtc()
+    rtc.set(B, HOURS_24 | PIE)
+    rtc.until(rtc.clock.next)
+    assert rtc.irq()
+    rtc.set(B, HOURS_24)
+    assert not rtc.irq()
+    rtc.set(B, HOURS_24 | PIE)
+    assert rtc.irq() and rtc.get(C) & 0xC0 == 0xC0
+
+
 def test_update_interrupt():
     rtc = Rtc()
     rtc.set(B, HOURS_24 | UIE)

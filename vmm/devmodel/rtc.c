@@ -247,7 +247,8 @@ static void update_line(struct rtc *rtc)
 {
 	u8 *c = &rtc->cmos[REG_C];
 
-	if (*c & rtc->cmos[REG_B] & EVENTS)
+	*c &= EVENTS;
+	if (*c & rtc->cmos[REG_B])
 		*c |= C_IRQF;
 	virq_set_line(rtc->virq, VIRQ_RTC, *c & C_IRQF);
 }
