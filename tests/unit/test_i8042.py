@@ -168,6 +168,23 @@ def test_a_wide_access_stays_within_the_port(kbd):
     assert [(e.addr, e.value) for e in kbd.m.events("out")] == [(DATA, 0xF4)]
 
 
+def test_reset_leaves_no_byte_that_would_hold_the_line(kbd):
+    """The host's line is an edge: a byte that nobody reads is the last."""
+    kbd.host.output += [0x1E, 0x9E]
+    kbd.m.i8042_reset(kbd.k)
+    assert kbd.host.output == []
+
+
+def test_reset_is_bounded(kbd):
+    """A controller that always has one more, and none at all."""
+    kbd.host.output += [0x1E] * 1000
+    kbd.m.i8042_reset(kbd.k)
+    assert kbd.host.output
+    kbd = Keyboard(host=False)
+    kbd.m.i8042_reset(kbd.k)
+    assert len(kbd.m.events("in")) < 100
+
+
 def test_reset_forgets_a_command_half_given(kbd):
     kbd.command(0xD1)
     kbd.m.i8042_host_irq(kbd.k, 1)

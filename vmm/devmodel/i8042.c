@@ -7,6 +7,7 @@
 
 #define PORT_DATA 0x60
 #define PORT_COMMAND 0x64
+#define STATUS_OUTPUT_FULL 0x01
 #define COMMAND_WRITE_OUTPUT 0xD1
 #define OUTPUT_NOT_RESET 0x01 /* in the output port and in a pulse, 0xFx */
 
@@ -108,6 +109,9 @@ static int i8042_access(void *dev, struct bus_access *a)
 void i8042_reset(struct i8042 *k)
 {
 	k->command = 0;
+	/* The host's line is an edge: what stays here would be the last. */
+	for (int i = 0; i < 16 && inb(PORT_COMMAND) & STATUS_OUTPUT_FULL; i++)
+		inb(PORT_DATA);
 	virq_set_line(k->virq, VIRQ_KEYBOARD, false);
 	virq_set_line(k->virq, VIRQ_MOUSE, false);
 }
