@@ -35,7 +35,6 @@ static const struct open_row open_rows[] = {
 	 "the guest's own protection; Monocle only runs slower"},
 	{MSR_PRED_CMD, OPEN_WRITE, 1u << 26, "a command, no state"},
 	{MSR_FLUSH_CMD, OPEN_WRITE, 1u << 28, "a command, no state"},
-	{MSR_ARCH_CAPABILITIES, OPEN_READ, 1u << 29, "facts of the CPU"},
 };
 
 /* SDM 25.6.9: four bitmaps of 1 KiB; a set bit exits. */
@@ -68,37 +67,48 @@ enum on_write { WRITE_GP, WRITE_DROP, WRITE_ZERO };
 
 struct fixed_row {
 	u32 msr;
-	bool host; /* reads give the host's, else value */
-	u64 value;
 	enum on_write write;
+	u64 host;  /* reads give these bits of the host's, */
+	u64 value; /* and these */
 	const char *name;
 };
 
+/*
+ * What IA32_ARCH_CAPABILITIES says of the CPU's faults (SDM 4, table 2-2).
+ * Not: its bits that announce a further MSR (TSX_CTRL, MCU_OPT_CTRL,
+ * XAPIC_DISABLE_STATUS ...), which a guest would then go and read.
+ */
+#define ARCH_CAPABILITIES_SHOWN 0x400000001d1ae17full
+
 static const struct fixed_row fixed_rows[] = {
 	/* A guest that sets the time-stamp counter keeps the host's. */
-	{MSR_TSC, true, 0, WRITE_DROP, "TSC"},
-	{0x17, false, 0, WRITE_GP, "PLATFORM_ID"},
-	{MSR_FEATURE_CONTROL, false, 1, WRITE_GP, "FEATURE_CONTROL"},
+	{MSR_TSC, WRITE_DROP, ~0ull, 0, "TSC"},
+	{0x17, WRITE_GP, 0, 0, "PLATFORM_ID"},
+	{MSR_FEATURE_CONTROL, WRITE_GP, 0, 1, "FEATURE_CONTROL"},
 	/* No update in a guest; 0x79 is the trigger. */
-	{0x79, false, 0, WRITE_DROP, "BIOS_UPDT_TRIG"},
-	{MSR_MICROCODE, true, 0, WRITE_DROP, "BIOS_SIGN_ID"},
+	{0x79, WRITE_DROP, 0, 0, "BIOS_UPDT_TRIG"},
+	{MSR_MICROCODE, WRITE_DROP, ~0ull, 0, "BIOS_SIGN_ID"},
+	{MSR_ARCH_CAPABILITIES, WRITE_GP, ARCH_CAPABILITIES_SHOWN, 0,
+	 "ARCH_CAPABILITIES"},
 	/* Fast strings; no performance monitoring (bits 11, 12: none). */
-	{MSR_MISC_ENABLE, false, 0x1801, WRITE_DROP, "MISC_ENABLE"},
-	{0x179, false, 0, WRITE_GP, "MCG_CAP: no bank"},
-	{0x17a, false, 0, WRITE_ZERO, "MCG_STATUS"},
-	{MSR_DEBUGCTL, false, 0, WRITE_ZERO, "DEBUGCTL"},
-	{MSR_XSS, false, 0, WRITE_ZERO, "XSS"},
+	{MSR_MISC_ENABLE, WRITE_DROP, 0, 0x1801, "MISC_ENABLE"},
+	{0x179, WRITE_GP, 0, 0, "MCG_CAP: no bank"},
+	{0x17a, WRITE_ZERO, 0, 0, "MCG_STATUS"},
+	{MSR_DEBUGCTL, WRITE_ZERO, 0, 0, "DEBUGCTL"},
+	{MSR_XSS, WRITE_ZERO, 0, 0, "XSS"},
 };
 
 static int fixed_access(void *dev, struct bus_access *a)
 {
 	const struct fixed_row *row = dev;
 
+	u64 host = 0;
+
 	if (!a->write) {
-		a->value = row->value;
 		/* Architectural, but an emulated host may lack it. */
 		if (row->host)
-			(void)rdmsr_safe(row->msr, &a->value);
+			(void)rdmsr_safe(row->msr, &host);
+		a->value = row->value | (host & row->host);
 		return 0;
 	}
 	if (row->write == WRITE_GP || (row->write == WRITE_ZERO && a->value))

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""MSRs with fixed answers, and which the bitmap opens."""
+
+import pytest
+
+import vmxcpu
+
+# SDM volume 4, table 2-2, IA32_ARCH_CAPABILITIES: what says that there is a
+# further MSR, and that MSR. None of them is there for a guest.
+CAPABILITIES = {7: "TSX_CTRL", 10: "MISC_PACKAGE_CTLS", 11: "ENERGY_FILTERING",
+                12: "DOITM: UARCH_MISC_CTL", 18: "FB_CLEAR_CTRL: MCU_OPT_CTRL",
+                21: "XAPIC_DISABLE_STATUS", 22: "OVERCLOCKING_STATUS",
+                25: "GDS_CTRL: MCU_OPT_CTRL"}
+FACTS = [0, 1, 2, 3, 4, 5, 6, 8, 13, 14, 15, 17, 19, 20, 24, 26, 27, 28, 62]
+ARCH_CAPABILITIES = 0x10a
+
+
+@pytest.fixture(scope="module")
+def m():
+    return vmxcpu.build("msr", ["vmm/msr.c", "vmm/bus.c"],
+                        headers=["vmm/msr.h", "vmm/bus.h"])
+
+
+class Guest:
+    def __init__(self, m):
+        self.m, self.cpu = m, vmxcpu.Cpu(m)
+        self.bus = m.new("struct bus *")
+        assert m.msr_init(self.bus) == 0
+
+    def access(self, msr, value=None):
+        a = self.m.new("struct bus_access *", {
+            "addr": msr, "size": 8, "write": value is not None,
+            "value": value or 0})
+        err = self.m.bus_dispatch(self.bus, self.m.BUS_MSR, a)
+        return None if err else a.value
+
+    def is_open(self, msr, write=False):
+        bitmap = self.m.new("uint8_t[4096]")
+        self.m.msr_bitmap_fill(bitmap)
+        at = (msr >= 0xc0000000) * 1024 + write * 2048
+        return not bitmap[at + (msr & 0x1fff) // 8] >> msr % 8 & 1
+
+
+@pytest.fixture
+def guest(m):
+    return Guest(m)
+
+
+def test_arch_capabilities_name_no_further_msr(guest):
+    """Linux reads IA32_TSX_CTRL and its like without a net, where these bits
+    say that they exist."""
+    guest.cpu.every_cpuid()
+    guest.cpu.set_msr(ARCH_CAPABILITIES, 2**64 - 1)
+    assert not guest.is_open(ARCH_CAPABILITIES)
+    shown = guest.access(ARCH_CAPABILITIES)
+    assert shown == sum(1 << bit for bit in FACTS)
+    assert not any(shown >> bit & 1 for bit in CAPABILITIES)
+    guest.cpu.set_msr(ARCH_CAPABILITIES, 1 << 7 | 1 << 5)
+    assert guest.access(ARCH_CAPABILITIES) == 1 << 5
+    assert guest.access(ARCH_CAPABILITIES, 0) is None
+
+
+def test_the_hosts_where_it_has_it(guest):
+    assert guest.access(0x8b) == 0
+    guest.cpu.set_msr(0x8b, 0xf0 << 32)
+    assert guest.access(0x8b) == 0xf0 << 32
+    assert guest.access(0x8b, 0) is not None
+    assert guest.access(0x1a0) == 0x1801
+    assert guest.access(0x17a, 1) is None and guest.access(0x17a, 0) == 0
+
+
+def test_open_only_where_the_host_shows_it(guest):
+    assert not guest.is_open(0x48) and guest.is_open(0x277, write=True)
+    guest.cpu.cpuid(7, edx=1 << 26)
+    assert guest.is_open(0x48) and guest.is_open(0x49, write=True)
+    assert not guest.is_open(0x49) and not guest.is_open(0x10b, write=True)
+    assert guest.is_open(0xc0000080) and not guest.is_open(0xc0000080, True)
