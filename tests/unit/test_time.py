@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""The TSC's frequency by CPUID and by the PIT, on chipsets as they are."""
+
+import pytest
+
+import vmxcpu
+
+HZ = 3_000_000_000
+READ = HZ // 100_000              # a read of a port takes 10 µs
+SECONDS_50MS = 59659 / 1193182
+
+
+class Pit:
+    """Channel 2 in mode 0. smi: {measurement: TSC ticks} that an SMI takes
+    while OUT rises. gated: its clock is off, as newer firmware has it."""
+
+    def __init__(self, m, smi=(), gated=False):
+        self.m, self.smi, self.gated = m, dict(smi), gated
+        self.started, self.count, self.bytes = None, 0, 0
+        m.tsc = 1000
+        m.on_read(self.read)
+        m.on_write(self.write)
+
+    def write(self, kind, port, size, value):
+        self.bytes += port == 0x42
+        if port == 0x42 and self.bytes % 2 == 0:
+            self.started = self.m.tsc
+            self.count += 1
+
+    def read(self, kind, port, size):
+        self.m.tsc += READ
+        due = self.started and self.started + int(SECONDS_50MS * HZ)
+        if not due or self.gated or self.m.tsc < due:
+            return 0
+        self.m.tsc += self.smi.pop(self.count, 0)
+        return 0x20
+
+
+@pytest.fixture(scope="module")
+def m():
+    return vmxcpu.build("time", ["kernel/time.c"], headers=["kernel/time.h"])
+
+
+@pytest.fixture
+def cpu(m):
+    return vmxcpu.Cpu(m)
+
+
+def near(hz, part=1e-3):
+    return abs(hz - HZ) < HZ * part
+
+
+def test_measured(m, cpu):
+    Pit(m)
+    assert near(m.tsc_frequency())
+
+
+@pytest.mark.parametrize("which", [1, 2, 3])
+def test_an_smi_in_the_middle_of_it(m, cpu, which):
+    """Firmware's keyboard emulation takes milliseconds when it likes."""
+    Pit(m, smi={which: HZ // 100})
+    assert near(m.tsc_frequency())
+
+
+def test_cpuid_is_exact(m, cpu):
+    cpu.cpuid(0, eax=0x16)
+    cpu.cpuid(0x15, eax=2, ebx=250, ecx=24_000_000)
+    pit = Pit(m, smi={1: HZ // 10000})
+    assert m.tsc_frequency() == HZ
+    assert pit.count == 1
+
+
+def test_a_pit_without_a_clock_does_not_hold_the_start(m, cpu):
+    """Not even a second: 20 million reads were 20."""
+    cpu.cpuid(0, eax=0x16)
+    cpu.cpuid(0x15, eax=2, ebx=250, ecx=24_000_000)
+    Pit(m, gated=True)
+    assert m.tsc_frequency() == HZ
+    assert m.tsc < HZ
+
+
+def test_neither(m, cpu):
+    Pit(m, gated=True)
+    assert m.tsc_frequency() == 0
+    assert m.tsc < HZ
