@@ -134,9 +134,12 @@ void assigned_reset_all(struct machine *m, bool display)
 
 void assigned_take_over(struct machine *m)
 {
-	for (unsigned n = 0; n < m->assigned_count; n++)
-		pci_take_over(&m->host->pci, m->assigned[n].function,
-			      m->host->tsc_hz);
+	for (unsigned n = 0; n < m->assigned_count; n++) {
+		const struct pci_function *f = m->assigned[n].function;
+
+		pci_wake(&m->host->pci, f, m->host->tsc_hz);
+		pci_take_over(&m->host->pci, f, m->host->tsc_hz);
+	}
 }
 
 void assigned_stopped(void *machine, bdf_t bdf)

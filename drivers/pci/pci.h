@@ -170,6 +170,11 @@ enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf);
 int pci_reset_function(const struct pci_host *pci, const struct pci_function *f,
 		       bool bus, u64 tsc_hz);
 
+/* A function that firmware left in D1 to D3hot goes to D0, its configuration
+ * as it was. f's BARs are sized. */
+void pci_wake(const struct pci_host *pci, const struct pci_function *f,
+	      u64 tsc_hz);
+
 /*
  * A USB controller is taken over from firmware and stopped; other functions
  * are left alone. f's BARs are sized. Bounded by a second.

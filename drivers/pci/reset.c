@@ -17,6 +17,7 @@ enum {
 	AF_STATUS = 5,
 	AF_PENDING = 1,
 	PMCSR = 4, /* PCI PM 1.2, 3.2.4: bit 3, No_Soft_Reset */
+	D3 = 3,	   /* its bits 1:0 */
 	/* PCI-to-PCI Bridge 1.2, 3.2.5.17 */
 	BRIDGE_CONTROL = 0x3e,
 	SECONDARY_RESET = 0x40,
@@ -135,9 +136,9 @@ static void reset_power(const struct pci_host *pci,
 {
 	bdf_t bdf = f->bdf;
 	unsigned at = pci_find_capability(pci, bdf, PCI_CAP_POWER) + PMCSR;
-	u32 value = pci_config_read(pci, bdf, at, 2) & ~3u;
+	u32 value = pci_config_read(pci, bdf, at, 2) & ~(u32)D3;
 
-	pci_config_write(pci, bdf, at, 2, value | 3);
+	pci_config_write(pci, bdf, at, 2, value | D3);
 	wait_ms(tsc_hz, 10);
 	pci_config_write(pci, bdf, at, 2, value);
 }
@@ -249,6 +250,28 @@ static void restore(const struct pci_host *pci, const struct saved *s)
 	for (unsigned i = 0; s->mmio && i < REGISTERS; i++)
 		if (is_row(i, s->function))
 			restore_register(s, i);
+}
+
+/*
+ * D3hot to D0 may be a reset of the function, too (PCI PM 1.2, 5.4.1); what
+ * state it had must not come back with the rest.
+ */
+void pci_wake(const struct pci_host *pci, const struct pci_function *f,
+	      u64 tsc_hz)
+{
+	unsigned at = pci_find_capability(pci, f->bdf, PCI_CAP_POWER) + PMCSR;
+	struct saved saved;
+
+	if (at == PMCSR || !(pci_config_read(pci, f->bdf, at, 2) & D3))
+		return;
+	save(pci, f, &saved);
+	saved.mmio = NULL; /* no register answers in D3hot */
+	saved.config[at / 4] &= ~(u32)D3;
+	pci_config_write(pci, f->bdf, at, 2, (u16)saved.config[at / 4]);
+	wait_ms(tsc_hz, 10);
+	restore(pci, &saved);
+	log_info("%02x:%02x.%x: firmware left it asleep; it is in D0 now",
+		 BDF_ARGS(f->bdf));
 }
 
 /* Saves what the reset takes in; 0: too many functions. */

@@ -32,6 +32,10 @@ enum pci_reset pci_reset_method(const struct pci_host *p, bdf_t b)
 { (void)p; (void)b; return PCI_RESET_NONE; }
 const char *pci_reset_name(enum pci_reset method)
 { (void)method; return ""; }
+void pci_wake(const struct pci_host *p, const struct pci_function *f, u64 hz)
+{
+	(void)p, (void)f, (void)hz;
+}
 void pci_take_over(const struct pci_host *p, const struct pci_function *f,
 	u64 hz)
 { (void)p; (void)f; (void)hz; }

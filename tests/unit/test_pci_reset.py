@@ -207,6 +207,29 @@ def test_a_reset_that_keeps_the_state_is_none(m):
     assert m.pci_reset_method(machine.host, WHERE) == NONE
 
 
+@pytest.mark.parametrize("state", [1, 2, 3])
+@pytest.mark.parametrize("keeps", [0, 8])
+def test_a_function_that_firmware_left_asleep(m, state, keeps):
+    """It is awake then, its BAR in place, and no reset sends it back."""
+    machine = Machine(m)
+    f = machine.add(WHERE, Device(m, power=not keeps, flr=True, away=5 * MS))
+    f.capabilities((0x40, EXPRESS, 0x70), (0x70, PM, 0))
+    f.writable[0x74] = 3
+    f.config[0x74] = keeps
+    f.initial[0x40:0x80] = f.config[0x40:0x80]
+    before = bytes(f.config)
+    f.config[0x74] |= state
+    m.lib.fakes_line_count = 0
+    m.pci_wake(machine.host, machine.at(WHERE), 1_000_000)
+    assert bytes(f.config) == before
+    assert f.resets == [POWER] * (state == 3 and not keeps)
+    assert "00:05.0: firmware left it asleep" in m.log_text()
+    assert machine.reset(WHERE) == 0 and bytes(f.config) == before
+    start, m.lib.fakes_line_count = m.tsc, 0
+    m.pci_wake(machine.host, machine.at(WHERE), 1_000_000)
+    assert m.tsc == start and m.log_text() == ""
+
+
 @pytest.mark.parametrize("fields", [{"flr": True}, {"af": True}])
 def test_waits_for_what_is_pending(m, fields):
     machine = Machine(m)
