@@ -119,7 +119,7 @@ static void take_mmio(const struct pci_host *pci, const struct pci_function *f,
 	volatile u8 *base;
 	u32 length;
 
-	if (bar->io || bar->size < 0x40 ||
+	if (bar->io || !bar->base || bar->size < 0x40 ||
 	    !(pci_config_read(pci, f->bdf, PCI_COMMAND, 2) &
 	      PCI_COMMAND_MEMORY))
 		return;

@@ -169,7 +169,7 @@ static void reset_ivb(const struct pci_host *pci, const struct pci_function *f,
 	u32 control;
 
 	(void)pci;
-	if (!mmio || f->bars[0].size <= IVB_POWER_STATE)
+	if (!mmio || !f->bars[0].base || f->bars[0].size <= IVB_POWER_STATE)
 		return;
 	mmio_write32(mmio + IVB_MSG_CTL, 2);
 	mmio_write32(mmio + IVB_SOUTH_CHICKEN2, 5);
@@ -203,7 +203,7 @@ static int await(const struct pci_host *pci, bdf_t bdf, u64 tsc_hz)
 
 static bool is_row(unsigned i, const struct pci_function *f)
 {
-	return registers[i].vendor == f->vendor &&
+	return f->bars[0].base && registers[i].vendor == f->vendor &&
 	       registers[i].class == f->class >> 8 &&
 	       registers[i].offset + 4 <= f->bars[0].size;
 }

@@ -523,6 +523,19 @@ def test_any_chain_ends_within_the_bar(m, heads, first, size):
                m.events("read", "write"))
 
 
+def test_a_bar_without_an_address_is_not_touched(m):
+    """What lies at 0 is memory; the other BARs may have switched decode on."""
+    machine, _ = xhci(m)
+    graphics = machine.add(bdf(0, 2), Graphics(m, machine))
+    machine.at(bdf(0, 2)).bars[0].base = 0
+    machine.at(bdf(0, 0x14)).bars[0].base = 0
+    graphics.bar(0, 0, 0xfffff000)
+    m.clear_events()
+    take_over(m, machine)
+    assert machine.reset(bdf(0, 2)) == 0
+    assert m.events("read", "write") == []
+
+
 def test_xhci_without_decode_is_left_alone(m):
     machine, f = xhci(m)
     f.put(4, 2, 0)
