@@ -56,7 +56,7 @@ enum pci_capability {
 };
 
 /* Extended capabilities (PCIe 7.6.3) */
-enum { PCI_EXT_ACS = 0x000d };
+enum { PCI_EXT_ACS = 0x000d, PCI_EXT_REBAR = 0x0015 };
 
 /* Of the capability's first word (PCIe 7.5.3.2) */
 #define PCI_EXPRESS_TYPE(flags) ((flags) >> 4 & 15)

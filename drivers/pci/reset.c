@@ -27,6 +27,9 @@ enum {
 	IVB_POWER_STATUS = 0xc7200,
 	IVB_POWER_CONTROL = 0xc7204,
 	IVB_POWER_STATE = 0xd0100,
+	/* PCIe 7.8.6: one every 8 bytes; the first has their number, 7:5 */
+	REBAR_CONTROL = 8,
+	REBARS = 7,
 	CONFIG_DWORDS = 64,
 	BUS_FUNCTIONS = 8, /* reset with their bus, at most */
 };
@@ -54,6 +57,8 @@ static const struct reset_register {
 struct saved {
 	const struct pci_function *function;
 	u32 config[CONFIG_DWORDS];
+	unsigned rebar_count, rebar; /* offset of the first control */
+	u32 sizes[REBARS];
 	volatile u8 *mmio; /* BAR 0, where a row is this function's */
 	u32 values[REGISTERS];
 };
@@ -208,10 +213,22 @@ static bool is_row(unsigned i, const struct pci_function *f)
 	       registers[i].offset + 4 <= f->bars[0].size;
 }
 
+static void save_sizes(const struct pci_host *pci, bdf_t bdf, struct saved *s)
+{
+	unsigned at = pci_find_extended(pci, bdf, PCI_EXT_REBAR);
+
+	s->rebar = at + REBAR_CONTROL;
+	s->rebar_count =
+		at ? pci_config_read(pci, bdf, s->rebar, 4) >> 5 & 7 : 0;
+	for (unsigned i = 0; i < s->rebar_count; i++)
+		s->sizes[i] = pci_config_read(pci, bdf, s->rebar + 8 * i, 4);
+}
+
 static void save(const struct pci_host *pci, const struct pci_function *f,
 		 struct saved *s)
 {
 	s->function = f;
+	save_sizes(pci, f->bdf, s);
 	s->mmio = NULL;
 	for (unsigned i = 0; i < CONFIG_DWORDS; i++)
 		s->config[i] = pci_config_read(pci, f->bdf, 4 * i, 4);
@@ -239,14 +256,22 @@ static void restore_register(const struct saved *s, unsigned i)
 			 registers[i].offset, now, s->values[i]);
 }
 
+static void put_back(const struct pci_host *pci, bdf_t bdf, unsigned at,
+		     u32 value)
+{
+	if (pci_config_read(pci, bdf, at, 4) != value)
+		pci_config_write(pci, bdf, at, 4, value);
+}
+
 static void restore(const struct pci_host *pci, const struct saved *s)
 {
 	bdf_t bdf = s->function->bdf;
 
-	/* COMMAND last, when the BARs are back. */
+	/* A BAR's size, then its address; COMMAND last. */
+	for (unsigned i = 0; i < s->rebar_count; i++)
+		put_back(pci, bdf, s->rebar + 8 * i, s->sizes[i]);
 	for (unsigned i = CONFIG_DWORDS; i-- > 0;)
-		if (pci_config_read(pci, bdf, 4 * i, 4) != s->config[i])
-			pci_config_write(pci, bdf, 4 * i, 4, s->config[i]);
+		put_back(pci, bdf, 4 * i, s->config[i]);
 	for (unsigned i = 0; s->mmio && i < REGISTERS; i++)
 		if (is_row(i, s->function))
 			restore_register(s, i);

@@ -35,7 +35,7 @@ NAMES = {FLR: "FLR", AF_FLR: "AF", POWER: "PM", BUS: "bus"}
 def m():
     return harness.build(
         "pci_reset", ["drivers/pci/config.c", "drivers/pci/scan.c",
-                      "drivers/pci/reset.c", "drivers/pci/handoff.c",
+                      "drivers/pci/groups.c", "drivers/pci/reset.c", "drivers/pci/handoff.c",
                       "kernel/time.c"],
         headers=["drivers/pci/pci.h", "kernel/log.h"], fakes=FAKES)
 
@@ -285,6 +285,32 @@ def test_bus_reset(m):
     assert [bytes(f.config) for f in behind] == before
     assert bridge.config[0x3e] == 3 and bridge.held[0] >= 1 * MS
     assert machine.reset(bdf(0, 5), True) < 0   # the root bus has no bridge
+
+
+def test_resized_bars_keep_their_size(m):
+    """PCIe 7.8.6.3: a reset takes the size back to the device's own."""
+    machine = Machine(m)
+    f = machine.add(WHERE, Device(m, flr=True))
+    m.on_read(lambda kind, addr, size: f.read(addr & 0xfff, size)
+              if kind == "read" else machine.on_read(kind, addr, size))
+    m.on_write(lambda kind, addr, size, value:
+               f.write(addr & 0xfff, size, value) if kind == "write"
+               else machine.on_write(kind, addr, size, value))
+    f.put(0x100, 4, 0x15)
+    for at, control in ((0x108, 2 << 5 | 0x200), (0x110, 0x302)):
+        f.put(at, 4, control)
+        f.writable[at + 1] = 0x3f
+    f.writable[0x10c] = 0xff
+    f.initial[0x100:0x200] = f.config[0x100:0x200]
+    for at, bits in ((0x109, 14), (0x111, 8)):
+        f.put(at, 1, bits)
+    before = bytes(f.config)
+    machine.host.ecam, machine.host.ecam_last_bus = 0x80000000, 0
+    try:
+        assert machine.reset(WHERE) == 0
+    finally:
+        machine.host.ecam = 0
+    assert f.resets == [FLR] and bytes(f.config) == before
 
 
 def test_bus_reset_is_the_last_resort(m):
