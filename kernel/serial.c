@@ -40,21 +40,6 @@ static void write(enum serial_port port, enum uart_register r, u8 value)
 	outb((u16)((unsigned)port + r), value);
 }
 
-bool serial_init(enum serial_port port)
-{
-	write(port, UART_SCRATCH, 0x5a);
-	if (read(port, UART_SCRATCH) != 0x5a)
-		return false;
-	write(port, UART_IER, 0);
-	write(port, UART_LCR, LCR_DLAB);
-	write(port, UART_DATA, DIVISOR_115200);
-	write(port, UART_IER, 0);
-	write(port, UART_LCR, LCR_8N1);
-	write(port, UART_FCR, FCR_ON_CLEAR);
-	write(port, UART_MCR, MCR_DTR_RTS_OUT2);
-	return true;
-}
-
 static bool wait(enum serial_port port, u8 bits)
 {
 	for (int i = 0; i < PATIENCE; i++) {
@@ -67,6 +52,27 @@ static bool wait(enum serial_port port, u8 bits)
 		cpu_relax();
 	}
 	return false;
+}
+
+void serial_drain(enum serial_port port)
+{
+	wait(port, LSR_TEMT);
+}
+
+bool serial_init(enum serial_port port)
+{
+	write(port, UART_SCRATCH, 0x5a);
+	if (read(port, UART_SCRATCH) != 0x5a)
+		return false;
+	serial_drain(port); /* the FIFO's reset would drop it */
+	write(port, UART_IER, 0);
+	write(port, UART_LCR, LCR_DLAB);
+	write(port, UART_DATA, DIVISOR_115200);
+	write(port, UART_IER, 0);
+	write(port, UART_LCR, LCR_8N1);
+	write(port, UART_FCR, FCR_ON_CLEAR);
+	write(port, UART_MCR, MCR_DTR_RTS_OUT2);
+	return true;
 }
 
 void serial_write(enum serial_port port, const u8 *data, size_t size)
@@ -102,11 +108,6 @@ size_t serial_read(enum serial_port port, u8 *data, size_t size)
 		data[n++] = read(port, UART_DATA);
 	}
 	return n;
-}
-
-void serial_drain(enum serial_port port)
-{
-	wait(port, LSR_TEMT);
 }
 
 bool serial_ready(enum serial_port port)

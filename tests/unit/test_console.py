@@ -146,3 +146,25 @@ def test_no_uart(m):
     m.lib.arrived_count = 0
     m.console_interrupt(m.new("struct console *", {"present": True}), 0)
     assert m.lib.arrived_count == 0
+
+
+def test_init_lets_the_line_finish(m):
+    """The log's last bytes are on their way when the guest's console sets
+    the UART up again; the FIFO's reset would drop them."""
+    polls, scratch, early = [], [0], []
+
+    def read(kind, port, size):
+        if port == LSR:
+            polls.append(port)
+            return 0x60 if len(polls) > 200 else 0x20
+        return scratch[0]
+
+    def write(kind, port, size, value):
+        if port == COM1 + 7:
+            scratch[0] = value
+        elif len(polls) <= 200:
+            early.append((port, value))
+    m.on_read(read)
+    m.on_write(write)
+    assert m.serial_init(COM1)
+    assert early == []
