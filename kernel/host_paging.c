@@ -79,6 +79,9 @@ void host_paging_load(void)
 	struct cpuid leaf7 = cpuid(7, 0);
 	u64 cr4 = CR4_PAE | CR4_PGE;
 
+	/* Else a machine check, which reaches all CPUs, is a shutdown. */
+	if (cpuid(1, 0).edx & BIT(7))
+		cr4 |= CR4_MCE;
 	if (leaf7.ebx & BIT(7))
 		cr4 |= CR4_SMEP;
 	if (leaf7.ebx & BIT(20))

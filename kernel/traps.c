@@ -25,28 +25,28 @@ static void dump(const struct trap_frame *f)
 	backtrace(f->rbp);
 }
 
+static const char *const names[] = {"divide error",
+				    "debug",
+				    "NMI",
+				    "breakpoint",
+				    "overflow",
+				    "bound range",
+				    "invalid opcode",
+				    "no FPU",
+				    "double fault",
+				    "9",
+				    "invalid TSS",
+				    "segment not present",
+				    "stack fault",
+				    "general protection",
+				    "page fault",
+				    "15",
+				    "FPU error",
+				    "alignment check",
+				    "machine check"};
+
 void trap_handle(struct trap_frame *f)
 {
-	static const char *const names[] = {"divide error",
-					    "debug",
-					    "NMI",
-					    "breakpoint",
-					    "overflow",
-					    "bound range",
-					    "invalid opcode",
-					    "no FPU",
-					    "double fault",
-					    "9",
-					    "invalid TSS",
-					    "segment not present",
-					    "stack fault",
-					    "general protection",
-					    "page fault",
-					    "15",
-					    "FPU error",
-					    "alignment check",
-					    "machine check"};
-
 	if (f->vector == VECTOR_NMI) {
 		percpu()->nmis++;
 		return;
@@ -60,6 +60,9 @@ void trap_handle(struct trap_frame *f)
 		f->rip = (u64)rdmsr_recover;
 		return;
 	}
+	/* It reaches all CPUs: the first one tells. */
+	if (f->vector == VECTOR_MC && percpu()->index)
+		cpu_stop();
 	log_take_screen();
 	log_error("trap %lu (%s), error code 0x%lx", f->vector,
 		  f->vector < ARRAY_SIZE(names) ? names[f->vector] : "?",

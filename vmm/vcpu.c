@@ -53,7 +53,7 @@ static void write_controls(struct vcpu *v)
 	/* Bits that are set here are Monocle's: writes of them exit. */
 	vmcs_writen(VMCS_CR0_MASK, ~(u64)(CR0_PE | CR0_MP | CR0_EM | CR0_TS |
 					  CR0_WP | CR0_AM | CR0_PG));
-	vmcs_writen(VMCS_CR4_MASK, ~v->vm->features.cr4_allowed);
+	vmcs_writen(VMCS_CR4_MASK, ~v->vm->features.cr4_allowed | CR4_MCE);
 }
 
 int vcpu_init(struct vcpu *v, struct vm *vm, struct lapic *lapic)

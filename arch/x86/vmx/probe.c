@@ -152,8 +152,10 @@ int vmx_probe(struct vmx_capabilities *cap)
 		return too_old("leave CR3 to the guest");
 	cap->cr0_fixed0 = rdmsr(MSR_VMX_CR0_FIXED0);
 	cap->cr0_fixed1 = rdmsr(MSR_VMX_CR0_FIXED1);
-	cap->cr4_fixed0 = rdmsr(MSR_VMX_CR4_FIXED0);
 	cap->cr4_fixed1 = rdmsr(MSR_VMX_CR4_FIXED1);
+	/* Also MCE: without it a machine check is a shutdown (SDM 6.15). */
+	cap->cr4_fixed0 =
+		rdmsr(MSR_VMX_CR4_FIXED0) | (CR4_MCE & cap->cr4_fixed1);
 	cap->misc = rdmsr(MSR_VMX_MISC);
 	cap->preemption_shift = cap->misc & 31;
 	if (!(cap->misc & BIT(6))) /* A.6: activity states */
