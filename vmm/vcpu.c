@@ -153,6 +153,8 @@ void vcpu_reset(struct vcpu *v, const struct guest_entry *e)
 	vmcs_writen(VMCS_GUEST_RIP, e->rip);
 	vmcs_writen(VMCS_GUEST_RFLAGS, RFLAGS_FIXED);
 	vmcs_writen(VMCS_GUEST_PENDING_DEBUG, 0);
+	/* An INIT may have come between an event and its entry. */
+	vmcs_write32(VMCS_ENTRY_INTERRUPTION, 0);
 	/* Reset values that the host never uses: SDM table 10-1. */
 	if (v->vm->features.cr4_allowed & CR4_OSXSAVE) {
 		write_cr4(read_cr4() | CR4_OSXSAVE);

@@ -676,6 +676,18 @@ def test_reset_forgets_events(vm):
     assert entries[0].rip == 0x5000
 
 
+def test_reset_forgets_what_was_ready_for_the_entry(vm):
+    """An INIT and an interrupt at once: the entry for which the interrupt
+    was prepared never came."""
+    m = vm.m
+    vm.message(m.APIC_INIT)
+    vm.interrupt(0x41)
+    assert vm.run() == [] and vm.vm.request == m.VM_RESET
+    m.lapic_reset(vm.lapic)
+    m.vcpu_reset(vm.v, m.new("struct guest_entry *", {"mode": 0}))
+    assert [e.info for e in vm.run(m.EXIT_CPUID)] == [0, 0]
+
+
 # --- Nothing is put off --------------------------------------------------
 
 DEEDS = ["interrupt", "low", "nmi", "hlt", "cpuid", "gp", "open", "shut",
