@@ -65,6 +65,7 @@ int vcpu_init(struct vcpu *v, struct vm *vm, struct lapic *lapic)
 	if (!page)
 		return -ENOMEM;
 	v->vm = vm;
+	v->cpu = cpu;
 	v->lapic = lapic;
 	v->cpuid = (struct cpuid_context){.apic_id = lapic->id,
 					  .features = &vm->features};
@@ -205,15 +206,14 @@ static bool interrupts_open(u32 blocking)
 	return !blocking && (vmcs_readn(VMCS_GUEST_RFLAGS) & RFLAGS_IF);
 }
 
-/* What other devices and CPUs have left in the local APIC. */
+/* What devices, CPUs and NMIs outside of the guest have left. */
 static void take_signals(struct vcpu *v)
 {
 	if (v->lapic->init_pending) /* to the only vCPU: a reset */
 		v->vm->request = VM_RESET;
-	if (v->lapic->nmi_pending) {
-		v->lapic->nmi_pending = false;
-		v->nmi_pending = true;
-	}
+	v->nmi_pending |= v->lapic->nmi_pending || v->cpu->nmis;
+	v->lapic->nmi_pending = false;
+	v->cpu->nmis = 0;
 }
 
 /* An NMI or an interrupt, if the guest can take it now. */
@@ -353,7 +353,7 @@ static bool is_quiet(const struct vcpu *v)
 	return !(l->irr_words | l->nmi_pending | l->init_pending |
 		 l->extint_pending | v->vm->pic->intr | v->nmi_pending |
 		 v->halted | v->asleep) &&
-	       !v->injection.info &&
+	       !v->injection.info && !v->cpu->nmis &&
 	       !(v->cpu_controls & (CPU_INTERRUPT_WINDOW | CPU_NMI_WINDOW));
 }
 

@@ -73,9 +73,12 @@ struct injection {
 	u32 length; /* of the instruction, for software events */
 };
 
+struct percpu;
+
 struct vcpu {
 	u64 gpr[16]; /* enum gpr; RSP lives in the VMCS */
 	struct vm *vm;
+	struct percpu *cpu; /* where it runs */
 	struct lapic *lapic;
 	u32 cpu_controls; /* as last written */
 	bool launched;

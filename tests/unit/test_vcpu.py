@@ -125,7 +125,7 @@ def build(sources=(), name="vcpu"):
     """sources: {the tree's file: what to build instead}"""
     return vmxcpu.harness.build(
         name, [dict(sources).get(s, s) for s in SOURCES], fakes=FAKES,
-        cdef=CDEF, headers=["vmm/vcpu.h", *vmxcpu.HEADERS],
+        cdef=CDEF, headers=["vmm/vcpu.h", "kernel/percpu.h", *vmxcpu.HEADERS],
         exports=["lapic_set_cr8"])
 
 
@@ -170,6 +170,7 @@ class Vm:
                             part(self.vm.clock), 0, 39) == 0
         m.lapic_virtual_wire(self.lapic)
         self.v = m.new("struct vcpu *")
+        self.percpu = self.v.cpu = m.new("struct percpu *")
         self.v.vm, self.v.lapic, self.v.cpu_controls = self.vm, self.lapic, CPU
         self.v.cpuid.features = part(self.vm.features)
         self.set(CPU_CONTROLS=CPU, GUEST_RFLAGS=2 | IF, GUEST_RIP=RIP,
@@ -686,6 +687,14 @@ def test_reset_forgets_what_was_ready_for_the_entry(vm):
     m.lapic_reset(vm.lapic)
     m.vcpu_reset(vm.v, m.new("struct guest_entry *", {"mode": 0}))
     assert [e.info for e in vm.run(m.EXIT_CPUID)] == [0, 0]
+
+
+def test_an_nmi_that_hit_monocle_is_the_guests(vm):
+    """kernel/traps.c counts those that come outside of the guest."""
+    vm.percpu.nmis = 2
+    entries = vm.run(vm.m.EXIT_CPUID)
+    assert [e.info for e in entries] == [VALID | NMI | 2, 0]
+    assert vm.percpu.nmis == 0
 
 
 # --- Nothing is put off --------------------------------------------------
