@@ -27,6 +27,8 @@ ignore_bad_msrs={bad_msrs}
 memory: guest={memory}, host={memory}
 romimage: file=/usr/share/bochs/BIOS-bochs-latest
 vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
+# Redrawn by the machine's own time: by the host's, a picture takes seconds.
+vga: extension=vbe, update_freq=50, realtime=0
 pci: enabled=1, chipset=i440fx, slot1=pcivga, slot2=e1000
 e1000: enabled=1, mac=52:54:00:12:34:56, ethmod=null
 ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
