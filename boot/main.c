@@ -98,6 +98,7 @@ static void take_memory(void)
 	}
 	page_limit = PHYS_ANYWHERE;
 	percpu_load(cpu);
+	screen_map();
 }
 
 static void read_tables(void)

@@ -3,6 +3,7 @@
 
 #include "arch/x86/io.h"
 #include "kernel/font.h"
+#include "kernel/host_paging.h"
 #include "kernel/phys.h"
 #include "kernel/string.h"
 
@@ -17,8 +18,14 @@ static struct {
 	u32 colour;
 } screen;
 
+static u64 size(void)
+{
+	return (u64)screen.fb.pitch * screen.fb.height;
+}
+
 bool screen_init(const struct boot_framebuffer *fb)
 {
+	memset(&screen, 0, sizeof(screen));
 	screen.fb = *fb;
 	if (fb->kind == DISPLAY_TEXT) {
 		screen.columns = fb->width;
@@ -33,8 +40,15 @@ bool screen_init(const struct boot_framebuffer *fb)
 	}
 	if (!screen.columns || !screen.rows)
 		return false;
-	screen.base = phys_to_virt(fb->base);
+	if (fb->base + size() <= 4 * GIB)
+		screen.base = phys_to_virt(fb->base);
 	return true;
+}
+
+void screen_map(void)
+{
+	if (screen.rows && !screen.base && mmio_map(screen.fb.base, size()))
+		screen.base = phys_to_virt(screen.fb.base);
 }
 
 static u16 *text_line(unsigned row)

@@ -8,8 +8,13 @@
 
 #include "kernel/boot_info.h"
 
-/* False: no screen that can be written to. */
+/*
+ * False: no screen that can be written to. One above 4 GiB, where firmware
+ * likes to put the aperture of Intel graphics, is blank until screen_map().
+ */
 bool screen_init(const struct boot_framebuffer *fb);
+/* When Monocle's own page tables are there. */
+void screen_map(void);
 void screen_write(const char *text, size_t length);
 /* The row that the next line goes to: Linux takes over from there. */
 unsigned screen_row(void);

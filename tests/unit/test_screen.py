@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""The log's screen: where the framebuffer lies, and when it can be reached."""
+
+import pytest
+
+import harness
+
+# The first 4 GiB are mapped from the start, what is above by mmio_map().
+FAKES = """
+#include <string.h>
+#include "kernel/host_paging.h"
+#include "kernel/phys.h"
+u8 frame[64 * 1024];
+hpa_t frame_hpa;
+bool refuse;
+unsigned mapped;
+void *phys_to_virt(hpa_t hpa) { return frame + (hpa - frame_hpa); }
+volatile void *mmio_map(hpa_t hpa, u64 size)
+{
+	if (refuse || hpa != frame_hpa || size > sizeof(frame))
+		return NULL;
+	mapped++;
+	return frame;
+}
+"""
+PITCH, HEIGHT = 256, 128
+HIGH = 0x40_0000_0000       # Intel graphics' aperture on a current laptop
+
+
+@pytest.fixture
+def m():
+    m = harness.build("screen", ["kernel/screen.c", "kernel/font.c"],
+                      headers=["kernel/screen.h", "arch/x86/types.h"],
+                      fakes=FAKES,
+                      cdef="extern unsigned char frame[65536]; extern unsigned"
+                           " long frame_hpa; extern bool refuse; extern"
+                           " unsigned mapped;")
+    m.ffi.memmove(m.frame, bytes(65536), 65536)
+    m.lib.refuse, m.lib.mapped = False, 0
+    return m
+
+
+def start(m, base):
+    m.lib.frame_hpa = base
+    fb = m.new("struct boot_framebuffer *", {
+        "base": base, "pitch": PITCH, "width": 64, "height": HEIGHT, "bpp": 32,
+        "kind": m.DISPLAY_RGB, "red_size": 8, "green_size": 8, "blue_size": 8,
+        "red_pos": 16, "green_pos": 8})
+    return m.screen_init(fb)
+
+
+def drawn(m):
+    m.screen_write(b"Ab", 2)
+    return any(bytes(m.ffi.buffer(m.frame, 65536)))
+
+
+@pytest.mark.parametrize("base", [0xe0000000, (1 << 32) - PITCH * HEIGHT])
+def test_below_4_gib(m, base):
+    assert start(m, base)
+    assert drawn(m)
+    m.screen_map()
+    assert m.mapped == 0
+
+
+@pytest.mark.parametrize("base", [HIGH, (1 << 32) - PITCH, 1 << 32])
+def test_above_4_gib_nothing_is_touched_before_it_is_mapped(m, base):
+    """A fault there, with no IDT yet, is a reset without a word."""
+    assert start(m, base)
+    assert not drawn(m)
+    m.screen_map()
+    assert m.mapped == 1 and drawn(m)
+
+
+def test_out_of_reach(m):
+    assert start(m, HIGH)
+    m.lib.refuse = True
+    m.screen_map()
+    assert not drawn(m)
+
+
+def test_no_screen(m):
+    assert not m.screen_init(m.new("struct boot_framebuffer *"))
+    m.screen_map()
+    assert m.mapped == 0
