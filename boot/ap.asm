@@ -10,6 +10,8 @@ CR0_ON		equ 0x80010001	; PG, WP, PE
 CR4_PAE		equ 1 << 5
 EFER		equ 0xc0000080
 EFER_LME_NXE	equ 1 << 8 | 1 << 11
+MISC_ENABLE	equ 0x1a0
+MISC_XD_DISABLE	equ 1 << 2	; bit 34
 
 section .rodata
 global ap_trampoline
@@ -37,6 +39,17 @@ ap_trampoline:
 	mov cr4, eax
 	mov eax, [OFF(ap_parameters)]
 	mov cr3, eax
+	mov esi, ebx
+	mov eax, 0x80000001
+	cpuid
+	mov ebx, esi
+	bt edx, 20
+	jc .nx
+	mov ecx, MISC_ENABLE	; as in start.asm
+	rdmsr
+	and edx, ~MISC_XD_DISABLE
+	wrmsr
+.nx:
 	mov ecx, EFER
 	xor edx, edx
 	mov eax, EFER_LME_NXE

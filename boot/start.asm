@@ -14,6 +14,8 @@ CR0_ON		equ 0x80010001	; PG, WP, PE
 CR4_PAE		equ 1 << 5
 EFER		equ 0xc0000080
 EFER_LME_NXE	equ 1 << 8 | 1 << 11
+MISC_ENABLE	equ 0x1a0
+MISC_XD_DISABLE	equ 1 << 2	; bit 34
 STACK_SIZE	equ 16384
 
 ; Offset of a symbol in the image. The linker adds modulo 2^64, so this is
@@ -71,7 +73,14 @@ boot_start:
 	cpuid
 	bt edx, 29
 	jnc no_long_mode
-
+	bt edx, 20
+	jc .nx
+	; Firmware's setup has NX off: on, or EFER.NXE below is a #GP.
+	mov ecx, MISC_ENABLE
+	rdmsr
+	and edx, ~MISC_XD_DISABLE
+	wrmsr
+.nx:
 	; 1:1 and direct map: four page directories of 2 MiB pages.
 	lea ebx, [ebp + OFF(low_pd)]
 	mov eax, PTE_PWS
