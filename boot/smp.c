@@ -46,6 +46,9 @@ static bool start(u32 apic_id, hpa_t page, const struct percpu *cpu, u64 hz)
 		for (int i = 0; i < 500 && !*parked; i++)
 			delay_us(hz, 200);
 	}
+	/* A late one may not find what is the guest's page by then. */
+	if (!*parked)
+		local_apic_send(apic_id, ICR_INIT_ASSERT);
 	return *parked;
 }
 
