@@ -49,6 +49,7 @@ static int init_one(struct machine *m, struct assigned *a)
 		.function = f,
 		.bar_changed = assigned_bar_changed,
 		.interrupts_changed = assigned_interrupts_changed,
+		.no_msix = !a->msix.host,
 		.pin = pin >= 1 && pin <= 4 ? pin : 0,
 		.rom_size = (u32)a->rom.size,
 		.ctx = a,

@@ -298,7 +298,7 @@ static void host_msi_on(struct assigned *a, unsigned wanted)
 void assigned_irq_off(struct assigned *a)
 {
 	host_msi_off(a);
-	if (a->config.msix && a->msix.host)
+	if (a->config.msix)
 		host_msix(a, 0);
 	if (a->has_gsi)
 		assigned_line_off(a);
@@ -350,7 +350,7 @@ static enum interrupt_mode wanted(const struct assigned *a)
 {
 	bool masked;
 
-	if (pci_assigned_msix(&a->config, &masked) && a->msix.host)
+	if (pci_assigned_msix(&a->config, &masked))
 		return IRQ_MSIX;
 	if (pci_assigned_msi(&a->config).enabled)
 		return IRQ_MSI;

@@ -286,6 +286,7 @@ int irq_start(bool remapping, u8 pin, int gsi)
 	config.function = a->function;
 	config.ctx = a;
 	err = assigned_irq_init(a, &host->pci);
+	config.no_msix = !a->msix.host;
 	if (!err)
 		err = pci_assigned_init(&a->config, &machine->vpci, &config);
 	err = err ? err : assigned_irq_build(a);

@@ -386,11 +386,14 @@ def test_the_table_is_written_while_msix_is_on_and_masked(m):
 
 
 def test_a_table_in_a_bar_without_an_address(m):
-    """It would be at what lies at address 0."""
+    """It would be at what lies at address 0. The guest is offered MSI."""
     both = Both(m, entries=4, bar=0)
     both.guest.enable_msix()
-    both.guest.entry_write(1, 3, 0)
-    assert m.irq_vectors() == 0 and both.raise_(1) == []
+    assert not both.guest.msix() and not any(both.host.bar[TABLE:TABLE + 12])
+    assert both.guest.read(MSI, 2) == 5     # the last of the list
+    both.guest.set_msi(TO, 0x40)
+    both.guest.enable_msi()
+    assert both.raise_(0) == [(TO, 0x40)]
 
 
 def test_a_table_of_2048_entries(m):

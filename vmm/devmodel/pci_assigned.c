@@ -438,7 +438,7 @@ static bool set_rules(struct pci_assigned *d, unsigned at,
 		dwords += (control & MSI_WIDE ? 1u : 0) +
 			  (control & MSI_MASKABLE ? 2u : 0);
 	if (!is_free(d, at, dwords) || (row->id == PCI_CAP_MSI && d->msi) ||
-	    (row->id == PCI_CAP_MSIX && d->msix))
+	    (row->id == PCI_CAP_MSIX && (d->msix || d->config.no_msix)))
 		return false;
 	memset(&d->rule[at / 4], RULE_READ, dwords);
 	if (row->id == PCI_CAP_MSI)
