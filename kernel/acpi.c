@@ -18,30 +18,19 @@ struct fadt {
 	struct acpi_header header;
 	u32 firmware_ctrl;
 	u32 dsdt;
-	u8 unused1[4];
-	u32 smi_cmd;
-	u8 acpi_enable;
-	u8 unused2[11];
+	u8 unused1[20];
 	u32 pm1a_cnt;
 	u32 pm1b_cnt;
-	u8 unused3[40];
-	u32 flags;
-	struct acpi_gas reset;
-	u8 reset_value;
-	u8 unused4[11];
+	u8 unused2[68];
 	u64 x_dsdt;
-	u8 unused5[24];
+	u8 unused3[24];
 	struct acpi_gas x_pm1a_cnt;
 	struct acpi_gas x_pm1b_cnt;
 } PACKED;
 
-_Static_assert(offsetof(struct fadt, smi_cmd) == 48, "ACPI 5.2.9");
 _Static_assert(offsetof(struct fadt, pm1a_cnt) == 64, "ACPI 5.2.9");
-_Static_assert(offsetof(struct fadt, flags) == 112, "ACPI 5.2.9");
 _Static_assert(offsetof(struct fadt, x_dsdt) == 140, "ACPI 5.2.9");
 _Static_assert(offsetof(struct fadt, x_pm1a_cnt) == 172, "ACPI 5.2.9");
-
-#define FADT_RESET_REG_SUP BIT(10)
 
 bool acpi_checksum_ok(const void *table, u32 length)
 {
@@ -392,15 +381,8 @@ int acpi_power_init(struct acpi_power *power, const struct acpi_tables *acpi)
 				    offsetof(struct fadt, x_pm1a_cnt));
 	power->pm1b_cnt = fadt_port(fadt, FADT(fadt, pm1b_cnt),
 				    offsetof(struct fadt, x_pm1b_cnt));
-	power->smi_cmd = port(FADT(fadt, smi_cmd));
-	power->acpi_enable = (u8)FADT(fadt, acpi_enable);
 	power->has_s5 =
 		!acpi_find_s5(acpi, &power->slp_typ_a, &power->slp_typ_b);
-	field(fadt, offsetof(struct fadt, reset), &power->reset,
-	      sizeof(power->reset));
-	power->reset_value = (u8)FADT(fadt, reset_value);
-	power->has_reset =
-		FADT(fadt, flags) & FADT_RESET_REG_SUP && power->reset.address;
 	return 0;
 }
 

@@ -86,16 +86,11 @@ struct acpi_gas {
 
 _Static_assert(sizeof(struct acpi_gas) == 12, "ACPI 5.2.3.2");
 
-/* What it takes to switch the machine off or reset it (ACPI 4.8.3). */
+/* What it takes to switch the machine off (ACPI 4.8.3). */
 struct acpi_power {
 	u16 pm1a_cnt, pm1b_cnt; /* ports; 0: none */
-	u16 smi_cmd;		/* port; 0: the machine is in ACPI mode */
-	u8 acpi_enable;		/* written to smi_cmd */
 	bool has_s5;		/* slp_typ_a and slp_typ_b are valid */
 	u8 slp_typ_a, slp_typ_b;
-	bool has_reset; /* reset and reset_value are valid (ACPI 4.8.3.6) */
-	u8 reset_value;
-	struct acpi_gas reset;
 };
 
 /* -ENOENT: no FADT. What the tables do not give stays 0. */

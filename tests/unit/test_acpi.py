@@ -55,12 +55,7 @@ def fadt(dsdt=0, x_dsdt=0, size=276, **fields):
     def put(at, fmt, *values):
         struct.pack_into("<" + fmt, body, at - 36, *values)
     put(40, "I", dsdt)
-    put(48, "I", fields.get("smi_cmd", 0xb2))
-    put(52, "B", fields.get("acpi_enable", 0xf1))
     put(64, "II", fields.get("pm1a", 0xb004), fields.get("pm1b", 0))
-    put(112, "I", fields.get("flags", 1 << 10))
-    put(116, "BBBBQ", *fields.get("reset", (1, 8, 0, 1, 0xcf9)))
-    put(128, "B", fields.get("reset_value", 6))
     put(140, "Q", x_dsdt)
     put(172, "BBBBQ", *fields.get("x_pm1a", (0, 0, 0, 0, 0)))
     put(184, "BBBBQ", *fields.get("x_pm1b", (0, 0, 0, 0, 0)))
@@ -376,31 +371,21 @@ def power_of(m, fadt_table, *more):
 
 def test_power(m):
     p = power_of(m, fadt(pm1b=0xb104), table(b"SSDT", b"noise" + S5))
-    assert (p.pm1a_cnt, p.pm1b_cnt, p.smi_cmd, p.acpi_enable) == \
-        (0xb004, 0xb104, 0xb2, 0xf1)
+    assert (p.pm1a_cnt, p.pm1b_cnt) == (0xb004, 0xb104)
     assert p.has_s5 and (p.slp_typ_a, p.slp_typ_b) == (5, 7)
-    assert p.has_reset and p.reset_value == 6
-    assert (p.reset.space, p.reset.address) == (m.ACPI_SPACE_IO, 0xcf9)
 
 
 def test_the_extended_fields_win(m):
     p = power_of(m, fadt(x_pm1a=(1, 16, 0, 2, 0x1804),
                          x_pm1b=(0, 16, 0, 2, 0xfed00000), pm1b=0x604))
     assert (p.pm1a_cnt, p.pm1b_cnt) == (0x1804, 0x604)
-    p = power_of(m, fadt(x_pm1a=(1, 16, 0, 2, 0x12345), pm1b=0x10604,
-                         smi_cmd=0x100b2))
-    assert (p.pm1a_cnt, p.pm1b_cnt, p.smi_cmd) == (0xb004, 0, 0)
+    p = power_of(m, fadt(x_pm1a=(1, 16, 0, 2, 0x12345), pm1b=0x10604))
+    assert (p.pm1a_cnt, p.pm1b_cnt) == (0xb004, 0)
 
 
 def test_an_acpi_1_fadt_ends_early(m):
     p = power_of(m, fadt(size=116, x_pm1a=(1, 16, 0, 2, 0x1804)))
-    assert (p.pm1a_cnt, p.has_reset, p.reset_value) == (0xb004, False, 0)
-
-
-@pytest.mark.parametrize("fields", [
-    {"flags": 0}, {"reset": (1, 8, 0, 1, 0)}])
-def test_no_reset_register(m, fields):
-    assert not power_of(m, fadt(**fields)).has_reset
+    assert p.pm1a_cnt == 0xb004
 
 
 def test_no_fadt(m):
