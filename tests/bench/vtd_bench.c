@@ -159,6 +159,11 @@ hpa_t virt_to_phys(const void *p)
 	return (uintptr_t)p;
 }
 
+bool phys_keep(hpa_t base, u64 size)
+{
+	return !base && !size;
+}
+
 volatile void *mmio_map(hpa_t hpa, u64 size)
 {
 	return hpa && size <= REGS_SIZE ? regs : NULL;
