@@ -26,8 +26,12 @@ enum {
 	LSR_THRE = 0x20,
 	LSR_TEMT = 0x40,
 	DIVISOR_115200 = 1,
-	/* Reads of LSR: about 1 µs each on ISA and LPC, a byte takes 87 µs. */
-	PATIENCE = 200000,
+	/*
+	 * Reads of LSR: about 1 µs each on ISA and LPC, a byte takes 87 µs. An
+	 * emulator's are faster, and whoever takes its bytes may be late.
+	 */
+	PATIENCE = 1000000,
+	STUCK = 1000, /* once it has run out, until a byte goes */
 };
 
 static u8 read(enum serial_port port, enum uart_register r)
@@ -42,15 +46,20 @@ static void write(enum serial_port port, enum uart_register r, u8 value)
 
 static bool wait(enum serial_port port, u8 bits)
 {
-	for (int i = 0; i < PATIENCE; i++) {
+	static int patience = PATIENCE;
+
+	for (int i = 0; i < patience; i++) {
 		u8 lsr = read(port, UART_LSR);
 
 		if (lsr == 0xff) /* nothing there */
 			return false;
-		if (lsr & bits)
+		if (lsr & bits) {
+			patience = PATIENCE;
 			return true;
+		}
 		cpu_relax();
 	}
+	patience = STUCK;
 	return false;
 }
 

@@ -118,13 +118,17 @@ static int fixed_access(void *dev, struct bus_access *a)
 
 int msr_init(struct bus *bus)
 {
+	bool capabilities = cpuid(7, 0).edx & 1u << 29;
+
 	for (unsigned i = 0; i < ARRAY_SIZE(fixed_rows); i++) {
 		const struct fixed_row *row = &fixed_rows[i];
-		/* Rows are const; the handler only reads through dev. */
-		int err =
-			bus_register(bus, BUS_MSR, row->msr, row->msr,
-				     fixed_access, (void *)(u64)row, row->name);
+		int err;
 
+		if (row->msr == MSR_ARCH_CAPABILITIES && !capabilities)
+			continue;
+		/* Rows are const; the handler only reads through dev. */
+		err = bus_register(bus, BUS_MSR, row->msr, row->msr,
+				   fixed_access, (void *)(u64)row, row->name);
 		if (err)
 			return err;
 	}

@@ -168,3 +168,23 @@ def test_init_lets_the_line_finish(m):
     m.on_write(write)
     assert m.serial_init(COM1)
     assert early == []
+
+
+def test_a_line_that_takes_nothing(m):
+    """It is waited for once."""
+    reads, busy = [0], [True]
+
+    def read(kind, port, size):
+        reads[0] += 1
+        return 0 if busy[0] else 0x60
+
+    def write(text):
+        reads[0] = 0
+        m.serial_write(COM1, text, len(text))
+        return reads[0]
+
+    m.on_read(read)
+    first = write(b"abc")
+    assert write(b"abc") <= first / 1000
+    busy[0] = False
+    assert write(b"x" * 17) == 2

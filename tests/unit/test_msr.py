@@ -24,8 +24,13 @@ def m():
 class Guest:
     def __init__(self, m):
         self.m, self.cpu = m, vmxcpu.Cpu(m)
-        self.bus = m.new("struct bus *")
-        assert m.msr_init(self.bus) == 0
+        self.restarted()
+
+    def restarted(self):
+        """What the CPU has is looked at then."""
+        self.bus = self.m.new("struct bus *")
+        assert self.m.msr_init(self.bus) == 0
+        return self
 
     def access(self, msr, value=None):
         a = self.m.new("struct bus_access *", {
@@ -46,10 +51,17 @@ def guest(m):
     return Guest(m)
 
 
+def test_arch_capabilities_are_there_where_cpuid_says_so(guest):
+    assert guest.access(ARCH_CAPABILITIES) is None
+    guest.cpu.cpuid(7, edx=1 << 29)
+    assert guest.restarted().access(ARCH_CAPABILITIES) == 0
+
+
 def test_arch_capabilities_name_no_further_msr(guest):
     """Linux reads IA32_TSX_CTRL and its like without a net, where these bits
     say that they exist."""
     guest.cpu.every_cpuid()
+    guest.restarted()
     guest.cpu.set_msr(ARCH_CAPABILITIES, 2**64 - 1)
     assert not guest.is_open(ARCH_CAPABILITIES)
     shown = guest.access(ARCH_CAPABILITIES)
