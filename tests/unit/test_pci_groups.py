@@ -168,19 +168,22 @@ KINDS = st.tuples(st.sampled_from([None, ENDPOINT, INTEGRATED, *BRIDGES,
 
 @st.composite
 def machines(draw):
-    """{bdf: (kind, ACS, secondary bus)}: any kind anywhere."""
-    out, buses, used = {}, [0], 1
+    """{bdf: (kind, ACS, secondary bus)}: any kind anywhere, but for a port of a
+    switch right below another: only the switch's own bus can have it."""
+    out, buses, used = {}, [(0, None)], 1
     while buses:
-        bus = buses.pop(0)
+        bus, parent = buses.pop(0)
         for dev in draw(st.sets(st.integers(0, 3), max_size=3)):
             for fn in range(draw(st.sampled_from([1, 1, 2, 3]))):
                 kind, acs = draw(KINDS)
+                if kind == parent == DOWN:
+                    kind = UP
                 bridge = kind in BRIDGES or kind == "conventional bridge"
                 out[bdf(bus, dev, fn)] = (
                     kind, acs and kind != "conventional bridge",
                     used if bridge and used < 7 else 0)
                 if bridge and used < 7:
-                    buses.append(used)
+                    buses.append((used, kind))
                     used += 1
     return out
 
