@@ -37,6 +37,12 @@ static const struct open_row open_rows[] = {
 	{MSR_FLUSH_CMD, OPEN_WRITE, 1u << 28, "a command, no state"},
 };
 
+/* Whether the CPU has one of these features, or none is needed. */
+static bool is_there(u32 leaf7_edx)
+{
+	return !leaf7_edx || leaf7_edx & cpuid(7, 0).edx;
+}
+
 /* SDM 25.6.9: four bitmaps of 1 KiB; a set bit exits. */
 static void open_bit(u8 *bitmap, u32 msr, bool write)
 {
@@ -48,13 +54,11 @@ static void open_bit(u8 *bitmap, u32 msr, bool write)
 
 void msr_bitmap_fill(void *bitmap)
 {
-	u32 features = cpuid(7, 0).edx;
-
 	memset(bitmap, 0xff, PAGE_SIZE);
 	for (unsigned i = 0; i < ARRAY_SIZE(open_rows); i++) {
 		const struct open_row *row = &open_rows[i];
 
-		if (row->leaf7_edx && !(row->leaf7_edx & features))
+		if (!is_there(row->leaf7_edx))
 			continue;
 		if (row->open & OPEN_READ)
 			open_bit(bitmap, row->msr, false);
@@ -68,8 +72,9 @@ enum on_write { WRITE_GP, WRITE_DROP, WRITE_ZERO };
 struct fixed_row {
 	u32 msr;
 	enum on_write write;
-	u64 host;  /* reads give these bits of the host's, */
-	u64 value; /* and these */
+	u32 leaf7_edx; /* as in struct open_row */
+	u64 host;      /* reads give these bits of the host's, */
+	u64 value;     /* and these */
 	const char *name;
 };
 
@@ -82,26 +87,25 @@ struct fixed_row {
 
 static const struct fixed_row fixed_rows[] = {
 	/* A guest that sets the time-stamp counter keeps the host's. */
-	{MSR_TSC, WRITE_DROP, ~0ull, 0, "TSC"},
-	{0x17, WRITE_GP, 0, 0, "PLATFORM_ID"},
-	{MSR_FEATURE_CONTROL, WRITE_GP, 0, 1, "FEATURE_CONTROL"},
+	{MSR_TSC, WRITE_DROP, 0, ~0ull, 0, "TSC"},
+	{0x17, WRITE_GP, 0, 0, 0, "PLATFORM_ID"},
+	{MSR_FEATURE_CONTROL, WRITE_GP, 0, 0, 1, "FEATURE_CONTROL"},
 	/* No update in a guest; 0x79 is the trigger. */
-	{0x79, WRITE_DROP, 0, 0, "BIOS_UPDT_TRIG"},
-	{MSR_MICROCODE, WRITE_DROP, ~0ull, 0, "BIOS_SIGN_ID"},
-	{MSR_ARCH_CAPABILITIES, WRITE_GP, ARCH_CAPABILITIES_SHOWN, 0,
+	{0x79, WRITE_DROP, 0, 0, 0, "BIOS_UPDT_TRIG"},
+	{MSR_MICROCODE, WRITE_DROP, 0, ~0ull, 0, "BIOS_SIGN_ID"},
+	{MSR_ARCH_CAPABILITIES, WRITE_GP, 1u << 29, ARCH_CAPABILITIES_SHOWN, 0,
 	 "ARCH_CAPABILITIES"},
 	/* Fast strings; no performance monitoring (bits 11, 12: none). */
-	{MSR_MISC_ENABLE, WRITE_DROP, 0, 0x1801, "MISC_ENABLE"},
-	{0x179, WRITE_GP, 0, 0, "MCG_CAP: no bank"},
-	{0x17a, WRITE_ZERO, 0, 0, "MCG_STATUS"},
-	{MSR_DEBUGCTL, WRITE_ZERO, 0, 0, "DEBUGCTL"},
-	{MSR_XSS, WRITE_ZERO, 0, 0, "XSS"},
+	{MSR_MISC_ENABLE, WRITE_DROP, 0, 0, 0x1801, "MISC_ENABLE"},
+	{0x179, WRITE_GP, 0, 0, 0, "MCG_CAP: no bank"},
+	{0x17a, WRITE_ZERO, 0, 0, 0, "MCG_STATUS"},
+	{MSR_DEBUGCTL, WRITE_ZERO, 0, 0, 0, "DEBUGCTL"},
+	{MSR_XSS, WRITE_ZERO, 0, 0, 0, "XSS"},
 };
 
 static int fixed_access(void *dev, struct bus_access *a)
 {
 	const struct fixed_row *row = dev;
-
 	u64 host = 0;
 
 	if (!a->write) {
@@ -118,13 +122,11 @@ static int fixed_access(void *dev, struct bus_access *a)
 
 int msr_init(struct bus *bus)
 {
-	bool capabilities = cpuid(7, 0).edx & 1u << 29;
-
 	for (unsigned i = 0; i < ARRAY_SIZE(fixed_rows); i++) {
 		const struct fixed_row *row = &fixed_rows[i];
 		int err;
 
-		if (row->msr == MSR_ARCH_CAPABILITIES && !capabilities)
+		if (!is_there(row->leaf7_edx))
 			continue;
 		/* Rows are const; the handler only reads through dev. */
 		err = bus_register(bus, BUS_MSR, row->msr, row->msr,
