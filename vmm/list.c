@@ -269,17 +269,17 @@ static bool is_display(const struct machine *m, const struct pci_function *f)
 }
 
 static void list_row(const struct machine *m, const struct pci_function *f,
-		     const char *assignable)
+		     const char *irq, const char *assignable)
 {
 	const struct pci_host *pci = &m->host->pci;
 	struct pci_bar rom = {0};
-	char irq[12], rom_size[12], by[12];
+	char rom_size[12], by[12];
 
 	if (f->header_type == 0)
 		rom = pci_rom_size(pci, f->bdf);
 	say("%02x:%02x.%x %04x:%04x %04x %-11s %-10s %-6s %-4s %-4s %s",
 	    BDF_ARGS(f->bdf), f->vendor, f->device, f->class,
-	    class_name(f->class), interrupt(pci, f->bdf, irq),
+	    class_name(f->class), irq,
 	    pci_reset_name(pci_reset_method(pci, f->bdf)),
 	    rom.size ? size_text(rom.size, rom_size) : "-",
 	    unit(m->host, f->bdf, by), assignable);
@@ -290,12 +290,13 @@ static void list_function(const struct machine *m, struct pci_function *f)
 	const struct pci_host *pci = &m->host->pci;
 	bool display = is_display(m, f);
 	const char *why = display ? NULL : assigned_objection(m, f);
-	char irq[12];
+	char text[12];
+	const char *irq = interrupt(pci, f->bdf, text);
 	/* Of INTx alone the host's line is to be named. */
-	bool by_line = !display && *interrupt(pci, f->bdf, irq) == 'I';
+	bool by_line = !display && *irq == 'I';
 
 	pci_size_bars(pci, f);
-	list_row(m, f, why ? "no" : by_line ? "gsi=" : "yes");
+	list_row(m, f, irq, why ? "no" : by_line ? "gsi=" : "yes");
 	list_bars(f);
 	list_capabilities(pci, f->bdf);
 	list_rmrrs(m->host, f->bdf);

@@ -6,7 +6,8 @@
 
 /*
  * Logs every function with what its assignment depends on, the decisions on
- * Intel graphics, and whether this machine will do. BARs are sized; nothing else changes. m->host is set.
+ * Intel graphics, and whether this machine will do. BARs are sized; nothing
+ * else changes. m->host is set.
  */
 void list_machine(struct machine *m);
 
