@@ -61,4 +61,18 @@ struct boot_info {
 	struct boot_framebuffer fb;
 };
 
+static inline bool boot_ranges_overlap(hpa_t base, u64 size, hpa_t other,
+				       u64 other_size)
+{
+	return size && other_size && base < other + other_size &&
+	       other < base + size;
+}
+
+/*
+ * The kinds of memory in [base, base + size), as bits (1 << kind); bit 0: of
+ * no row. Where rows overlap, one that restricts counts (kernel/phys.h).
+ * What the loader put somewhere, and Monocle, is MEMORY_AVAILABLE.
+ */
+u32 boot_memory_kinds(const struct boot_info *b, hpa_t base, u64 size);
+
 #endif

@@ -175,6 +175,33 @@ static const char *rights_name(u8 rights)
 	return names[rights & REGION_RWX];
 }
 
+int region_paint(struct region_list *list, struct region r)
+{
+	int err = 0;
+
+	while (!err && r.size) {
+		const struct region *found = region_find(list, r.gpa);
+		struct region part = found ? *found : r;
+		gpa_t at;
+
+		if (found) {
+			part.size -= r.gpa - found->gpa;
+			part.size = MIN(part.size, r.size);
+			part.gpa = part.hpa = r.gpa;
+			part.dma |= r.dma;
+			part.cpu = part.cpu ? part.cpu | r.cpu : 0;
+			err = region_remove(list, part.gpa, part.size);
+		} else {
+			part.size = region_next_free(list, r.gpa,
+						     r.gpa + r.size, &at);
+		}
+		err = err ? err : region_add(list, &part, NULL);
+		r.gpa = r.hpa = r.gpa + part.size;
+		r.size -= part.size;
+	}
+	return err;
+}
+
 void region_log(const struct region_list *list)
 {
 	for (unsigned i = 0; i < list->count; i++) {

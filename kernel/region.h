@@ -77,6 +77,12 @@ int region_add(struct region_list *list, const struct region *r,
  */
 int region_remove(struct region_list *list, gpa_t gpa, u64 size);
 
+/*
+ * Adds r, 1:1; where the list has something already, the rights add up, and
+ * the CPU's stay none where they are none. Errors as region_add()'s.
+ */
+int region_paint(struct region_list *list, struct region r);
+
 /* The region that holds gpa, or NULL. */
 const struct region *region_find(const struct region_list *list, gpa_t gpa);
 

@@ -246,60 +246,14 @@ static int check_remapping(struct igd *igd, const struct options *o)
 	return -ENOTSUP;
 }
 
-static bool overlaps(hpa_t base, u64 size, hpa_t other, u64 other_size)
-{
-	return size && other_size && base < other + other_size &&
-	       other < base + size;
-}
-
-/* What the loader put there, and Monocle, whatever the map says. */
-static bool is_taken(const struct boot_info *b, hpa_t base, u64 size)
-{
-	bool taken = overlaps(base, size, b->image, b->image_size) ||
-		     overlaps(base, size, b->info, b->info_size);
-
-	for (unsigned i = 0; i < b->module_count; i++)
-		taken |= overlaps(base, size, b->modules[i].start,
-				  b->modules[i].size);
-	return taken;
-}
-
-/*
- * The kinds of memory in [base, base + size), as bits; bit 0: of no row.
- * Where rows overlap, one that restricts counts (kernel/phys.h).
- */
-static u32 kinds(const struct boot_info *b, hpa_t base, u64 size)
-{
-	hpa_t end = base + size, next;
-	u32 found = is_taken(b, base, size) ? BIT(MEMORY_AVAILABLE) : 0;
-
-	for (; base < end; base = next) {
-		unsigned kind = 0;
-
-		next = end;
-		for (unsigned i = 0; i < b->memory_count; i++) {
-			const struct boot_memory *r = &b->memory[i];
-
-			if (r->base > base) {
-				next = MIN(next, r->base);
-			} else if (base - r->base < r->size) {
-				kind = MAX(kind, r->kind & 31u);
-				next = MIN(next, r->base + r->size);
-			}
-		}
-		found |= 1u << kind;
-	}
-	return found;
-}
-
 static bool is_ram(const struct boot_info *b, struct phys_range r)
 {
-	return kinds(b, r.base, r.size) & BIT(MEMORY_AVAILABLE);
+	return boot_memory_kinds(b, r.base, r.size) & BIT(MEMORY_AVAILABLE);
 }
 
 static bool is_reserved(const struct boot_info *b, struct phys_range r)
 {
-	return !(kinds(b, r.base, r.size) &
+	return !(boot_memory_kinds(b, r.base, r.size) &
 		 ~(u32)(BIT(MEMORY_RESERVED) | BIT(MEMORY_NVS)));
 }
 
@@ -371,7 +325,8 @@ static bool is_readable(const struct igd_input *in, const struct igd *igd,
 {
 	r = whole_pages(r);
 	return is_reserved(in->boot, r) &&
-	       !overlaps(r.base, r.size, igd->gsm.base, igd->gsm.size);
+	       !boot_ranges_overlap(r.base, r.size, igd->gsm.base,
+				    igd->gsm.size);
 }
 
 static u64 field(const u8 *opregion, unsigned offset, unsigned size)
@@ -549,42 +504,14 @@ const struct pci_policy_row *igd_policy(const struct igd *igd, unsigned *count)
 	return &policy[first];
 }
 
-/* Adds r; where the list has something already, the rights add up. */
-static int paint(struct region_list *list, struct region r)
-{
-	int err = 0;
-
-	while (!err && r.size) {
-		const struct region *found = region_find(list, r.gpa);
-		struct region part = found ? *found : r;
-		gpa_t at;
-
-		if (found) {
-			part.size -= r.gpa - found->gpa;
-			part.size = MIN(part.size, r.size);
-			part.gpa = part.hpa = r.gpa;
-			part.dma |= r.dma;
-			part.cpu = part.cpu ? part.cpu | r.cpu : 0;
-			err = region_remove(list, part.gpa, part.size);
-		} else {
-			part.size = region_next_free(list, r.gpa,
-						     r.gpa + r.size, &at);
-		}
-		err = err ? err : region_add(list, &part, NULL);
-		r.gpa = r.hpa = r.gpa + part.size;
-		r.size -= part.size;
-	}
-	return err;
-}
-
-static int paint_range(struct region_list *list, struct phys_range range,
-		       struct region r)
+static int pin(struct region_list *list, struct phys_range range,
+	       struct region r)
 {
 	range = whole_pages(range);
 	r.gpa = r.hpa = range.base;
 	r.size = range.size;
 	r.kind = REGION_DEVICE;
-	return paint(list, r);
+	return region_paint(list, r);
 }
 
 int igd_regions(const struct igd *igd, struct region_list *list)
@@ -608,14 +535,14 @@ int igd_regions(const struct igd *igd, struct region_list *list)
 					  .name = "stolen memory (DSM)"};
 	struct region rmrr = {
 		.e820 = E820_RESERVED, .dma = REGION_RW, .name = "RMRR"};
-	int err = paint_range(list, igd->gsm, gsm);
+	int err = pin(list, igd->gsm, gsm);
 
-	err = err ? err : paint_range(list, igd->opregion, opregion);
-	err = err ? err : paint_range(list, igd->vbt, vbt);
-	err = err ? err : paint_range(list, igd->dsm, dsm);
+	err = err ? err : pin(list, igd->opregion, opregion);
+	err = err ? err : pin(list, igd->vbt, vbt);
+	err = err ? err : pin(list, igd->dsm, dsm);
 	/* They cover GSM, too, which has to be known to be left out. */
 	rmrr.cpu = igd->gsm_unknown ? 0 : REGION_RW;
 	for (unsigned i = 0; !err && i < igd->rmrr_count; i++)
-		err = paint_range(list, igd->rmrr[i], rmrr);
+		err = pin(list, igd->rmrr[i], rmrr);
 	return err;
 }
