@@ -128,7 +128,7 @@ static void check(void)
 		refuse();
 	vmx_log(&host.vmx);
 	region_log(&machine.vm.map);
-	host.tsc_hz = tsc_frequency();
+	host.tsc_hz = tsc_frequency(host.power.pm_timer);
 	if (!host.tsc_hz) {
 		log_error("the TSC's frequency is unknown: neither CPUID 0x15 "
 			  "nor the PIT tells it");

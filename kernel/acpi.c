@@ -21,11 +21,15 @@ struct fadt {
 	u8 unused1[20];
 	u32 pm1a_cnt;
 	u32 pm1b_cnt;
-	u8 unused2[68];
+	u32 pm2_cnt;
+	u32 pm_tmr;
+	u8 unused2[60];
 	u64 x_dsdt;
 	u8 unused3[24];
 	struct acpi_gas x_pm1a_cnt;
 	struct acpi_gas x_pm1b_cnt;
+	struct acpi_gas x_pm2_cnt;
+	struct acpi_gas x_pm_tmr;
 } PACKED;
 
 _Static_assert(offsetof(struct fadt, pm1a_cnt) == 64, "ACPI 5.2.9");
@@ -381,6 +385,8 @@ int acpi_power_init(struct acpi_power *power, const struct acpi_tables *acpi)
 				    offsetof(struct fadt, x_pm1a_cnt));
 	power->pm1b_cnt = fadt_port(fadt, FADT(fadt, pm1b_cnt),
 				    offsetof(struct fadt, x_pm1b_cnt));
+	power->pm_timer = fadt_port(fadt, FADT(fadt, pm_tmr),
+				    offsetof(struct fadt, x_pm_tmr));
 	power->has_s5 =
 		!acpi_find_s5(acpi, &power->slp_typ_a, &power->slp_typ_b);
 	return 0;

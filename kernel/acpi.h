@@ -86,9 +86,10 @@ struct acpi_gas {
 
 _Static_assert(sizeof(struct acpi_gas) == 12, "ACPI 5.2.3.2");
 
-/* What it takes to switch the machine off (ACPI 4.8.3). */
+/* What it takes to switch the machine off (ACPI 4.8.3), and its timer. */
 struct acpi_power {
 	u16 pm1a_cnt, pm1b_cnt; /* ports; 0: none */
+	u16 pm_timer;		/* a port (4.8.3.3); 0: none */
 	bool has_s5;		/* slp_typ_a and slp_typ_b are valid */
 	u8 slp_typ_a, slp_typ_b;
 };

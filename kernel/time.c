@@ -15,18 +15,21 @@ enum {
 	OUT2 = 0x20,
 	MODE0_WORD = 0xb0, /* channel 2, low then high byte, mode 0 */
 	COUNT = PIT_HZ / 20,
+	PM_TIMER_HZ = 3579545,
+	PM_TIMER_MASK = 0xffffff,
 };
 
 /* TSC ticks; 50 ms of up to 40 GHz. Newer firmware stops the PIT's clock. */
 #define PATIENCE BIT(31)
 
 /* Intel 8254: OUT rises when the count of mode 0 is over. */
-static u64 measure(void)
+static u64 by_pit(u16 port)
 {
 	u8 port61 = inb(PORT_61);
 	u64 start, ticks;
 	bool over;
 
+	(void)port;
 	outb(PORT_61, (u8)((port61 & ~SPEAKER) | GATE2));
 	outb(PIT_COMMAND, MODE0_WORD);
 	outb(PIT_CHANNEL2, COUNT & 0xff);
@@ -41,35 +44,89 @@ static u64 measure(void)
 	return !over || ticks < 10000 ? 0 : ticks * 20;
 }
 
-/* The middle one of three: firmware's SMIs make any of them too long. */
-static u64 middle(u64 a)
+/* ACPI 6.4, 4.8.3.3: counts 24 bits, or 32, and never stops. */
+static u64 by_pm_timer(u16 port)
 {
-	u64 b = measure(), c = measure();
+	u32 from = inl(port), counted;
+	u64 start = rdtsc(), ticks;
+
+	do {
+		counted = (inl(port) - from) & PM_TIMER_MASK;
+		ticks = rdtsc() - start;
+	} while (counted < PM_TIMER_HZ / 20 && ticks < PATIENCE);
+	return counted < PM_TIMER_HZ / 20 ? 0 : ticks * PM_TIMER_HZ / counted;
+}
+
+/* The middle one of three: firmware's SMIs make any of them too long. */
+static u64 middle(u64 (*measure)(u16 port), u16 port, u64 a)
+{
+	u64 b = measure(port), c = measure(port);
 
 	return MAX(MIN(a, b), MIN(MAX(a, b), c));
 }
 
-static u64 stated(void)
+static u64 distance(u64 a, u64 b)
+{
+	return a > b ? a - b : b - a;
+}
+
+/*
+ * SDM 3B 18.7.3: the crystal of CPUs that state a ratio to it and not its
+ * own frequency. Of those that there are, at most one makes a TSC of about
+ * so many Hz.
+ */
+static u64 by_ratio(struct cpuid r, u64 about)
+{
+	static const u32 crystals[] = {24000000, 19200000, 25000000, 38400000};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(crystals); i++) {
+		u64 hz = (u64)crystals[i] * r.ebx / r.eax;
+
+		if (distance(hz, about) < about / 100)
+			return hz;
+	}
+	return 0;
+}
+
+/* CPUID 0x16 rounds to the MHz on the package. */
+static u64 base_frequency(void)
+{
+	return cpuid(0, 0).eax < 0x16
+		       ? 0
+		       : (cpuid(0x16, 0).eax & 0xffff) * 1000000ull;
+}
+
+static u64 stated(u64 measured)
 {
 	struct cpuid r = {0, 0, 0, 0};
 
 	if (cpuid(0, 0).eax >= 0x15)
 		r = cpuid(0x15, 0);
-	return r.eax && r.ebx ? (u64)r.ecx * r.ebx / r.eax : 0;
+	if (!r.eax || !r.ebx)
+		return 0;
+	return r.ecx ? (u64)r.ecx * r.ebx / r.eax
+		     : by_ratio(r, measured ? measured : base_frequency());
 }
 
 /* CPUID is exact where it is true; below a hypervisor it need not be. */
-u64 tsc_frequency(void)
+u64 tsc_frequency(u16 pm_timer)
 {
-	u64 exact = stated(), measured = measure();
-	u64 off = exact > measured ? exact - measured : measured - exact;
+	u64 (*measure)(u16 port) = by_pit;
+	u64 measured = by_pit(0), exact;
 
-	if (!measured || (exact && off < exact / 50))
+	if (!measured && pm_timer) {
+		measure = by_pm_timer;
+		measured = by_pm_timer(pm_timer);
+	}
+	exact = stated(measured);
+	if (!measured)
+		return exact ? exact : base_frequency();
+	if (exact && distance(exact, measured) < exact / 50)
 		return exact;
 	if (exact)
 		log_warn("CPUID 0x15 states a TSC of %lu Hz, measured are %lu",
 			 exact, measured);
-	return middle(measured);
+	return middle(measure, pm_timer, measured);
 }
 
 void delay_us(u64 tsc_hz, u64 us)

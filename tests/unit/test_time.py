@@ -10,12 +10,17 @@ READ = HZ // 100_000              # a read of a port takes 10 µs
 SECONDS_50MS = 59659 / 1193182
 
 
+PM_TIMER = 0x1808
+
+
 class Pit:
     """Channel 2 in mode 0. smi: {measurement: TSC ticks} that an SMI takes
-    while OUT rises. gated: its clock is off, as newer firmware has it."""
+    while OUT rises. gated: its clock is off, as newer firmware has it. bits:
+    of the ACPI PM timer; 0: its port reads ones."""
 
-    def __init__(self, m, smi=(), gated=False):
+    def __init__(self, m, smi=(), gated=False, bits=24):
         self.m, self.smi, self.gated = m, dict(smi), gated
+        self.bits = bits
         self.started, self.count, self.bytes = None, 0, 0
         m.tsc = 1000
         m.on_read(self.read)
@@ -29,6 +34,10 @@ class Pit:
 
     def read(self, kind, port, size):
         self.m.tsc += READ
+        if port == PM_TIMER:
+            # Close to its end when the measurement begins
+            ticks = self.m.tsc * 3579545 // HZ + (1 << self.bits) - 40000
+            return ticks % (1 << self.bits) if self.bits else 2**32 - 1
         due = self.started and self.started + int(SECONDS_50MS * HZ)
         if not due or self.gated or self.m.tsc < due:
             return 0
@@ -52,21 +61,21 @@ def near(hz, part=1e-3):
 
 def test_measured(m, cpu):
     Pit(m)
-    assert near(m.tsc_frequency())
+    assert near(m.tsc_frequency(0))
 
 
 @pytest.mark.parametrize("which", [1, 2, 3])
 def test_an_smi_in_the_middle_of_it(m, cpu, which):
     """Firmware's keyboard emulation takes milliseconds when it likes."""
     Pit(m, smi={which: HZ // 100})
-    assert near(m.tsc_frequency())
+    assert near(m.tsc_frequency(0))
 
 
 def test_cpuid_is_exact(m, cpu):
     cpu.cpuid(0, eax=0x16)
     cpu.cpuid(0x15, eax=2, ebx=250, ecx=24_000_000)
     pit = Pit(m, smi={1: HZ // 10000})
-    assert m.tsc_frequency() == HZ
+    assert m.tsc_frequency(0) == HZ
     assert pit.count == 1
 
 
@@ -75,11 +84,56 @@ def test_a_pit_without_a_clock_does_not_hold_the_start(m, cpu):
     cpu.cpuid(0, eax=0x16)
     cpu.cpuid(0x15, eax=2, ebx=250, ecx=24_000_000)
     Pit(m, gated=True)
-    assert m.tsc_frequency() == HZ
+    assert m.tsc_frequency(0) == HZ
     assert m.tsc < HZ
 
 
 def test_neither(m, cpu):
     Pit(m, gated=True)
-    assert m.tsc_frequency() == 0
+    assert m.tsc_frequency(0) == 0
     assert m.tsc < HZ
+
+
+@pytest.mark.parametrize("bits", [24, 32])
+def test_the_acpi_timer_where_the_pit_stands_still(m, bits):
+    Pit(m, gated=True, bits=bits)
+    assert near(m.tsc_frequency(PM_TIMER))
+
+
+def test_an_acpi_timer_that_is_not_there(m):
+    Pit(m, gated=True, bits=0)
+    assert m.tsc_frequency(PM_TIMER) == 0
+    assert m.tsc < 2 * HZ
+
+
+# Ratio, MHz on the package (CPUID 0x16), the crystal that makes them agree
+@pytest.mark.parametrize("numerator, denominator, mhz, crystal", [
+    (334, 2, 4000, 24_000_000),      # an i7-6700K: 4008 MHz
+    (250, 2, 3000, 24_000_000), (114, 1, 2200, 19_200_000),
+    (168, 2, 2100, 25_000_000), (156, 2, 3000, 38_400_000)])
+def test_a_ratio_to_a_crystal_that_is_not_stated(m, cpu, numerator,
+                                                 denominator, mhz, crystal):
+    cpu.cpuid(0, eax=0x16)
+    cpu.cpuid(0x15, eax=denominator, ebx=numerator)
+    cpu.cpuid(0x16, eax=mhz)
+    Pit(m, gated=True)
+    assert m.tsc_frequency(0) == crystal * numerator // denominator
+
+
+def test_the_crystal_that_the_measured_clock_tells(m, cpu):
+    """Exact then, and without CPUID 0x16."""
+    cpu.cpuid(0, eax=0x15)
+    cpu.cpuid(0x15, eax=2, ebx=250)
+    Pit(m, smi={1: HZ // 100_000})
+    assert m.tsc_frequency(0) == HZ
+
+
+def test_no_crystal_fits(m, cpu):
+    """Then what is measured, or else what is printed on the package."""
+    cpu.cpuid(0, eax=0x16)
+    cpu.cpuid(0x15, eax=2, ebx=222)
+    cpu.cpuid(0x16, eax=2900)
+    Pit(m)
+    assert near(m.tsc_frequency(0))
+    Pit(m, gated=True)
+    assert m.tsc_frequency(0) == 2_900_000_000
