@@ -211,6 +211,8 @@ static u64 remap_pin(void *ctx, const struct host_irq_pin *p)
 		.active_low = p->active_low,
 	};
 
+	if (index == -ENOTSUP)
+		return HOST_IRQ_PLAIN;
 	if (index < 0 ||
 	    vtd_irq_set(vtd, (unsigned)index, p->vector, p->apic_id, p->level))
 		return 0;

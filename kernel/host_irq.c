@@ -87,7 +87,9 @@ static int compose(const struct acpi_madt *madt, u32 gsi,
 	line->ioapic = find_pin(madt, gsi, &line->pin, &p->ioapic_id);
 	if (!line->ioapic)
 		return -ENODEV;
-	line->entry = remap ? remap(remap_ctx, p) : compatible_entry(p);
+	line->entry = remap ? remap(remap_ctx, p) : HOST_IRQ_PLAIN;
+	if (line->entry == HOST_IRQ_PLAIN)
+		line->entry = compatible_entry(p);
 	return line->entry ? 0 : -ENODEV;
 }
 

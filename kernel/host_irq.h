@@ -20,9 +20,12 @@ struct host_irq_pin {
 
 /*
  * Where interrupts are remapped, a redirection entry names an entry of the
- * remapping table: this composes it. 0: it cannot, the pin stays masked.
- * Without a call of it entries are in compatibility format.
+ * remapping table: this composes it. 0: it cannot, the pin stays masked;
+ * HOST_IRQ_PLAIN: this IOAPIC's are not remapped. Without a call of it entries
+ * are in compatibility format.
  */
+#define HOST_IRQ_PLAIN (~0ull)
+
 void host_irq_remap(u64 (*compose)(void *ctx, const struct host_irq_pin *pin),
 		    void *ctx);
 /*

@@ -136,7 +136,7 @@ void assigned_reset_all(struct machine *m, bool display)
 void assigned_take_over(struct machine *m)
 {
 	for (unsigned n = 0; n < m->assigned_count; n++) {
-		const struct pci_function *f = m->assigned[n].function;
+		struct pci_function *f = m->assigned[n].function;
 
 		pci_wake(&m->host->pci, f, m->host->tsc_hz);
 		pci_take_over(&m->host->pci, f, m->host->tsc_hz);

@@ -38,6 +38,8 @@ enum pci_reg {
 	PCI_INTERRUPT_PIN = 0x3d,
 };
 
+#define PCI_CLASS_USB 0x0c03
+
 /* Of PCI_HEADER_TYPE; 0 is a function that is no bridge. */
 enum { PCI_HEADER_BRIDGE = 1 };
 
@@ -74,6 +76,8 @@ enum pci_command {
 	PCI_COMMAND_INTX_DISABLE = 0x400,
 };
 
+enum { PCI_STATUS_INTERRUPT = 8 }; /* PCI 3.0, 6.2.3 */
+
 struct pci_bar {
 	u64 base; /* host address, or port */
 	u64 size; /* 0: not implemented (or upper half of the one before) */
@@ -87,6 +91,7 @@ struct pci_function {
 	u8 revision;
 	u8 header_type;		/* without the multi-function bit */
 	u8 secondary_bus;	/* of a bridge, else 0 */
+	bool taken_over;	/* a USB controller: by pci_take_over() */
 	struct pci_bar bars[6]; /* sized by pci_size_bars() only */
 };
 
@@ -170,16 +175,22 @@ enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf);
 int pci_reset_function(const struct pci_host *pci, const struct pci_function *f,
 		       bool bus, u64 tsc_hz);
 
+/* To D3hot, if it can; its configuration is kept by nobody. */
+void pci_sleep(const struct pci_host *pci, bdf_t bdf);
 /* A function that firmware left in D1 to D3hot goes to D0, its configuration
  * as it was. f's BARs are sized. */
 void pci_wake(const struct pci_host *pci, const struct pci_function *f,
 	      u64 tsc_hz);
 
+/* pci_take_over() knows how to ask for it; not so for USB4, for instance. */
+bool pci_can_take_over(const struct pci_host *pci,
+		       const struct pci_function *f);
 /*
- * A USB controller is taken over from firmware and stopped; other functions
- * are left alone. f's BARs are sized. Bounded by a second.
+ * A USB controller is taken over from firmware, if need be by force, stopped,
+ * and marked so; other functions are left alone. f's BARs are sized. Bounded
+ * by a second.
  */
-void pci_take_over(const struct pci_host *pci, const struct pci_function *f,
+void pci_take_over(const struct pci_host *pci, struct pci_function *f,
 		   u64 tsc_hz);
 
 #endif

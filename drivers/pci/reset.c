@@ -79,6 +79,29 @@ const char *pci_reset_name(enum pci_reset method)
 	return names[method];
 }
 
+/*
+ * Functions that hang by a reset that they announce (Linux: quirk_no_flr,
+ * quirk_no_bus_reset): device << 16 | vendor.
+ */
+static const struct {
+	u32 id;
+	bool flr; /* else by the bus's */
+} hanging[] = {
+	{0x15028086, true},  {0x15038086, true},  /* Intel 82579 */
+	{0x061614c3, true},			  /* MediaTek MT7922 */
+	{0x0030168c, false}, {0x0032168c, false}, /* Atheros */
+	{0x003c168c, false}, {0x0033168c, false},
+	{0x0034168c, false}, {0x003e168c, false},
+};
+
+static bool hangs(u32 id, bool flr)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(hanging); i++)
+		if (hanging[i].id == id && hanging[i].flr == flr)
+			return true;
+	return false;
+}
+
 enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf)
 {
 	unsigned cap = pci_find_capability(pci, bdf, PCI_CAP_EXPRESS);
@@ -87,16 +110,19 @@ enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf)
 
 	if (id == 0x01568086 || id == 0x01668086)
 		return PCI_RESET_IVB;
-	if (cap && pci_config_read(pci, bdf, cap + DEVCAP, 4) & BIT(28))
+	if (cap && !hangs(id, true) &&
+	    pci_config_read(pci, bdf, cap + DEVCAP, 4) & BIT(28))
 		return PCI_RESET_FLR;
 	cap = pci_find_capability(pci, bdf, PCI_CAP_AF);
-	if (cap && (pci_config_read(pci, bdf, cap + AF_CAP, 1) & 3) == 3)
+	if (cap && !hangs(id, true) &&
+	    (pci_config_read(pci, bdf, cap + AF_CAP, 1) & 3) == 3)
 		return PCI_RESET_AF;
 	cap = pci_find_capability(pci, bdf, PCI_CAP_POWER);
 	if (cap && !(pci_config_read(pci, bdf, cap + PMCSR, 2) & BIT(3)))
 		return PCI_RESET_POWER;
 	bridge = pci_bridge_above(pci, bdf);
-	return bridge && bridge->header_type == PCI_HEADER_BRIDGE
+	return bridge && bridge->header_type == PCI_HEADER_BRIDGE &&
+			       !hangs(id, false)
 		       ? PCI_RESET_BUS
 		       : PCI_RESET_NONE;
 }
@@ -297,6 +323,15 @@ void pci_wake(const struct pci_host *pci, const struct pci_function *f,
 	restore(pci, &saved);
 	log_info("%02x:%02x.%x: firmware left it asleep; it is in D0 now",
 		 BDF_ARGS(f->bdf));
+}
+
+void pci_sleep(const struct pci_host *pci, bdf_t bdf)
+{
+	unsigned at = pci_find_capability(pci, bdf, PCI_CAP_POWER) + PMCSR;
+
+	if (at != PMCSR)
+		pci_config_write(pci, bdf, at, 2,
+				 pci_config_read(pci, bdf, at, 2) | D3);
 }
 
 /* Saves what the reset takes in; 0: too many functions. */

@@ -69,12 +69,11 @@ static int check_unit(const struct dmar_table *t, const struct dmar_entry *new)
 {
 	const struct dmar_entry *e = NULL;
 
-	if (!new->base || new->base & PAGE_MASK ||
-	    new->base >> t->host_width >> 1)
+	if (new->base & PAGE_MASK || new->base >> t->host_width >> 1)
 		return -EINVAL;
 	/* Up to new all entries were checked; the walk goes no further. */
 	while ((e = dmar_next(t, DMAR_UNIT, e)) != new)
-		if (e->base == new->base ||
+		if ((new->base && e->base == new->base) ||
 		    (e->segment == new->segment && e->flags &new->flags & 1))
 			return -EEXIST;
 	return 0;
@@ -188,15 +187,18 @@ const struct dmar_entry *dmar_rmrr_of(const struct dmar_table *t,
 }
 
 int dmar_ioapic_source(const struct dmar_table *t, struct pci_host *pci, u8 id,
-		       bdf_t *source)
+		       bdf_t *source, u64 *unit)
 {
 	const struct dmar_entry *e = NULL;
 	const struct dmar_scope *s = NULL;
 
 	while ((e = dmar_next(t, DMAR_UNIT, e)))
-		while ((s = dmar_next_scope(e, s)))
-			if (s->type == DMAR_SCOPE_IOAPIC && s->id == id)
-				return dmar_resolve(pci, s, source);
+		while ((s = dmar_next_scope(e, s))) {
+			if (s->type != DMAR_SCOPE_IOAPIC || s->id != id)
+				continue;
+			*unit = e->base;
+			return dmar_resolve(pci, s, source);
+		}
 	return -ENODEV;
 }
 
@@ -207,12 +209,13 @@ static void log_entry(struct pci_host *pci, const struct dmar_entry *e)
 	const struct dmar_scope *s = NULL;
 	bdf_t end = 0;
 
-	log_info("DMAR: %s at 0x%lx, segment %u%s",
+	log_info("DMAR: %s at 0x%lx, segment %u%s%s",
 		 e->type == DMAR_UNIT ? "unit" : "reserved memory", e->base,
 		 e->segment,
 		 e->type == DMAR_UNIT && e->flags & 1
 			 ? ", all that no other names"
-			 : "");
+			 : "",
+		 e->type == DMAR_UNIT && !e->base ? ", switched off" : "");
 	if (e->type == DMAR_RMRR)
 		log_info("DMAR:   up to 0x%lx for", e->limit);
 	while ((s = dmar_next_scope(e, s))) {

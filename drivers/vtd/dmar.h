@@ -29,7 +29,8 @@ struct dmar_entry {
 	u8 flags; /* of a unit: 1 is INCLUDE_PCI_ALL; else 0 */
 	u8 size;
 	u16 segment;
-	u64 base;  /* of the unit's registers, or of the memory */
+	u64 base;  /* of the unit's registers (0: firmware has switched it
+		    * off), or of the memory */
 	u64 limit; /* of the memory: its last byte */
 } PACKED;
 
@@ -82,8 +83,9 @@ const struct dmar_entry *dmar_unit_of(const struct dmar_table *t,
 const struct dmar_entry *dmar_rmrr_of(const struct dmar_table *t,
 				      struct pci_host *pci, bdf_t bdf,
 				      const struct dmar_entry *prev);
-/* The requester ID of an IOAPIC's interrupts (8.3.1.1), or -ENODEV */
+/* The requester ID of an IOAPIC's interrupts (8.3.1.1), and the address of
+ * the unit that they go through; or -ENODEV */
 int dmar_ioapic_source(const struct dmar_table *t, struct pci_host *pci, u8 id,
-		       bdf_t *source);
+		       bdf_t *source, u64 *unit);
 
 #endif

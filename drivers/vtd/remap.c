@@ -92,10 +92,13 @@ int vtd_irq_alloc(struct vtd *v, bdf_t bdf, unsigned count)
 int vtd_irq_alloc_ioapic(struct vtd *v, u8 ioapic_id)
 {
 	bdf_t source = 0;
-	int err;
+	u64 unit;
+	int err =
+		dmar_ioapic_source(v->dmar, v->pci, ioapic_id, &source, &unit);
 
-	err = dmar_ioapic_source(v->dmar, v->pci, ioapic_id, &source);
-	return err ? err : alloc(v, source, source, 1);
+	if (err)
+		return err;
+	return vtd_unit_at(v, unit) ? alloc(v, source, source, 1) : -ENOTSUP;
 }
 
 /* 9.10; in xAPIC mode the APIC ID stands in bits 15:8 of the destination. */

@@ -14,14 +14,20 @@ static int init_units(struct vtd *v)
 		struct vtd_unit *u = &v->units[v->unit_count];
 		int err = -E2BIG;
 
-		if (v->unit_count < VTD_UNITS_MAX)
+		if (!e->base)
+			err = -ENODEV;
+		else if (v->unit_count < VTD_UNITS_MAX)
 			err = unit_init(u, e->base, v->config.write_buffer);
 		v->unit_count += !err;
 		/* Firmware lists units that it has switched off. */
 		if (err && err != -ENODEV)
 			return err;
 	}
-	return v->unit_count ? 0 : -ENODEV;
+	if (v->unit_count)
+		return 0;
+	log_warn("VT-d: every unit of the DMAR table is switched off: switch "
+		 "VT-d on in the firmware's setup");
+	return -ENODEV;
 }
 
 /* All units or none: compatibility format is blocked or it is not. */
@@ -85,6 +91,8 @@ int vtd_init(struct vtd *v, const struct acpi_tables *acpi,
 	else
 		log_error("VT-d: no DMAR table: switch VT-d on in the "
 			  "firmware's setup");
+	if (!err)
+		dmar_log(v->dmar, v->pci);
 	err = err ? err : init_units(v);
 	err = err ? err : init_remapping(v);
 	err = err ? err : init_firmware_domain(v);
@@ -95,14 +103,19 @@ int vtd_init(struct vtd *v, const struct acpi_tables *acpi,
 	return err;
 }
 
+struct vtd_unit *vtd_unit_at(struct vtd *v, u64 base)
+{
+	for (unsigned i = 0; i < v->unit_count; i++)
+		if (v->units[i].base == base)
+			return &v->units[i];
+	return NULL;
+}
+
 static struct vtd_unit *unit_of(struct vtd *v, bdf_t bdf)
 {
 	const struct dmar_entry *e = dmar_unit_of(v->dmar, v->pci, bdf);
 
-	for (unsigned i = 0; e && i < v->unit_count; i++)
-		if (v->units[i].base == e->base)
-			return &v->units[i];
-	return NULL;
+	return e ? vtd_unit_at(v, e->base) : NULL;
 }
 
 bool vtd_has_unit(struct vtd *v, bdf_t bdf)
@@ -187,7 +200,6 @@ int vtd_start(struct vtd *v)
 
 void vtd_log(const struct vtd *v)
 {
-	dmar_log(v->dmar, v->pci);
 	for (unsigned i = 0; i < v->unit_count; i++)
 		unit_log(&v->units[i], i);
 	if (v->remapping)
@@ -283,6 +295,12 @@ static bool is_assigned(const struct vtd *v, const struct vtd_unit *u,
 	       (shared && shared != firmware && shared != d->id);
 }
 
+/* Firmware's own use of a USB controller is over once it was taken. */
+static bool has_lapsed(const struct pci_function *f)
+{
+	return f->class == PCI_CLASS_USB && f->taken_over;
+}
+
 static bool maps_rmrr(const struct vtd_domain *d, const struct dmar_entry *e)
 {
 	gpa_t at = ALIGN_DOWN(e->base, PAGE_SIZE);
@@ -300,14 +318,15 @@ static bool maps_rmrr(const struct vtd_domain *d, const struct dmar_entry *e)
 int vtd_assign(struct vtd *v, struct vtd_domain *d, bdf_t bdf)
 {
 	struct vtd_unit *u = unit_of(v, bdf);
+	const struct pci_function *f = pci_find(v->pci, bdf);
 	const struct dmar_entry *r = NULL;
 	int err, synced;
 
-	if (!u || !pci_find(v->pci, bdf))
+	if (!u || !f)
 		return -ENODEV;
 	if (is_assigned(v, u, d, bdf))
 		return -EBUSY;
-	while ((r = dmar_rmrr_of(v->dmar, v->pci, bdf, r)))
+	while (!has_lapsed(f) && (r = dmar_rmrr_of(v->dmar, v->pci, bdf, r)))
 		if (!maps_rmrr(d, r)) {
 			log_error("VT-d: %02x:%02x.%x needs 0x%lx-0x%lx 1:1",
 				  BDF_ARGS(bdf), r->base, r->limit);

@@ -98,7 +98,7 @@ int vtd_init(struct vtd *v, const struct acpi_tables *acpi,
  * -ETIMEDOUT, -EIO, -ENOTSUP.
  */
 int vtd_start(struct vtd *v);
-/* Table, units and what is in force, in words. */
+/* Units and what is in force, in words. */
 void vtd_log(const struct vtd *v);
 
 /*
@@ -116,12 +116,15 @@ int vtd_domain_destroy(struct vtd_domain *d);
 int vtd_map(struct vtd *v, struct vtd_domain *d, gpa_t gpa, hpa_t hpa, u64 size,
 	    u64 rights);
 
+/* The unit whose registers are there, if it answers, or NULL. */
+struct vtd_unit *vtd_unit_at(struct vtd *v, u64 base);
 /* Does a unit translate for the function? */
 bool vtd_has_unit(struct vtd *v, bdf_t bdf);
 /*
  * Puts the function into the domain; its bus mastering stays as it is.
  * -ENODEV: no such function, or no unit for it; -EINVAL: an RMRR of it is
- * not 1:1 for reading and writing in the domain's list; -EBUSY: it is
+ * not 1:1 for reading and writing in the domain's list (those of a USB
+ * controller that was taken over from firmware have lapsed); -EBUSY: it is
  * assigned, or one that shares its requester ID is, to another domain.
  */
 int vtd_assign(struct vtd *v, struct vtd_domain *d, bdf_t bdf);
@@ -157,8 +160,8 @@ int vtd_irq_start(struct vtd *v, struct vtd_unit *u);
  * An entry for one message of a function, or count (a power of two) in a row
  * for those of a multi-message MSI, or one for an IOAPIC pin: the first's
  * index, a multiple of count; absent until set. -ENOTSUP: interrupts are not
- * remapped here (use vtd_msi_plain()); -ENOSPC; -ENODEV: the IOAPIC is not in
- * the DMAR table.
+ * remapped here, or by no unit of the IOAPIC's that answers (use the plain
+ * format); -ENOSPC; -ENODEV: the IOAPIC is not in the DMAR table.
  */
 int vtd_irq_alloc(struct vtd *v, bdf_t bdf, unsigned count);
 int vtd_irq_alloc_ioapic(struct vtd *v, u8 ioapic_id);

@@ -370,7 +370,7 @@ BAD = {
     "not on a page": (lambda: dmar(unit_at(UNIT + 0x10, everything=True)),
                       "structure at offset 48 cannot be"),
     "at 0": (lambda: dmar(unit_at(0, everything=True)),
-             "structure at offset 48 cannot be"),
+             "every unit of the DMAR table is switched off: switch VT-d on"),
     "nothing there": (lambda: dmar(unit_at(0xfed80000, everything=True)),
                       "unit at 0xfed80000: does not answer"),
     "width": (lambda: dmar(ALL, width=64),

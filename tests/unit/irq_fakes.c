@@ -140,11 +140,18 @@ unsigned vtd_requesters(const struct pci_host *pci, bdf_t bdf,
 }
 
 int dmar_ioapic_source(const struct dmar_table *t, struct pci_host *pci, u8 id,
-		       bdf_t *source)
+		       bdf_t *source, u64 *unit)
 {
 	(void)t, (void)pci, (void)id;
 	*source = 0xf0ff;
+	*unit = 0;
 	return 0;
+}
+
+struct vtd_unit *vtd_unit_at(struct vtd *v, u64 base)
+{
+	(void)base;
+	return &v->units[0];
 }
 
 /* VT-d 5.1.3, 9.10 */

@@ -36,8 +36,7 @@ void pci_wake(const struct pci_host *p, const struct pci_function *f, u64 hz)
 {
 	(void)p, (void)f, (void)hz;
 }
-void pci_take_over(const struct pci_host *p, const struct pci_function *f,
-	u64 hz)
+void pci_take_over(const struct pci_host *p, struct pci_function *f, u64 hz)
 { (void)p; (void)f; (void)hz; }
 """
 

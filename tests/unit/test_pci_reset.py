@@ -130,6 +130,7 @@ class Machine:
     def __init__(self, m):
         self.m, self.functions, self.address = m, {}, 0
         self.mmio, self.locked, self.order = {}, set(), []
+        self.live = {}      # registers that are asked: {offset: function}
         m.lib.fakes_relax_ticks = MS
         m.on_read(self.on_read)
         m.on_write(self.on_write)
@@ -146,7 +147,8 @@ class Machine:
     def on_read(self, kind, addr, size):
         if kind == "read":
             assert size == 4
-            return self.mmio.get(addr - BAR, 0)
+            live = self.live.get(addr - BAR)
+            return live() if live else self.mmio.get(addr - BAR, 0)
         if kind == "in" and not 0xcf8 <= addr <= 0xcff:
             return None
         f = self.functions.get(self.address >> 8 & 0xffff)
@@ -176,6 +178,17 @@ class Machine:
 
 
 WHERE = bdf(0, 5)
+
+
+@pytest.mark.parametrize("vendor, device, flr, af, method", [
+    (0x8086, 0x1502, 1, 1, POWER), (0x8086, 0x1503, 0, 1, POWER),
+    (0x8086, 0x1501, 1, 1, FLR), (0x14c3, 0x0616, 1, 0, POWER)])
+def test_a_reset_that_hangs_is_not_used(m, vendor, device, flr, af, method):
+    machine = Machine(m)
+    f = machine.add(WHERE, Device(m, flr, af, 1))
+    f.put(0, 2, vendor)
+    f.put(2, 2, device)
+    assert m.pci_reset_method(machine.host, WHERE) == method
 
 
 @pytest.mark.parametrize("flr, af, power, method", [
@@ -621,10 +634,34 @@ def test_uhci(m):
     assert machine.order == [(0xe004, 0), (0xe000, 0)]
 
 
-@pytest.mark.parametrize("cls", [0x0c0310, 0x0c0500, 0x020030])
+@pytest.mark.parametrize("after", [10, None])
+def test_ohci(m, after):
+    machine = Machine(m)
+    f = machine.add(WHERE, Function(cls=0x0c0310))
+    f.put(4, 2, 6)
+    machine.mmio = {0: 0x110, 4: 0x3bf, 8: 0, 0x14: 0}
+    asked = []
+
+    def control():
+        if machine.mmio[8] == 8 and not asked:
+            asked.append(m.tsc)
+        if after and asked and m.tsc >= asked[0] + after * MS:
+            machine.mmio[4] &= ~0x100
+        return machine.mmio[4]
+    machine.live[4] = control
+    took = take_over(m, machine, WHERE)
+    assert asked and (took >= 1000 * MS) == (after is None)
+    assert ("by force" in m.log_text()) == (after is None)
+    # No interrupts, and the state in which it is quiet; RWC stays.
+    assert machine.mmio[0x14] == 0xffffffff and machine.mmio[4] == 0x200
+    assert machine.at(WHERE).taken_over
+
+
+@pytest.mark.parametrize("cls", [0x0c0340, 0x0c03fe, 0x0c0500, 0x020030])
 def test_others_are_left_alone(m, cls):
     machine = Machine(m)
     machine.add(WHERE, Function(cls=cls))
     m.clear_events()
     take_over(m, machine, WHERE)
     assert machine.order == [] and not m.events("write")
+    assert not machine.at(WHERE).taken_over

@@ -181,7 +181,7 @@ def test_a_scope_that_reaches_into_the_next_structure(m):
     ([drhd(BASE), drhd(BASE)], "EEXIST"),
     ([drhd(BASE, include_all=True), drhd(BASE + 4096, include_all=True)],
      "EEXIST"),
-    ([drhd(BASE + 1)], "EINVAL"), ([drhd(0)], "EINVAL"),
+    ([drhd(BASE + 1)], "EINVAL"),
     ([drhd(1 << 39)], "EINVAL"), ([], "ENODEV"),
     ([rmrr(0, 4095)], "ENODEV")])
 def test_units_that_cannot_be(m, entries, error):
@@ -241,7 +241,7 @@ def test_any_bytes(m, data):
     for bdf in (0, 0x10, 0xff):
         m.dmar_unit_of(t, pci, bdf)
         m.dmar_rmrr_of(t, pci, bdf, m.NULL)
-    m.dmar_ioapic_source(t, pci, 0, m.new("bdf_t *"))
+    m.dmar_ioapic_source(t, pci, 0, m.new("bdf_t *"), m.new("u64 *"))
 
 
 # --- Which unit, which memory --------------------------------------------
@@ -327,10 +327,23 @@ def test_ioapic(m):
     raw = place(m, table(WAYS))
     assert check(m, raw) == 0
     t = m.ffi.cast("struct dmar_table *", raw)
-    source = m.new("bdf_t *")
-    assert m.dmar_ioapic_source(t, bus(m, {}), 9, source) == 0
-    assert source[0] == bdf("f0:1f.7")
-    assert m.dmar_ioapic_source(t, bus(m, {}), 8, source) == -m.ENODEV
+    source, unit = m.new("bdf_t *"), m.new("u64 *")
+    assert m.dmar_ioapic_source(t, bus(m, {}), 9, source, unit) == 0
+    assert (source[0], unit[0]) == (bdf("f0:1f.7"), BASE + 0x3000)
+    assert m.dmar_ioapic_source(t, bus(m, {}), 8, source, unit) == -m.ENODEV
+
+
+def test_units_that_firmware_has_switched_off(m):
+    """They stand at 0. What they name is behind no other unit."""
+    raw = place(m, table([drhd(0, scope([(2, 0)])), drhd(0, scope([(3, 0)])),
+                          drhd(BASE, include_all=True)]))
+    assert check(m, raw) == 0
+    t = m.ffi.cast("struct dmar_table *", raw)
+    tree = bus(m, {})
+    assert [m.dmar_unit_of(t, tree, bdf(f"00:0{n}.0")).base
+            for n in (2, 3, 4)] == [0, 0, BASE]
+    m.dmar_log(t, tree)
+    assert m.log_text().count("unit at 0x0, segment 0, switched off") == 2
 
 
 def test_log(m):

@@ -45,6 +45,7 @@ static void ask(const struct dmar_table *t)
 	static const bdf_t functions[] = {0x0010, 0x00e0, 0x0108,
 					  0x0200, 0x0208, 0xffff};
 	bdf_t source;
+	u64 unit;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(functions); i++) {
 		const struct dmar_entry *e = NULL;
@@ -56,7 +57,7 @@ static void ask(const struct dmar_table *t)
 				abort();
 	}
 	for (unsigned id = 0; id < 256; id++)
-		dmar_ioapic_source(t, &pci, (u8)id, &source);
+		dmar_ioapic_source(t, &pci, (u8)id, &source, &unit);
 	dmar_log(t, &pci);
 }
 
