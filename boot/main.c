@@ -120,20 +120,25 @@ static void read_tables(void)
 	pci_scan(&host.pci);
 }
 
-/* Everything that may refuse, before anything on the machine changes. */
-static void check(void)
+/*
+ * Everything that may refuse, before anything on the machine changes. The
+ * option list asks the same.
+ */
+static int plan(void)
 {
-	if (bios_check(&host.boot, &host.options) || vmx_probe(&host.vmx) ||
-	    machine_plan(&machine, &host))
-		refuse();
-	vmx_log(&host.vmx);
-	region_log(&machine.vm.map);
+	int err = bios_check(&host.boot, &host.options);
+
+	host.has_vmx = !err && !vmx_probe(&host.vmx);
+	if (err || !(host.has_vmx || host.options.list))
+		return -ENOTSUP;
 	host.tsc_hz = tsc_frequency(host.power.pm_timer);
 	if (!host.tsc_hz) {
 		log_error("the TSC's frequency is unknown: neither CPUID 0x15 "
-			  "nor the PIT tells it");
-		refuse();
+			  "and 0x16 nor the PIT nor the ACPI timer tells it");
+		return -ENODEV;
 	}
+	err = machine_plan(&machine, &host);
+	return host.has_vmx ? err : -ENOTSUP;
 }
 
 static void dma_fault_event(void *ctx, unsigned vector)
@@ -193,10 +198,11 @@ static void find_iommu(void)
 		return;
 	}
 	err = vtd_init(&host.vtd, &host.acpi, &host.pci, &config);
-	if (err && err != -ENODEV && !host.options.list)
-		refuse();
 	host.has_vtd = !err;
-	if (!err)
+	if (err)
+		log_warn("VT-d cannot be used (iommu=off does not look at it): "
+			 "nothing is assigned that does DMA");
+	else
 		vtd_log(&host.vtd);
 }
 
@@ -302,13 +308,16 @@ static NORETURN void run(void)
 	read_tables();
 	find_iommu();
 	if (host.options.list) {
-		machine.host = &host;
-		list_machine(&machine);
+		list_functions(&machine, &host);
+		list_verdict(&machine, plan());
 		end(END_POWER_OFF, "list");
 	}
 	if (host.options.selftest != SELFTEST_NONE)
 		selftest();
-	check();
+	if (plan())
+		refuse();
+	vmx_log(&host.vmx);
+	region_log(&machine.vm.map);
 	assigned_take_over(&machine);
 	take_interrupts();
 	take_iommu();

@@ -48,8 +48,15 @@ static const struct option table[] = {
 	 WORD,
 	 0,
 	 {0},
-	 "a PCI function for the guest: BB:DD.F, VENDOR:DEVICE or class=CCSS; "
-	 "repeatable, at most 8; ,gsi=N: its INTx by that I/O APIC pin"},
+	 "for the guest (repeatable, at most 32): all graphics, USB, sound, "
+	 "disks, network and SD (,-BB:DD.F: but that one); or BB:DD.F, "
+	 "VENDOR:DEVICE, class=CCSS (,gsi=N: its INTx by that I/O APIC pin)"},
+	{"strict-groups",
+	 FLAG,
+	 AT(strict_groups),
+	 {0},
+	 "a function is assigned only with all that it can reach past the "
+	 "IOMMU"},
 	{"igd",
 	 SWITCH,
 	 AT(igd),

@@ -16,7 +16,7 @@ enum iommu_mode { IOMMU_STRICT, IOMMU_OFF };
 enum igd_mode { IGD_OFF, IGD_OPEN, IGD_CLOSED };
 enum selftest { SELFTEST_NONE, SELFTEST_VTD, SELFTEST_VTD_SWEEP };
 
-#define ASSIGN_WORDS 8
+#define ASSIGN_WORDS 32
 
 /* Of the command line, which stays. */
 struct option_word {
@@ -38,6 +38,7 @@ struct options {
 	unsigned assign_count;
 	struct option_word assign[ASSIGN_WORDS];
 	bool quiet, debug, help, list, unsafe_dma, no_vga, rom_init;
+	bool strict_groups;
 };
 
 /* Functions do DMA though no IOMMU is between them and all memory. */

@@ -9,7 +9,8 @@
 
 #include "arch/x86/types.h"
 
-#define REGION_MAX 128
+#define REGION_MAX 320
+#define REGION_E820_MAX 128 /* of these, rows of the guest's E820 */
 
 enum region_kind {
 	REGION_RAM,    /* host RAM that belongs to the guest */

@@ -2,105 +2,14 @@
 /* Which of the host's functions the guest is given. */
 #include "arch/x86/errno.h"
 #include "kernel/log.h"
-#include "kernel/string.h"
+#include "vmm/assign_word.h"
 #include "vmm/assigned.h"
 #include "vmm/machine.h"
 
-static int hex(const char **p, const char *end, unsigned digits, u32 *value)
-{
-	for (*value = 0; digits; digits--, (*p)++) {
-		char c = *p < end ? **p : ' ';
-
-		if (c >= '0' && c <= '9')
-			*value = *value * 16 + (u32)(c - '0');
-		else if (c >= 'a' && c <= 'f')
-			*value = *value * 16 + (u32)(c - 'a' + 10);
-		else if (c >= 'A' && c <= 'F')
-			*value = *value * 16 + (u32)(c - 'A' + 10);
-		else
-			return -EINVAL;
-	}
-	return 0;
-}
-
-/* What one assign= word names. */
-struct selection {
-	enum { BY_ADDRESS, BY_ID, BY_CLASS } kind;
-	u32 a, b, c;
-	bool has_gsi; /* the host's line of its INTx */
-	u32 gsi;
-};
-
-/* ",gsi=N" at the word's end; without it the word stays as it is. */
-static int parse_gsi(struct option_word *w, struct selection *s)
-{
-	static const char name[] = ",gsi=";
-	size_t n = 0, digits = 0;
-
-	while (n < w->length && w->text[n] != ',')
-		n++;
-	if (n == w->length)
-		return 0;
-	for (size_t i = n; i < w->length; i++) {
-		char c = w->text[i];
-
-		if (i - n < sizeof(name) - 1) {
-			if (c != name[i - n])
-				return -EINVAL;
-			continue;
-		}
-		if (c < '0' || c > '9' || ++digits > 3)
-			return -EINVAL;
-		s->gsi = s->gsi * 10 + (u32)(c - '0');
-	}
-	s->has_gsi = true;
-	w->length = n;
-	return digits ? 0 : -EINVAL;
-}
-
-static int parse(struct option_word word, struct selection *s)
-{
-	const char *p = word.text, *end;
-	const struct option_word *w = &word;
-
-	if (parse_gsi(&word, s))
-		return -EINVAL;
-	end = p + w->length;
-	if (w->length == 10 && !strncmp(p, "class=", 6)) {
-		s->kind = BY_CLASS;
-		p += 6;
-		return hex(&p, end, 4, &s->a);
-	}
-	if (w->length == 9 && p[4] == ':') {
-		s->kind = BY_ID;
-		if (hex(&p, end, 4, &s->a))
-			return -EINVAL;
-		p++;
-		return hex(&p, end, 4, &s->b);
-	}
-	s->kind = BY_ADDRESS;
-	if (w->length != 7 || p[2] != ':' || p[5] != '.' ||
-	    hex(&p, end, 2, &s->a))
-		return -EINVAL;
-	p++;
-	if (hex(&p, end, 2, &s->b))
-		return -EINVAL;
-	p++;
-	return hex(&p, end, 1, &s->c) || s->b > 31 || s->c > 7 ? -EINVAL : 0;
-}
-
-static bool matches(const struct selection *s, const struct pci_function *f)
-{
-	switch (s->kind) {
-	case BY_ADDRESS:
-		return f->bdf == BDF(s->a, s->b, s->c);
-	case BY_ID:
-		return f->vendor == s->a && f->device == s->b;
-	case BY_CLASS:
-		return f->class == s->a;
-	}
-	return false;
-}
+#define NEEDS_IOMMU                                                            \
+	"needs an IOMMU: switch VT-d on in the firmware's setup (or "          \
+	"iommu=off unsafe-dma ram=identity: its DMA then reaches all memory, " \
+	"Monocle's too)"
 
 static bool is_chosen(const struct machine *m, bdf_t bdf)
 {
@@ -115,6 +24,41 @@ static bool is_bridge(const struct pci_function *f)
 	return f->header_type != 0 || f->class >> 8 == 6;
 }
 
+const struct dmar_entry *assigned_next_rmrr(const struct host *h,
+					    const struct pci_function *f,
+					    const struct dmar_entry *e)
+{
+	/* USB's lapse, and the graphics' are judged by their own rules. */
+	if (!h->has_vtd || pci_can_take_over(&h->pci, f) || igd_is_one(f))
+		return NULL;
+	return dmar_rmrr_of(h->vtd.dmar, h->vtd.pci, f->bdf, e);
+}
+
+/* Where it cannot lie 1:1: in the guest's RAM, or its BIOS area. */
+static bool has_rmrr_in_ram(const struct host *h, const struct pci_function *f)
+{
+	const struct dmar_entry *e = NULL;
+
+	while ((e = assigned_next_rmrr(h, f, e)))
+		if (e->base < MIB || boot_memory_kinds(&h->boot, e->base,
+						       e->limit + 1 - e->base) &
+					     BIT(MEMORY_AVAILABLE))
+			return true;
+	return false;
+}
+
+/* The guest finds it by bridges of its own; and it has two at fixed places. */
+static bool cannot_be_shown(const struct pci_host *pci,
+			    const struct pci_function *f)
+{
+	const struct pci_function *above = f;
+
+	while ((above = pci_bridge_above(pci, above->bdf)))
+		if (above->header_type != PCI_HEADER_BRIDGE)
+			return true;
+	return f->bdf == HOST_BRIDGE_BDF || f->bdf == ISA_BRIDGE_BDF;
+}
+
 const char *assigned_objection(const struct machine *m,
 			       const struct pci_function *f)
 {
@@ -122,20 +66,20 @@ const char *assigned_objection(const struct machine *m,
 
 	if (is_bridge(f))
 		return "is a bridge; assign what is behind it";
-	if (is_chosen(m, f->bdf))
-		return "is named twice";
 	if (igd_is_one(f) && !m->host->options.igd)
 		return "is Intel's graphics; the option igd assigns it";
-	if (m->assigned_count == ASSIGNED_MAX)
-		return "is one function too many";
 	if (f->class == 0x0700)
 		return "is a serial port, and may be the console's";
+	if (cannot_be_shown(&h->pci, f))
+		return "stands where a guest would not find it";
 	if (h->has_vtd && !vtd_has_unit((struct vtd *)&h->vtd, f->bdf))
-		return "is behind no IOMMU; its DMA would reach everything";
+		return "is behind no IOMMU that is switched on; its DMA would "
+		       "reach everything";
 	if (!h->has_vtd && !options_unsafe_dma(&h->options))
-		return "needs an IOMMU: switch VT-d on in the firmware's setup "
-		       "(or iommu=off unsafe-dma ram=identity: its DMA then "
-		       "reaches all memory, Monocle's too)";
+		return NEEDS_IOMMU;
+	if (has_rmrr_in_ram(h, f))
+		return "shares memory with firmware (an RMRR) where the memory "
+		       "map says RAM";
 	return NULL;
 }
 
@@ -176,85 +120,56 @@ static bool is_shared(const struct machine *m, const struct pci_function *f,
 	return false;
 }
 
+/* PCI 3.0, 6.2.2 and 6.2.3: INTx that can be held back, and be looked at. */
+static bool can_be_polled(const struct machine *m, const struct pci_function *f)
+{
+	const struct pci_host *pci = &m->host->pci;
+	u32 old = pci_config_read(pci, f->bdf, PCI_COMMAND, 2), new;
+
+	pci_config_write(pci, f->bdf, PCI_COMMAND, 2,
+			 old ^ PCI_COMMAND_INTX_DISABLE);
+	new = pci_config_read(pci, f->bdf, PCI_COMMAND, 2);
+	pci_config_write(pci, f->bdf, PCI_COMMAND, 2, old);
+	return (old ^ new) & PCI_COMMAND_INTX_DISABLE;
+}
+
 /* The reason why its interrupts cannot be routed, or NULL. */
 static const char *line_objection(const struct machine *m,
 				  const struct pci_function *f,
-				  const struct selection *s)
+				  const struct assign_word *w)
 {
 	const struct pci_host *pci = &m->host->pci;
 	bool pin = pin_of(m, f);
 	bool messages = pci_find_capability(pci, f->bdf, PCI_CAP_MSI) ||
 			pci_find_capability(pci, f->bdf, PCI_CAP_MSIX);
 
-	if (!s->has_gsi && pin && !messages)
+	if (!w->has_gsi && pin && !messages && !can_be_polled(m, f))
 		return "has neither MSI nor MSI-X: name the I/O APIC pin of "
 		       "its line, assign=BB:DD.F,gsi=N";
-	if (!s->has_gsi)
+	if (!w->has_gsi)
 		return NULL;
 	if (!pin)
 		return "raises no INTx; leave out gsi=";
-	if (!host_irq_has_gsi(&m->host->madt, s->gsi))
+	if (!host_irq_has_gsi(&m->host->madt, w->gsi))
 		return "gsi= names no pin of an I/O APIC";
-	if (is_taken(m, s->gsi))
+	if (is_taken(m, w->gsi))
 		return "gsi= names a line that Monocle, the chipset or "
 		       "another assigned function uses";
-	if (is_shared(m, f, s->gsi))
+	if (is_shared(m, f, w->gsi))
 		return "gsi= names a line that another function's Interrupt "
 		       "Line register names, too";
 	return NULL;
 }
 
-static void choose(struct machine *m, struct pci_function *f)
+const char *assigned_line_objection(const struct machine *m,
+				    const struct pci_function *f)
 {
-	struct assigned *a = &m->assigned[m->assigned_count++];
+	static const struct assign_word none = {0};
 
-	*a = (struct assigned){.machine = m, .function = f};
-	pci_size_bars(&m->host->pci, f);
-	log_info("assigned: %02x:%02x.%x %04x:%04x class %04x",
-		 BDF_ARGS(f->bdf), f->vendor, f->device, f->class);
+	return line_objection(m, f, &none);
 }
 
-static int choose_word(struct machine *m, const struct option_word *w)
-{
-	struct pci_host *pci = &m->host->pci;
-	struct selection s = {0};
-	unsigned found = 0;
-
-	if (parse(*w, &s)) {
-		log_error("assign=%.*s: write BB:DD.F, VENDOR:DEVICE or "
-			  "class=CCSS, in hexadecimal; behind it ,gsi=N",
-			  (int)w->length, w->text);
-		return -EINVAL;
-	}
-	for (unsigned i = 0; i < pci->count; i++) {
-		struct pci_function *f = &pci->functions[i];
-		const char *why;
-
-		if (!matches(&s, f))
-			continue;
-		found++;
-		why = assigned_objection(m, f);
-		if (!why)
-			why = line_objection(m, f, &s);
-		if (why) {
-			log_error("assign=%.*s: %02x:%02x.%x %s",
-				  (int)w->length, w->text, BDF_ARGS(f->bdf),
-				  why);
-			return -EPERM;
-		}
-		choose(m, f);
-		m->assigned[m->assigned_count - 1].has_gsi = s.has_gsi;
-		m->assigned[m->assigned_count - 1].gsi = s.gsi;
-	}
-	if (found)
-		return 0;
-	log_error("assign=%.*s: no such function; 'help' lists the options, "
-		  "the log the functions",
-		  (int)w->length, w->text);
-	return -ENODEV;
-}
-
-/* " BB:DD.F" of each that would have to be assigned with it; their number. */
+/* " BB:DD.F" of each of its group that is not assigned; their number. */
 static unsigned missing(const struct machine *m, bdf_t bdf, char *text,
 			size_t size)
 {
@@ -278,11 +193,196 @@ static unsigned missing(const struct machine *m, bdf_t bdf, char *text,
 	return count;
 }
 
+static void choose(struct machine *m, struct pci_function *f,
+		   const struct assign_word *w)
+{
+	struct assigned *a = &m->assigned[m->assigned_count++];
+
+	*a = (struct assigned){.machine = m,
+			       .function = f,
+			       .has_gsi = w->has_gsi,
+			       .gsi = w->gsi};
+	pci_size_bars(&m->host->pci, f);
+	log_info("assigned: %02x:%02x.%x %04x:%04x class %04x",
+		 BDF_ARGS(f->bdf), f->vendor, f->device, f->class);
+}
+
+static const char *objection(const struct machine *m,
+			     const struct pci_function *f,
+			     const struct assign_word *w)
+{
+	const char *why = assigned_objection(m, f);
+
+	if (!why && m->assigned_count == ASSIGNED_MAX)
+		why = "is one function too many";
+	return why ? why : line_objection(m, f, w);
+}
+
+static int choose_named(struct machine *m, const struct option_word *text,
+			const struct assign_word *w)
+{
+	struct pci_host *pci = &m->host->pci;
+	unsigned found = 0;
+
+	for (unsigned i = 0; i < pci->count; i++) {
+		struct pci_function *f = &pci->functions[i];
+		const char *why;
+
+		if (!assign_word_names(w, f))
+			continue;
+		found++;
+		why = is_chosen(m, f->bdf) ? "is named twice"
+					   : objection(m, f, w);
+		if (why) {
+			log_error("assign=%.*s: %02x:%02x.%x %s",
+				  (int)text->length, text->text,
+				  BDF_ARGS(f->bdf), why);
+			return -EPERM;
+		}
+		choose(m, f, w);
+	}
+	if (found)
+		return 0;
+	log_error("assign=%.*s: no such function; 'help' lists the options, "
+		  "the log the functions",
+		  (int)text->length, text->text);
+	return -ENODEV;
+}
+
+/* An exception that names nothing is a slip of the pen. */
+static int check_exceptions(const struct machine *m,
+			    const struct assign_word *w)
+{
+	struct option_word but = w->but;
+	bdf_t bdf;
+
+	while (!assign_word_next_but(&but, &bdf))
+		if (!pci_find(&m->host->pci, bdf)) {
+			log_error("assign=all,-%02x:%02x.%x: no such function",
+				  BDF_ARGS(bdf));
+			return -ENODEV;
+		}
+	return 0;
+}
+
+/* strict-groups: with those beside it, or not at all. */
+static bool breaks_group(const struct machine *m, const struct assign_word *w,
+			 const struct pci_function *f)
+{
+	const struct pci_host *pci = &m->host->pci;
+	bdf_t group = pci_group(pci, f->bdf);
+
+	for (unsigned i = 0; i < pci->count; i++) {
+		const struct pci_function *o = &pci->functions[i];
+
+		if (!is_bridge(o) && pci_group(pci, o->bdf) == group &&
+		    !is_chosen(m, o->bdf) &&
+		    (!assign_word_names(w, o) || assigned_objection(m, o)))
+			return m->host->options.strict_groups;
+	}
+	return false;
+}
+
+/* What all leaves out is said, function by function. */
+static int choose_all(struct machine *m, const struct assign_word *w)
+{
+	struct pci_host *pci = &m->host->pci;
+
+	if (!m->host->has_vtd && !options_unsafe_dma(&m->host->options)) {
+		log_error("assign=all " NEEDS_IOMMU);
+		return -EPERM;
+	}
+	for (unsigned i = 0; i < pci->count; i++) {
+		struct pci_function *f = &pci->functions[i];
+		const char *why;
+
+		if (is_bridge(f) || is_chosen(m, f->bdf))
+			continue;
+		why = !assign_is_ordinary(f)	 ? "is assigned by name only"
+		      : !assign_word_names(w, f) ? "is left out as told"
+		      : breaks_group(m, w, f)
+			      ? "cannot be isolated from those beside it"
+			      : objection(m, f, w);
+		if (why)
+			log_write(assign_is_ordinary(f) ? LOG_WARN : LOG_INFO,
+				  "assign=all: not %02x:%02x.%x, class %04x: "
+				  "it %s",
+				  BDF_ARGS(f->bdf), f->class, why);
+		else
+			choose(m, f, w);
+	}
+	return check_exceptions(m, w);
+}
+
+/* Those that are named, and when that is done, all the others. */
+static int choose_words(struct machine *m, bool all)
+{
+	const struct options *o = &m->host->options;
+	int err = 0;
+
+	for (unsigned i = 0; !err && i < o->assign_count; i++) {
+		const struct option_word *text = &o->assign[i];
+		struct assign_word w;
+
+		err = assign_word_parse(*text, &w);
+		if (err)
+			log_error("assign=%.*s: write BB:DD.F, VENDOR:DEVICE "
+				  "or class=CCSS, in hexadecimal, behind it "
+				  ",gsi=N; or all, behind it ,-BB:DD.F",
+				  (int)text->length, text->text);
+		else if (all && w.kind == ALL)
+			err = choose_all(m, &w);
+		else if (!all && w.kind != ALL)
+			err = choose_named(m, text, &w);
+	}
+	return err;
+}
+
+bool assigned_is_beside(const struct machine *m, const struct pci_function *f)
+{
+	bdf_t group = pci_group(&m->host->pci, f->bdf);
+
+	if (is_bridge(f) || is_chosen(m, f->bdf))
+		return false;
+	for (unsigned i = 0; i < m->assigned_count; i++)
+		if (pci_group(&m->host->pci, m->assigned[i].function->bdf) ==
+		    group)
+			return true;
+	return false;
+}
+
+/* Whose registers stay open to their neighbours: the chipset's needs them. */
+static void warn_of_neighbours(const struct machine *m)
+{
+	const struct pci_host *pci = &m->host->pci;
+	char text[100] = "";
+	size_t used = 0;
+
+	for (unsigned i = 0; m->host->has_vtd && i < pci->count; i++) {
+		const struct pci_function *f = &pci->functions[i];
+
+		if (assign_is_ordinary(f) || !assigned_is_beside(m, f))
+			continue;
+		if (used < sizeof(text))
+			used += (size_t)format(text + used, sizeof(text) - used,
+					       " %02x:%02x.%x",
+					       BDF_ARGS(f->bdf));
+	}
+	if (used)
+		log_warn("assign: what is assigned beside%s can reach their "
+			 "registers past the IOMMU; strict-groups forbids it",
+			 text);
+}
+
+/* Which are whole, or (strict-groups) have to be. */
 static int check_groups(const struct machine *m)
 {
 	char text[80];
 
-	for (unsigned i = 0; i < m->assigned_count; i++) {
+	if (!m->host->options.strict_groups)
+		warn_of_neighbours(m);
+	for (unsigned i = 0;
+	     m->host->options.strict_groups && i < m->assigned_count; i++) {
 		bdf_t bdf = m->assigned[i].function->bdf;
 
 		if (!missing(m, bdf, text, sizeof(text)))
@@ -326,6 +426,7 @@ int assigned_probe_igd(struct machine *m)
 static int choose_igd(struct machine *m)
 {
 	struct pci_function *f = pci_find(&m->host->pci, IGD_BDF);
+	static const struct assign_word display = {0};
 	const char *why;
 	int err;
 
@@ -340,19 +441,20 @@ static int choose_igd(struct machine *m)
 		log_error("igd: 00:02.0 %s", why);
 		return -EPERM;
 	}
-	choose(m, f);
+	choose(m, f, &display);
 	igd_log(&m->igd);
 	m->display_function = f;
 	m->vga = m->igd.vga;
 	return 0;
 }
 
-/* A display that is not named has to be a group by itself. */
+/* strict-groups: a display that is not named, by itself. */
 static bool can_be_apart(const struct machine *m, bdf_t bdf)
 {
 	char text[80];
 
-	if (!m->host->has_vtd || !missing(m, bdf, text, sizeof(text)))
+	if (!m->host->has_vtd || !m->host->options.strict_groups ||
+	    !missing(m, bdf, text, sizeof(text)))
 		return true;
 	log_warn("display: %02x:%02x.%x cannot be isolated from%s; name all "
 		 "of them with assign=",
@@ -362,6 +464,7 @@ static bool can_be_apart(const struct machine *m, bdf_t bdf)
 
 static void choose_display(struct machine *m)
 {
+	static const struct assign_word display = {0};
 	struct pci_host *pci = &m->host->pci;
 
 	for (unsigned i = 0; i < pci->count && !m->display_function; i++) {
@@ -378,7 +481,7 @@ static void choose_display(struct machine *m)
 			if (m->assigned_count == ASSIGNED_MAX ||
 			    !can_be_apart(m, f->bdf))
 				break;
-			choose(m, f);
+			choose(m, f, &display);
 		}
 		m->display_function = f;
 		m->vga = f->class == 0x0300;
@@ -387,22 +490,14 @@ static void choose_display(struct machine *m)
 		log_info("display: none is assigned");
 }
 
-static bool is_shown(const struct machine *m, bdf_t bdf)
-{
-	for (unsigned i = 0; i < m->port_count; i++)
-		if (m->ports[i].function->bdf == bdf)
-			return true;
-	return is_chosen(m, bdf) || bdf == HOST_BRIDGE_BDF ||
-	       bdf == ISA_BRIDGE_BDF;
-}
-
 /* A bridge that the guest has to see, since it is on the way to a function. */
 static int show_port(struct machine *m, const struct pci_function *f)
 {
-	if (is_shown(m, f->bdf))
-		return 0;
-	if (f->header_type != PCI_HEADER_BRIDGE || m->port_count == PORTS_MAX) {
-		log_error("assign: the bridge %02x:%02x.%x cannot be shown",
+	for (unsigned i = 0; i < m->port_count; i++)
+		if (m->ports[i].function == f)
+			return 0;
+	if (m->port_count == PORTS_MAX) {
+		log_error("assign: the bridge %02x:%02x.%x is one too many",
 			  BDF_ARGS(f->bdf));
 		return -ENOTSUP;
 	}
@@ -410,33 +505,14 @@ static int show_port(struct machine *m, const struct pci_function *f)
 	return 0;
 }
 
-/* PCI 3.0, 3.2.2.3.4: nobody looks for others where function 0 is not. */
-static int show_function_0(struct machine *m, bdf_t bdf)
-{
-	bdf_t zero = bdf & 0xfff8;
-	const struct pci_function *f = pci_find(&m->host->pci, zero);
-
-	if (is_shown(m, zero))
-		return 0;
-	if (f && f->header_type == PCI_HEADER_BRIDGE)
-		return show_port(m, f);
-	log_error("assign: a guest finds %02x:%02x.%x by way of function 0 "
-		  "only; assign that, too",
-		  BDF_ARGS(bdf));
-	return -EPERM;
-}
-
 static int show_way_to(struct machine *m, bdf_t bdf)
 {
 	const struct pci_host *pci = &m->host->pci;
 	const struct pci_function *above = pci_bridge_above(pci, bdf);
-	int err = show_function_0(m, bdf);
+	int err = 0;
 
-	for (; !err && above; above = pci_bridge_above(pci, above->bdf)) {
+	for (; !err && above; above = pci_bridge_above(pci, above->bdf))
 		err = show_port(m, above);
-		if (!err)
-			err = show_function_0(m, above->bdf);
-	}
 	return err;
 }
 
@@ -445,13 +521,12 @@ int assigned_choose(struct machine *m)
 	const struct options *o = &m->host->options;
 	int err = o->igd ? choose_igd(m) : 0;
 
-	for (unsigned i = 0; !err && i < o->assign_count; i++)
-		err = choose_word(m, &o->assign[i]);
+	err = err ? err : choose_words(m, false);
+	err = err ? err : choose_words(m, true);
 	if (err)
 		return err;
+	choose_display(m);
 	err = check_groups(m);
-	if (!err)
-		choose_display(m);
 	if (!err && o->igd == IGD_CLOSED && !m->display_function) {
 		log_error("igd=closed: there is no display whose memory could "
 			  "be closed");

@@ -3,6 +3,7 @@
 
 #include "arch/x86/errno.h"
 #include "kernel/log.h"
+#include "vmm/assign_word.h"
 #include "vmm/machine.h"
 
 /* Each bridge on the way rotates the pins (PCI-to-PCI bridges 1.2, 9.1). */
@@ -74,9 +75,35 @@ static int init_one(struct machine *m, struct assigned *a)
 	return err;
 }
 
+/*
+ * What is beside an assigned function and Monocle's: no requests, no INTx,
+ * and where neither firmware nor the log needs it, no registers, asleep.
+ */
+static void put_to_rest(struct machine *m)
+{
+	const struct pci_host *pci = &m->host->pci;
+
+	for (unsigned i = 0; m->domain && i < pci->count; i++) {
+		const struct pci_function *f = &pci->functions[i];
+		u32 command = pci_config_read(pci, f->bdf, PCI_COMMAND, 2);
+		bool needed = !assign_is_ordinary(f) || f->class >> 8 == 3;
+
+		if (!assigned_is_beside(m, f))
+			continue;
+		command &= ~(u32)PCI_COMMAND_MASTER;
+		if (!needed)
+			command &= ~(u32)(PCI_COMMAND_IO | PCI_COMMAND_MEMORY);
+		pci_config_write(pci, f->bdf, PCI_COMMAND, 2,
+				 command | PCI_COMMAND_INTX_DISABLE);
+		if (!needed)
+			pci_sleep(pci, f->bdf);
+	}
+}
+
 int assigned_init(struct machine *m)
 {
-	int err = 0;
+	int err = vclock_add(&m->vm.clock, &m->assigned_timer,
+			     assigned_timer_fired, m);
 
 	m->vm.device_stats = assigned_stats;
 	m->vm.device_ctx = m;
@@ -89,21 +116,25 @@ int assigned_init(struct machine *m)
 		err = init_one(m, &m->assigned[n]);
 	if (!err)
 		assigned_place_bars(m);
+	put_to_rest(m);
 	return err;
 }
 
-/* The guest has every function on its bus: that may be reset. */
+/* Nobody else has a function on its bus: that may be reset. */
 static bool owns_bus(const struct machine *m, bdf_t bdf)
 {
 	const struct pci_host *pci = &m->host->pci;
-	unsigned on_it = 0, assigned = 0;
+	unsigned others = 0;
 
-	for (unsigned i = 0; i < pci->count; i++)
-		on_it += BDF_BUS(pci->functions[i].bdf) == BDF_BUS(bdf);
+	for (unsigned i = 0; i < pci->count; i++) {
+		const struct pci_function *f = &pci->functions[i];
+
+		others += BDF_BUS(f->bdf) == BDF_BUS(bdf) &&
+			  !(assigned_is_beside(m, f) && assign_is_ordinary(f));
+	}
 	for (unsigned n = 0; n < m->assigned_count; n++)
-		assigned +=
-			BDF_BUS(m->assigned[n].function->bdf) == BDF_BUS(bdf);
-	return on_it == assigned;
+		others -= BDF_BUS(m->assigned[n].function->bdf) == BDF_BUS(bdf);
+	return !others;
 }
 
 /* Teardown: bus master off, messages absent, then the devices' resets. */
@@ -131,15 +162,27 @@ void assigned_reset_all(struct machine *m, bool display)
 	/* A reset may have switched it off. */
 	if (m->domain)
 		pci_acs_enable(pci);
+	put_to_rest(m);
 }
 
 void assigned_take_over(struct machine *m)
 {
+	struct pci_host *pci = &m->host->pci;
+
 	for (unsigned n = 0; n < m->assigned_count; n++) {
 		struct pci_function *f = m->assigned[n].function;
 
-		pci_wake(&m->host->pci, f, m->host->tsc_hz);
-		pci_take_over(&m->host->pci, f, m->host->tsc_hz);
+		pci_wake(pci, f, m->host->tsc_hz);
+		pci_take_over(pci, f, m->host->tsc_hz);
+	}
+	/* The others lose their DMA now: firmware must not miss it. */
+	for (unsigned i = 0; m->host->has_vtd && i < pci->count; i++) {
+		struct pci_function *f = &pci->functions[i];
+
+		if (f->class != PCI_CLASS_USB || f->taken_over)
+			continue;
+		pci_size_bars(pci, f);
+		pci_take_over(pci, f, m->host->tsc_hz);
 	}
 }
 

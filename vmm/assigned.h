@@ -14,11 +14,19 @@
 #include "vmm/storm.h"
 #include "vmm/vm.h"
 
-#define ASSIGNED_MAX 8
+#define ASSIGNED_MAX 64
 
-/* INTx by the host's MSI, or by its line. */
-enum interrupt_mode { IRQ_OFF, IRQ_INTX, IRQ_LINE, IRQ_MSI, IRQ_MSIX };
+/* INTx by the host's MSI, by its line, or by looking at its status. */
+enum interrupt_mode {
+	IRQ_OFF,
+	IRQ_INTX,
+	IRQ_LINE,
+	IRQ_POLLED,
+	IRQ_MSI,
+	IRQ_MSIX,
+};
 
+struct host;
 struct machine;
 struct assigned;
 
@@ -71,8 +79,8 @@ struct assigned {
 	struct device_stats stats; /* those that are counted here */
 	u64 old_faults;		   /* before the guest's start */
 	struct storm storm;
-	bool held; /* its interrupts, after a storm */
-	struct vtimer release;
+	bool held; /* its interrupts, after a storm, up to then */
+	u64 release;
 };
 
 /*
@@ -83,11 +91,24 @@ int assigned_choose(struct machine *m);
 /* The reason why f cannot be assigned, as the rest of a sentence, or NULL. */
 const char *assigned_objection(const struct machine *m,
 			       const struct pci_function *f);
+/* The RMRR after e (NULL: the first) that has to lie 1:1 in the guest's memory
+ * map for f's sake, or NULL. */
+const struct dmar_entry *assigned_next_rmrr(const struct host *h,
+					    const struct pci_function *f,
+					    const struct dmar_entry *e);
+/* The same of its interrupts, where no gsi= is said. */
+const char *assigned_line_objection(const struct machine *m,
+				    const struct pci_function *f);
 /* igd_probe() of what is at 00:02.0, into m->igd, and its errors. */
 int assigned_probe_igd(struct machine *m);
+/* Of the group of an assigned function, and not assigned itself. */
+bool assigned_is_beside(const struct machine *m, const struct pci_function *f);
 /* From firmware, before its DMA ends: USB controllers. */
 void assigned_take_over(struct machine *m);
-/* Configuration space, domain and interrupts. After vtd_start(). */
+/*
+ * Configuration space, domain and interrupts; what is beside an assigned
+ * function is put to rest. After vtd_start().
+ */
 int assigned_init(struct machine *m);
 /*
  * Bus mastering and interrupts off, then each function's reset; of the
@@ -143,12 +164,21 @@ void assigned_deliver_pending(struct assigned *a);
 /* Counts an interrupt that came; in a storm its source is held. */
 void assigned_count(struct assigned *a);
 
+/* Of all assigned functions: held interrupts, and INTx that is polled. */
+void assigned_timer_fired(void *machine, u64 now);
+/* The timer comes at now, or earlier. */
+void assigned_timer_by(struct machine *m, u64 now);
+
 /* assigned_line.c */
+
+#define ASSIGNED_POLL_US 1000
 
 /* A vector for the line, which stays masked. -ENOSPC, -ENODEV. */
 int assigned_line_init(struct assigned *a);
 void assigned_line_on(struct assigned *a);
 void assigned_line_off(struct assigned *a);
+/* Looks at the function's Interrupt Status, which the virtual line follows. */
+void assigned_line_poll(struct assigned *a);
 /* The host's pin open or masked, as it has to be now. */
 void assigned_line_follow(struct assigned *a);
 /* The guest's EOI of a virtual pin; machine: a struct machine. */

@@ -162,14 +162,18 @@ void assigned_count(struct assigned *a)
 			 BDF_ARGS(a->function->bdf), a->storm.rate, STORM_MS);
 	a->held = true;
 	follow(a);
-	vtimer_set(&a->machine->vm.clock, &a->release, now + storm_ticks(hz));
+	a->release = now + storm_ticks(hz);
+	assigned_timer_by(a->machine, a->release);
 }
 
-static void release(void *assigned, u64 now)
+void assigned_timer_by(struct machine *m, u64 now)
 {
-	struct assigned *a = assigned;
+	vtimer_set(&m->vm.clock, &m->assigned_timer,
+		   MIN(m->assigned_timer.deadline, now));
+}
 
-	(void)now;
+static void release(struct assigned *a)
+{
 	a->held = false;
 	follow(a);
 	/* Without mask bits the device has not kept what it had to say. */
@@ -177,6 +181,22 @@ static void release(void *assigned, u64 now)
 		for (unsigned n = 0; n < a->served; n++)
 			a->messages[n].pending = a->some_pending = true;
 	assigned_deliver_pending(a);
+}
+
+void assigned_timer_fired(void *machine, u64 now)
+{
+	struct machine *m = machine;
+
+	for (unsigned n = 0; n < m->assigned_count; n++) {
+		struct assigned *a = &m->assigned[n];
+
+		if (a->held && a->release <= now)
+			release(a);
+		else if (a->held)
+			assigned_timer_by(m, a->release);
+		if (a->mode == IRQ_POLLED)
+			assigned_line_poll(a);
+	}
 }
 
 /* On the host's vector: the message's, or the n-th after the first's. */
@@ -300,13 +320,12 @@ void assigned_irq_off(struct assigned *a)
 	host_msi_off(a);
 	if (a->config.msix)
 		host_msix(a, 0);
-	if (a->has_gsi)
+	if (a->mode == IRQ_LINE || a->mode == IRQ_POLLED)
 		assigned_line_off(a);
 	disarm(a->messages, a->message_count);
 	show_pending(a);
 	a->some_pending = a->reported = a->held = false;
 	a->served = 0;
-	vtimer_set(&a->machine->vm.clock, &a->release, VCLOCK_NEVER);
 	a->mode = IRQ_OFF;
 }
 
@@ -335,9 +354,7 @@ int assigned_irq_init(struct assigned *a, const struct pci_host *pci)
 
 int assigned_irq_build(struct assigned *a)
 {
-	int err = vclock_add(&a->machine->vm.clock, &a->release, release, a);
-
-	return err || !a->has_gsi ? err : assigned_line_init(a);
+	return a->has_gsi ? assigned_line_init(a) : 0;
 }
 
 void assigned_irq_reset(struct assigned *a)
@@ -356,7 +373,11 @@ static enum interrupt_mode wanted(const struct assigned *a)
 		return IRQ_MSI;
 	if (!pci_assigned_intx(&a->config))
 		return IRQ_OFF;
-	return a->has_gsi ? IRQ_LINE : a->config.msi ? IRQ_INTX : IRQ_OFF;
+	if (a->has_gsi || a->config.msi)
+		return a->has_gsi ? IRQ_LINE : IRQ_INTX;
+	/* Not before a driver is there. */
+	return a->config.copy[PCI_COMMAND / 4] & PCI_COMMAND_MASTER ? IRQ_POLLED
+								    : IRQ_OFF;
 }
 
 static void irq_on(struct assigned *a, enum interrupt_mode mode, unsigned count)
@@ -366,7 +387,7 @@ static void irq_on(struct assigned *a, enum interrupt_mode mode, unsigned count)
 	a->wanted = count;
 	if (mode == IRQ_MSI || mode == IRQ_INTX)
 		host_msi_on(a, count);
-	if (mode == IRQ_LINE)
+	if (mode == IRQ_LINE || mode == IRQ_POLLED)
 		assigned_line_on(a);
 	if (mode != IRQ_MSIX)
 		return;

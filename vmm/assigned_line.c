@@ -3,8 +3,14 @@
  * INTx of a function whose line gsi= names. The host's pin is masked from
  * the interrupt's arrival to the guest's EOI; meanwhile the virtual line is
  * asserted. A cause that the guest's driver has left interrupts again then.
+ *
+ * A function that has no messages and whose line nobody names is looked at
+ * instead: its own INTx stays disabled, so that no line of the host's that
+ * others share is ever asserted, and Interrupt Status (PCI 3.0, 6.2.3), which
+ * says what it would be, is read each millisecond.
  */
 #include "arch/x86/errno.h"
+#include "arch/x86/io.h"
 #include "kernel/log.h"
 #include "kernel/traps.h"
 #include "vmm/machine.h"
@@ -47,20 +53,43 @@ int assigned_line_init(struct assigned *a)
 			     &a->pin);
 }
 
+void assigned_line_poll(struct assigned *a)
+{
+	struct machine *m = a->machine;
+	u32 status =
+		pci_config_read(&m->host->pci, a->function->bdf, PCI_STATUS, 2);
+	bool raised =
+		status != 0xffff && status & PCI_STATUS_INTERRUPT && !a->held;
+
+	assigned_timer_by(m, rdtsc() + m->host->tsc_hz / 1000000 *
+					       ASSIGNED_POLL_US);
+	if (raised && !a->raised)
+		assigned_count(a);
+	if (raised == a->raised)
+		return;
+	a->raised = raised;
+	set_line(m, a->line);
+}
+
 /* Firmware may have forbidden it. */
 void assigned_line_on(struct assigned *a)
 {
 	const struct pci_host *pci = &a->machine->host->pci;
 	u32 command = pci_config_read(pci, a->function->bdf, PCI_COMMAND, 2);
 
-	pci_config_write(pci, a->function->bdf, PCI_COMMAND, 2,
-			 command & ~(u32)PCI_COMMAND_INTX_DISABLE);
+	command &= ~(u32)PCI_COMMAND_INTX_DISABLE;
+	if (a->mode == IRQ_POLLED)
+		command |= PCI_COMMAND_INTX_DISABLE;
+	pci_config_write(pci, a->function->bdf, PCI_COMMAND, 2, command);
+	if (a->mode == IRQ_POLLED)
+		assigned_line_poll(a);
 }
 
 void assigned_line_off(struct assigned *a)
 {
 	a->raised = false;
-	host_irq_line_mask(&a->pin, true);
+	if (a->has_gsi)
+		host_irq_line_mask(&a->pin, true);
 	set_line(a->machine, a->line);
 }
 
@@ -72,7 +101,11 @@ void assigned_line_eoi(void *machine, unsigned pin)
 	for (unsigned n = 0; n < m->assigned_count; n++) {
 		struct assigned *a = &m->assigned[n];
 
-		if (a->mode != IRQ_LINE || a->line != pin)
+		if (a->line != pin)
+			continue;
+		if (a->mode == IRQ_POLLED)
+			assigned_line_poll(a);
+		if (a->mode != IRQ_LINE)
 			continue;
 		ours = true;
 		a->raised = false;

@@ -11,7 +11,7 @@
 
 enum bus_space { BUS_PORT, BUS_MMIO, BUS_MSR, BUS_SPACES };
 
-#define BUS_RANGES 48 /* for each space */
+#define BUS_RANGES 192 /* for each space */
 
 struct bus_access {
 	u64 addr;      /* port, guest-physical address, or MSR index */

@@ -128,7 +128,7 @@ _Static_assert(sizeof(struct screen_info) == 0x40, "zero-page.rst");
 _Static_assert(offsetof(struct boot_params, hdr) == 0x1f1, "zero-page.rst");
 _Static_assert(offsetof(struct boot_params, e820) == 0x2d0, "zero-page.rst");
 _Static_assert(sizeof(struct boot_params) == PAGE_SIZE, "zero-page.rst");
-_Static_assert(REGION_MAX <= E820_ROWS, "a row for each region fits");
+_Static_assert(REGION_E820_MAX <= E820_ROWS, "all that is laid out fits");
 
 /*
  * One block in low memory holds what the kernel reads before it has a

@@ -6,6 +6,7 @@
 #include "drivers/pci/rom.h"
 #include "kernel/log_sink.h"
 #include "kernel/string.h"
+#include "vmm/assign_word.h"
 
 #define COLUMNS 71 /* of 80, behind the log's prefix */
 
@@ -220,14 +221,14 @@ static void list_rmrrs(const struct host *h, bdf_t bdf)
 	line_end(&line);
 }
 
-/* Those that go to a guest together with it: bridges need not. */
+/* Those that it can reach past the IOMMU; bridges are none of them. */
 static void list_group(const struct pci_host *pci, bdf_t bdf)
 {
 	bdf_t group = pci_group(pci, bdf);
 	struct line line;
 	char word[12];
 
-	line_start(&line, "only with");
+	line_start(&line, "beside");
 	for (unsigned i = 0; i < pci->count; i++) {
 		const struct pci_function *f = &pci->functions[i];
 		bdf_t other = f->bdf;
@@ -292,11 +293,15 @@ static void list_function(const struct machine *m, struct pci_function *f)
 	const char *why = display ? NULL : assigned_objection(m, f);
 	char text[12];
 	const char *irq = interrupt(pci, f->bdf, text);
-	/* Of INTx alone the host's line is to be named. */
-	bool by_line = !display && *irq == 'I';
+	bool by_line = !display && !why && assigned_line_objection(m, f);
+	bool by_name = !display && !assign_is_ordinary(f);
 
 	pci_size_bars(pci, f);
-	list_row(m, f, irq, why ? "no" : by_line ? "gsi=" : "yes");
+	list_row(m, f, irq,
+		 why	   ? "no"
+		 : by_line ? "gsi="
+		 : by_name ? "name"
+			   : "yes");
 	list_bars(f);
 	list_capabilities(pci, f->bdf);
 	list_rmrrs(m->host, f->bdf);
@@ -320,33 +325,47 @@ static const char *iommu(const struct host *h)
 	return "its DMAR table cannot be used: see the error above";
 }
 
-/* As a guest's start would have it, or the reason why there is none. */
-static void list_igd(struct machine *m)
+/* Where nothing is said: what the README's first entry says. */
+static void default_words(struct host *h)
 {
-	if (!igd_is_one(pci_find(&m->host->pci, IGD_BDF)) &&
-	    m->host->options.igd != IGD_OPEN)
+	struct options *o = &h->options;
+
+	if (o->assign_count || o->igd || !h->has_vtd)
 		return;
-	await_key("Intel's graphics");
-	if (!assigned_probe_igd(m))
-		igd_log(&m->igd);
+	o->assign[o->assign_count++] = (struct option_word){"all", 3};
+	if (igd_is_one(pci_find(&h->pci, IGD_BDF)))
+		o->igd = IGD_OPEN;
 }
 
-void list_machine(struct machine *m)
+void list_functions(struct machine *m, struct host *host)
 {
-	struct host *h = m->host;
-	bool has_vmx;
-
+	m->host = host;
+	default_words(host);
 	say("function ID        class            interrupt  reset  ROM  "
 	    "unit assign");
-	for (unsigned i = 0; i < h->pci.count; i++)
-		list_function(m, &h->pci.functions[i]);
-	list_igd(m);
-	has_vmx = !vmx_probe(&h->vmx);
-	say("CPU:   %s", has_vmx ? "VMX with EPT and unrestricted guest"
-				 : "see the error above");
+	for (unsigned i = 0; i < host->pci.count; i++)
+		list_function(m, &host->pci.functions[i]);
+	await_key("what a guest gets");
+}
+
+void list_verdict(const struct machine *m, int err)
+{
+	const struct host *h = m->host;
+	const struct options *o = &h->options;
+	struct line line;
+
 	say("IOMMU: %s", iommu(h));
+	line_start(&line, "with");
+	if (o->igd)
+		line_add(&line, " ", o->igd == IGD_OPEN ? "igd" : "igd=closed",
+			 o->igd == IGD_OPEN ? 3 : 10);
+	for (unsigned i = 0; i < o->assign_count; i++) {
+		line_add(&line, " ", "assign=", 7);
+		line_add(&line, "", o->assign[i].text, o->assign[i].length);
+	}
+	line_end(&line);
 	say("this machine %s",
-	    !has_vmx	 ? "will not do"
+	    err		 ? "will not do: see the error above"
 	    : h->has_vtd ? "will do"
 			 : "will do for a guest and its display only");
 	await_key("the end");

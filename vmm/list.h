@@ -5,10 +5,13 @@
 #include "vmm/machine.h"
 
 /*
- * Logs every function with what its assignment depends on, the decisions on
- * Intel graphics, and whether this machine will do. BARs are sized; nothing
- * else changes. m->host is set.
+ * Logs every function with what its assignment depends on. BARs are sized;
+ * nothing else changes. Where no word of the command line says what to assign,
+ * host->options become those that give the guest all.
  */
-void list_machine(struct machine *m);
+void list_functions(struct machine *m, struct host *host);
+/* Then, of the plan that was made by these options and ended with err,
+ * whether this machine will do, and the words for it. */
+void list_verdict(const struct machine *m, int err);
 
 #endif

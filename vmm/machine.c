@@ -54,7 +54,7 @@ static int find_modules(struct machine *m)
 				 module->string);
 		}
 	}
-	if (in->kernel)
+	if (in->kernel || m->host->options.list)
 		return 0;
 	log_error("no guest: name one in GRUB's menu entry: module2 FILE "
 		  "kernel COMMAND LINE");
@@ -79,6 +79,88 @@ static bool is_bios_guest(const struct machine *m)
 	return m->host->options.guest == GUEST_BIOS;
 }
 
+static int init_vm(struct machine *m)
+{
+	struct vm *vm = &m->vm;
+	hpa_t bitmaps = phys_alloc(&host_memory, 3 * PAGE_SIZE, PAGE_SIZE,
+				   PHYS_ANYWHERE);
+	int err;
+
+	if (bitmaps == PHYS_NONE)
+		return -ENOMEM;
+	vm->vmx = &m->host->vmx;
+	vm->io_bitmap = phys_to_virt(bitmaps);
+	vm->msr_bitmap = phys_to_virt(bitmaps + 2 * PAGE_SIZE);
+	memset(vm->io_bitmap, 0xff, 2 * PAGE_SIZE);
+	msr_bitmap_fill(vm->msr_bitmap);
+	guest_features_init(&vm->features, vm->vmx->cpu2);
+	vm->features.tsc_hz = m->host->tsc_hz;
+	vclock_init(&vm->clock, m->host->tsc_hz);
+	err = ept_init(&vm->ept, vm->vmx);
+	err = err ? err : ept_map_list(&vm->ept, &vm->map);
+	/* For the independent walker of tests/walker */
+	if (!err)
+		log_info("vmx: EPTP 0x%lx, %u tables", vm->ept.eptp,
+			 vm->ept.tables);
+	return err;
+}
+
+/* All that the guest is given does DMA by one reading of its map. */
+static int init_dma(struct machine *m)
+{
+	if (!m->host->has_vtd)
+		return 0;
+	return vtd_domain_create(&m->host->vtd, &m->vm.map, &m->domain);
+}
+
+static int write_acpi(struct machine *m)
+{
+	struct guest_acpi_config cfg = {
+		.tables = m->acpi_base,
+		.tables_size = GUEST_ACPI_SIZE,
+		.rsdp = BIOS_RSDP,
+		.rsdp_host = m->rsdp,
+		.vcpus = 1,
+		.ioapic_id = IOAPIC_ID,
+		.ecam = m->ecam,
+		.last_bus = m->last_bus,
+	};
+	gpa_t rsdp;
+
+	machine_windows(m, cfg.below_4g, ARRAY_SIZE(cfg.below_4g),
+			&cfg.above_4g);
+	return guest_acpi_build(&cfg, &m->vm.map, &rsdp);
+}
+
+/* The guest's kernel, or the boot sector's BIOS, will find what it needs. */
+static int check_start(struct machine *m)
+{
+	if (m->host->options.rom_init && rom_init_check(m, true))
+		return -EINVAL;
+	if (is_bios_guest(m))
+		return 0;
+	if (write_acpi(m)) {
+		log_error("the guest's ACPI tables do not fit their place");
+		return -ENOSPC;
+	}
+	return m->loader.kernel ? loader_check(&m->loader) : 0;
+}
+
+/* All tables that the CPU and the IOMMU walk; in force is none. */
+static int build_tables(struct machine *m)
+{
+	int err = m->host->has_vmx ? init_vm(m) : 0;
+
+	if (!err)
+		err = init_dma(m);
+	if (err)
+		log_error("the guest's page tables cannot be built (error %d); "
+			  "too little memory, or an address out of the CPU's "
+			  "or the IOMMU's reach",
+			  -err);
+	return err;
+}
+
 int machine_plan(struct machine *m, struct host *host)
 {
 	int err;
@@ -92,6 +174,8 @@ int machine_plan(struct machine *m, struct host *host)
 		err = assigned_find_roms(m);
 	if (!err)
 		err = machine_map(m);
+	if (!err)
+		err = build_tables(m);
 	if (err)
 		return err;
 	m->loader.map = &m->vm.map;
@@ -99,9 +183,7 @@ int machine_plan(struct machine *m, struct host *host)
 	m->loader.uefi = host->boot.uefi;
 	if (owns_screen(m))
 		m->loader.screen = &host->boot.fb;
-	if (host->options.rom_init && rom_init_check(m, true))
-		return -EINVAL;
-	return is_bios_guest(m) ? 0 : loader_check(&m->loader);
+	return check_start(m);
 }
 
 static void set_line(void *ctx, unsigned line, bool asserted)
@@ -275,49 +357,11 @@ static int init_pci(struct machine *m)
 	return err;
 }
 
-static int init_vm(struct machine *m)
-{
-	struct vm *vm = &m->vm;
-	hpa_t bitmaps = phys_alloc(&host_memory, 3 * PAGE_SIZE, PAGE_SIZE,
-				   PHYS_ANYWHERE);
-	int err;
-
-	if (bitmaps == PHYS_NONE)
-		return -ENOMEM;
-	vm->vmx = &m->host->vmx;
-	vm->io_bitmap = phys_to_virt(bitmaps);
-	vm->msr_bitmap = phys_to_virt(bitmaps + 2 * PAGE_SIZE);
-	memset(vm->io_bitmap, 0xff, 2 * PAGE_SIZE);
-	msr_bitmap_fill(vm->msr_bitmap);
-	guest_features_init(&vm->features, vm->vmx->cpu2);
-	vm->features.tsc_hz = m->host->tsc_hz;
-	vclock_init(&vm->clock, m->host->tsc_hz);
-	err = ept_init(&vm->ept, vm->vmx);
-	err = err ? err : ept_map_list(&vm->ept, &vm->map);
-	/* For the independent walker of tests/walker */
-	if (!err)
-		log_info("vmx: EPTP 0x%lx, %u tables", vm->ept.eptp,
-			 vm->ept.tables);
-	return err;
-}
-
-/* All that the guest is given does DMA by one reading of its map. */
-static int init_dma(struct machine *m)
-{
-	if (!m->host->has_vtd)
-		return 0;
-	return vtd_domain_create(&m->host->vtd, &m->vm.map, &m->domain);
-}
-
 int machine_build(struct machine *m)
 {
-	int err = init_vm(m);
+	int err = msr_init(&m->vm.bus);
 
 	m->virq = (struct virq){set_line, send_msi, m};
-	if (!err)
-		err = init_dma(m);
-	if (!err)
-		err = msr_init(&m->vm.bus);
 	if (!err)
 		err = init_interrupts(m);
 	if (!err)
@@ -367,25 +411,6 @@ static void reset_devices(struct machine *m)
 	reset_ports_reset(&m->reset_ports);
 	mtrr_reset(&m->mtrr);
 	assigned_log(m);
-}
-
-static int write_acpi(struct machine *m)
-{
-	struct guest_acpi_config cfg = {
-		.tables = m->acpi_base,
-		.tables_size = GUEST_ACPI_SIZE,
-		.rsdp = BIOS_RSDP,
-		.rsdp_host = m->rsdp,
-		.vcpus = 1,
-		.ioapic_id = IOAPIC_ID,
-		.ecam = m->ecam,
-		.last_bus = m->last_bus,
-	};
-	gpa_t rsdp;
-
-	machine_windows(m, cfg.below_4g, ARRAY_SIZE(cfg.below_4g),
-			&cfg.above_4g);
-	return guest_acpi_build(&cfg, &m->vm.map, &rsdp);
 }
 
 static int load_kernel(struct machine *m, struct guest_entry *entry)

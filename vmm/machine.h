@@ -29,7 +29,7 @@
 #include "vmm/vcpu.h"
 #include "vmm/virq.h"
 
-#define PORTS_MAX 16
+#define PORTS_MAX 64
 
 /* The host as Monocle found it; outlives the machine. */
 struct host {
@@ -40,6 +40,7 @@ struct host {
 	struct acpi_power power;
 	struct pci_host pci;
 	struct vmx_capabilities vmx;
+	bool has_vmx; /* with all that Monocle needs */
 	struct vtd vtd;
 	bool has_vtd; /* DMA is remapped, or will be */
 	u64 tsc_hz;
@@ -67,6 +68,7 @@ struct machine {
 	struct pci_port ports[PORTS_MAX]; /* bridges on the way to functions */
 	unsigned assigned_count;
 	struct assigned assigned[ASSIGNED_MAX];
+	struct vtimer assigned_timer;		     /* for all of them */
 	const struct pci_function *display_function; /* NULL: none */
 	const struct boot_module *rom_file;	     /* for it, or NULL */
 	bool vga;	/* legacy VGA is the display's, and open */
@@ -85,12 +87,13 @@ struct machine {
 };
 
 /*
- * Lays out the guest's memory and checks that the kernel can be loaded;
- * touches no device but to size the display's BARs. Errors are logged in one
- * line each.
+ * Chooses what the guest is given, lays out its memory, builds EPT and VT-d
+ * tables and checks that the kernel can be loaded; touches no device but to
+ * size BARs. Errors are logged in one line each. For the option list it does
+ * without a kernel, and without VMX.
  */
 int machine_plan(struct machine *m, struct host *host);
-/* Builds EPT, bitmaps, devices and the vCPU. After VMXON. */
+/* Builds the devices and the vCPU. After VMXON. */
 int machine_build(struct machine *m);
 /* Runs the guest, through its resets, until it ends; says how. */
 enum vm_request machine_run(struct machine *m);

@@ -76,6 +76,31 @@ static int pin_windows(struct machine *m)
 	return err;
 }
 
+/* What firmware shares with assigned functions: for their DMA alone. */
+static int pin_rmrrs(struct machine *m)
+{
+	int err = 0;
+
+	for (unsigned n = 0; n < m->assigned_count; n++) {
+		const struct pci_function *f = m->assigned[n].function;
+		const struct dmar_entry *e = NULL;
+
+		while (!err && (e = assigned_next_rmrr(m->host, f, e))) {
+			hpa_t base = ALIGN_DOWN(e->base, PAGE_SIZE);
+			struct region r = machine_device(
+				base, base,
+				ALIGN_UP(e->limit + 1, PAGE_SIZE) - base,
+				"RMRR");
+
+			r.cpu = 0;
+			r.dma = REGION_RW;
+			r.e820 = E820_RESERVED;
+			err = region_paint(&m->vm.map, r);
+		}
+	}
+	return err;
+}
+
 /* The video BIOS's part of the BIOS area is a window. */
 static int close_video_bios(struct machine *m, struct region *bios, u64 size)
 {
@@ -235,6 +260,8 @@ int machine_map(struct machine *m)
 	int err;
 
 	err = pin_windows(m);
+	if (!err)
+		err = pin_rmrrs(m);
 	if (!err)
 		err = assigned_pin(m);
 	if (!err)

@@ -97,9 +97,13 @@ static struct chunk choose(const struct phys *host, gpa_t gpa, u64 size)
 
 static unsigned rows_left(const struct region_list *list)
 {
-	unsigned used = list->count + PHYSMAP_SPARE;
+	unsigned used = list->count + PHYSMAP_SPARE, rows = PHYSMAP_SPARE;
 
-	return used < REGION_MAX ? REGION_MAX - used : 0;
+	for (unsigned i = 0; i < list->count; i++)
+		rows += list->regions[i].e820 != E820_NONE;
+	if (used >= REGION_MAX || rows >= REGION_E820_MAX)
+		return 0;
+	return MIN(REGION_MAX - used, REGION_E820_MAX - rows);
 }
 
 /* Fills the guest's [from, to); returns the bytes that were given. */

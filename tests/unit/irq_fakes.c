@@ -263,6 +263,8 @@ static void make_machine(bool remapping)
 		.bdf = FUNCTION,
 		.bars[0] = {.base = irq_bar_base, .size = IRQ_BAR_SIZE}};
 	vclock_init(&machine->vm.clock, host->tsc_hz);
+	vclock_add(&machine->vm.clock, &machine->assigned_timer,
+		   assigned_timer_fired, machine);
 	machine->assigned_count = 1;
 	*function() = (struct assigned){
 		.machine = machine, .function = &f, .line = 17};

@@ -36,21 +36,30 @@ void pci_wake(const struct pci_host *p, const struct pci_function *f, u64 hz)
 {
 	(void)p, (void)f, (void)hz;
 }
+bool asleep[32];
+unsigned beside[1] = {~0u};
 void pci_take_over(const struct pci_host *p, struct pci_function *f, u64 hz)
-{ (void)p; (void)f; (void)hz; }
+{ (void)p; (void)hz; f->taken_over = true; }
+void pci_sleep(const struct pci_host *p, bdf_t b)
+{ (void)p; asleep[b >> 3 & 31] = true; }
+void assigned_timer_fired(void *m, u64 now) { (void)m; (void)now; }
+bool assigned_is_beside(const struct machine *m, const struct pci_function *f)
+{ (void)m; return f->bdf >> 3 == beside[0] && f->bdf & 7; }
 """
 
 
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "assigned_init", ["vmm/assigned.c", "vmm/bus.c",
+        "assigned_init", ["vmm/assigned.c", "vmm/assign_word.c",
+                          "vmm/vclock.c", "vmm/bus.c",
                           "drivers/pci/config.c", "drivers/pci/scan.c",
                           "drivers/pci/groups.c", "vmm/devmodel/pci_bus.c",
                           "vmm/devmodel/pci_port.c",
                           "vmm/devmodel/pci_assigned.c"],
         headers=["vmm/machine.h", "kernel/log.h"], fakes=FAKES,
-        cdef="struct machine *fresh_machine(void);")
+        cdef="struct machine *fresh_machine(void); extern bool asleep[32];"
+             "extern unsigned beside[1];")
 
 
 def init(m, functions, chosen, bars=()):
@@ -104,3 +113,51 @@ def test_decoders_that_firmware_left_off(m, bars, command, on):
     # The guest sees what firmware has left.
     vpci = m.ffi.addressof(machine, "vpci")
     assert m.vpci_read(vpci, bdf(0, 5), 4, 2) == command & 3
+
+
+USB, SMBUS, VGA = 0x0c0330, 0x0c0500, 0x030000
+
+
+@pytest.mark.parametrize("cls, command, asleep", [
+    # What firmware, or the log, may need keeps its registers.
+    (USB, 0x400, True), (SMBUS, 0x403, False), (VGA, 0x403, False)])
+def test_what_is_beside_rests(m, cls, command, asleep):
+    f = function(ENDPOINT, cls=cls)
+    f.put(4, 2, 7)
+    m.reset()
+    x = Machine(m, {bdf(0, 5): function(ENDPOINT, multi=True),
+                    bdf(0, 5, 1): f, bdf(0, 6): function(ENDPOINT)}, True)
+    machine = m.fresh_machine()
+    machine.host.pci = x.host[0]
+    m.pci_scan(m.ffi.addressof(machine.host, "pci"))
+    machine.domain = m.new("struct vtd_domain *")
+    m.beside[0], m.asleep[5] = 5, False
+    bus = m.ffi.addressof(machine.vm, "bus")
+    assert m.vpci_init(m.ffi.addressof(machine, "vpci"), bus) == 0
+    assert m.assigned_init(machine) == 0
+    assert f.read(4, 2) == command and m.asleep[5] == asleep
+    # A reset of the bus wakes it.
+    f.put(4, 2, 7)
+    m.asleep[5] = False
+    m.assigned_reset_all(machine, False)
+    assert f.read(4, 2) == command and m.asleep[5] == asleep
+    m.beside[0] = 2**32 - 1
+    assert x.functions[bdf(0, 6)].read(4, 2) == 7
+
+
+@pytest.mark.parametrize("vtd", [True, False])
+def test_every_usb_controller_is_taken_over(m, vtd):
+    """The rest lose their DMA; without an IOMMU they keep it."""
+    m.reset()
+    x = Machine(m, {bdf(0, 0x14): function(cls=USB),
+                    bdf(0, 0x1a): function(cls=USB),
+                    bdf(0, 0x1b): function(cls=SMBUS)}, True)
+    machine = m.fresh_machine()
+    host = machine.host
+    host.pci, host.has_vtd = x.host[0], vtd
+    m.pci_scan(m.ffi.addressof(host, "pci"))
+    machine.assigned_count = 1
+    machine.assigned[0].function = m.ffi.addressof(host.pci.functions[0])
+    m.assigned_take_over(machine)
+    assert [f.taken_over for f in host.pci.functions[0:3]] == [
+        True, vtd, False]

@@ -21,7 +21,7 @@ struct phys host_memory;
 static struct host host;
 static struct machine machine = {.host = &host};
 struct { struct dmar_entry e[3]; } entries;
-bool has_vmx, has_dmar, on_screen;
+bool has_dmar, on_screen;
 bool log_goes_to(unsigned sink) { return on_screen && sink == LOG_SCREEN; }
 const char *objection;
 hpa_t phys_alloc(struct phys *p, u64 size, u64 align, hpa_t limit)
@@ -35,21 +35,17 @@ volatile void *mmio_map(hpa_t hpa, u64 size)
 void delay_us(u64 tsc_hz, u64 us) { (void)tsc_hz; (void)us; }
 bool igd_is_one(const struct pci_function *f)
 { return f && f->vendor == 0x8086 && f->class == 0x0300; }
-static int probed;
-int assigned_probe_igd(struct machine *m) { (void)m; return probed; }
-void igd_log(const struct igd *g) { (void)g; log_info("igd: all of it"); }
 const char *assigned_objection(const struct machine *m,
 			       const struct pci_function *f)
 { (void)m; return f->bdf & 1 ? objection : NULL; }
 const struct acpi_header *acpi_find(const struct acpi_tables *t,
 				    const char *name, unsigned n)
 { (void)t; (void)name; (void)n; return has_dmar ? (void *)1 : NULL; }
-int vmx_probe(struct vmx_capabilities *cap)
+const char *assigned_line_objection(const struct machine *m,
+				    const struct pci_function *f)
 {
-	(void)cap;
-	if (!has_vmx)
-		log_error("no VMX");
-	return has_vmx ? 0 : -1;
+	return pci_config_read(&m->host->pci, f->bdf, PCI_STATUS, 2) & 0x10
+		       ? NULL : "has none";
 }
 const struct dmar_entry *dmar_unit_of(const struct dmar_table *t,
 				      struct pci_host *pci, bdf_t bdf)
@@ -62,11 +58,11 @@ const struct dmar_entry *dmar_rmrr_of(const struct dmar_table *t,
 	return !prev ? &entries.e[1] : prev == &entries.e[1] ? &entries.e[2]
 							     : NULL;
 }
-void list_all(bool vmx, bool dmar, bool vtd, bool off, const char *why)
+void list_all(bool plan, bool dmar, bool vtd, bool off, const char *why)
 {
-	probed = why ? -1 : 0;
-	has_vmx = vmx;
 	has_dmar = dmar;
+	host.options.igd = IGD_OFF;
+	host.options.assign_count = 0;
 	objection = why;
 	host.has_vtd = vtd;
 	host.options.iommu = off ? IOMMU_OFF : IOMMU_STRICT;
@@ -79,7 +75,8 @@ void list_all(bool vmx, bool dmar, bool vtd, bool off, const char *why)
 	entries.e[2].base = 0xfffffffffff00000;
 	entries.e[2].limit = 0xffffffffffffffff;
 	pci_scan(&host.pci);
-	list_machine(&machine);
+	list_functions(&machine, &host);
+	list_verdict(&machine, plan ? 0 : -1);
 }
 """
 COLUMNS = 80 - len("monocle: ")
@@ -88,11 +85,11 @@ COLUMNS = 80 - len("monocle: ")
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "list", ["vmm/list.c", "drivers/pci/config.c", "drivers/pci/scan.c",
+        "list", ["vmm/list.c", "vmm/assign_word.c", "drivers/pci/config.c", "drivers/pci/scan.c",
                  "drivers/pci/rom.c", "drivers/pci/reset.c",
                  "drivers/pci/groups.c"], fakes=FAKES,
         headers=["drivers/pci/pci.h", "kernel/log.h"],
-        cdef="void list_all(bool vmx, bool dmar, bool vtd, bool off,"
+        cdef="void list_all(bool plan, bool dmar, bool vtd, bool off,"
              "              const char *why); extern bool on_screen;")
 
 
@@ -131,14 +128,14 @@ class Machine:
         assert at != 0x30 or not value & 1 or value == f.rom
         f.write(at, size, value)
 
-    def list(self, vmx=True, dmar=True, vtd=True, off=False, why=None):
+    def list(self, plan=True, dmar=True, vtd=True, off=False, why=None):
         for f in self.functions.values():
             f.rom = f.read(0x30, 4)
         before = {at: bytes(f.config) for at, f in self.functions.items()}
         self.m.clear_events()
         self.m.lib.fakes_line_count = 0
         text = self.m.ffi.new("char[]", why.encode()) if why else self.m.NULL
-        self.m.list_all(vmx, dmar, vtd, off, text)
+        self.m.list_all(plan, dmar, vtd, off, text)
         assert {at: bytes(f.config) for at, f in self.functions.items()} == \
             before
         lines = [line for _, line in self.m.log_lines()]
@@ -185,13 +182,21 @@ def test_rows(m):
     ]
 
 
-def test_intel_graphics(m):
-    """Its block, or the error of the probe; the machine is told whole."""
+def test_the_words_for_it(m):
+    """All, and Intel's graphics where there is one, if nothing is said."""
     here = {bdf(0, 2): Function(0x8086, 0x1912, 0x030000)}
-    lines = Machine(m, here).list()
-    assert lines[-4] == "igd: all of it"
-    assert not [line for line in Machine(m, here).list(why="no")
-                if "igd:" in line]
+    assert Machine(m, here).list()[-2:] == [
+        "  with       igd assign=all", "this machine will do"]
+    assert Machine(m, {bdf(0, 2): display()}).list()[-2] == \
+        "  with       assign=all"
+    assert "assign=" not in " ".join(Machine(m, here).list(vtd=False))
+
+
+def test_what_is_assigned_by_name_only(m):
+    f = nvme()
+    f.put(9, 3, 0x0c8000)
+    assert "00:05.0 1b36:0010 0c80             MSI-X 65   FLR    -    0    " \
+        "name" in Machine(m, {bdf(0, 5): f}).list()
 
 
 def test_a_function_that_needs_its_line_named(m):
@@ -227,15 +232,13 @@ def test_a_reason_is_broken_at_blanks(m):
      "will do for a guest and its display only"),
     ({"vtd": False, "off": True}, "iommu=off",
      "will do for a guest and its display only"),
-    ({"vmx": False}, "VT-d, interrupts remapped", "will not do"),
+    ({"plan": False}, "VT-d, interrupts remapped",
+     "will not do: see the error above"),
 ])
 def test_verdict(m, fields, iommu, will):
     lines = Machine(m, {0: Function(cls=0x060000)}).list(**fields)
-    assert lines[-3:] == [
-        "CPU:   " + ("see the error above" if "vmx" in fields else
-                     "VMX with EPT and unrestricted guest"),
+    assert [line for line in lines[-3:] if "with" not in line][-2:] == [
         "IOMMU: " + iommu, "this machine " + will]
-    assert ("no VMX" in lines) == ("vmx" in fields)
 
 
 def test_a_screen_is_read_page_by_page(m):

@@ -13,7 +13,7 @@ import harness
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 COM1, COM2, E9, SCREEN = 1, 2, 4, 8
 DEFAULTS = {"ram": 0, "iommu": 0, "selftest": 0, "guest": 0, "igd": 0,
-            "igd_gen": 0, "igd_reset": 1, "rom_init": False,
+            "igd_gen": 0, "igd_reset": 1, "rom_init": False, "strict_groups": False,
             "sinks": COM1 | SCREEN, "memory": 0,
             "dma_faults": 0, "quiet": False, "debug": False,
             "help": False, "list": False, "unsafe_dma": False, "no_vga": False,
@@ -40,6 +40,8 @@ GOOD = [
     ("assign=00:02.0", "assign", ["00:02.0"]),
     ("assign=8086:10d3", "assign", ["8086:10d3"]),
     ("assign=class=0200", "assign", ["class=0200"]),
+    ("assign=all,-00:14.0", "assign", ["all,-00:14.0"]),
+    ("strict-groups", "strict_groups", True),
     ("dma-faults=7", "dma_faults", 7), ("dma-faults=0", "dma_faults", 0),
     ("selftest=none", "selftest", 0), ("selftest=vtd", "selftest", 1),
     ("selftest=vtd-sweep", "selftest", 2),
@@ -171,7 +173,7 @@ def test_a_line_of_them(m, words, bad):
 
 
 def test_functions_to_assign(m):
-    """All that are named, in order; the ninth is too many, and named."""
+    """All that are named, in order; one more is too many, and named."""
     words = [f"{n:02x}:1f.{n}" for n in range(m.ASSIGN_WORDS)]
     line = " quiet ".join(f"assign={word}" for word in words)
     assert parse(m, line) == (0, {**DEFAULTS, "quiet": True, "assign": words})
@@ -214,7 +216,7 @@ def test_help_lists_every_option_and_value(m):
     lines = [text.split(":")[0].strip() for _, text in m.log_lines()]
     assert lines == ["ram=relocated|identity", "guest=kernel|bios", "memory=N",
                      "log=com1,com2,e9,screen", "quiet", "debug", "no-vga",
-                     "assign=...", "igd=off|open|closed",
+                     "assign=...", "strict-groups", "igd=off|open|closed",
                      "igd-gen=N", "igd-reset=never|reboot|always",
                      "rom-init", "iommu=strict|off", "unsafe-dma",
                      "dma-faults=N", "selftest=none|vtd|vtd-sweep", "list",

@@ -32,16 +32,38 @@ static u32 size_mask(unsigned size)
 	return (u32)bus_all_ones(size);
 }
 
+/*
+ * What stands for a function 0 that the guest is not given, so that it looks
+ * for the others: a host bridge with the IDs of QEMU's generic one, which no
+ * driver wants.
+ */
+static u32 placeholder(unsigned offset)
+{
+	switch (offset & ~3u) {
+	case PCI_VENDOR:
+		return 0x00081b36;
+	case PCI_REVISION:
+		return 0x06000000;
+	case PCI_HEADER_TYPE & ~3:
+		return HEADER_MULTI_FUNCTION << 16;
+	default:
+		return 0;
+	}
+}
+
 u32 vpci_read(const struct vpci *pci, bdf_t bdf, unsigned offset, unsigned size)
 {
 	const struct vpci_function *f = find(pci, bdf);
 	unsigned header_byte = PCI_HEADER_TYPE - offset;
 	u32 value;
 
-	if (!f)
+	if (!f && (BDF_FN(bdf) || !multi_function(pci, bdf)))
 		return size_mask(size);
 	if (offset >= CONFIG_SIZE)
 		return 0; /* no extended capability: see pci_bus.h */
+	if (!f)
+		return placeholder(offset) >> (8 * (offset & 3)) &
+		       size_mask(size);
 	value = f->ops->read(f->dev, offset, size);
 	if (offset <= PCI_HEADER_TYPE && header_byte < size &&
 	    BDF_FN(bdf) == 0 && multi_function(pci, bdf))
@@ -96,7 +118,7 @@ static void data_piece(struct vpci *pci, struct bus_access *access, bdf_t bdf,
 static void access_dword(struct vpci *pci, struct bus_access *access, bdf_t bdf,
 			 unsigned offset)
 {
-	unsigned lane = offset & 3, shift = 0;
+	unsigned first = offset & 3, lane = first;
 	unsigned end = MIN(lane + access->size, 4);
 
 	while (lane < end) {
@@ -105,9 +127,8 @@ static void access_dword(struct vpci *pci, struct bus_access *access, bdf_t bdf,
 							     : 4;
 
 		data_piece(pci, access, bdf, (offset & ~3u) + lane, size,
-			   shift);
+			   8 * ((lane - first) & 3));
 		lane += size;
-		shift += 8 * size;
 	}
 }
 

@@ -2,7 +2,8 @@
 /*
  * The guest's PCI: configuration mechanism #1 (PCI 3.0, 3.2.2.3.2) and ECAM
  * (PCIe 7.2.2) in front of the functions that the guest is shown. An absent
- * function reads all ones and drops writes.
+ * function reads all ones and drops writes; but for a function 0 beside which
+ * there is another one (3.2.2.3.4): there stands a placeholder.
  *
  * The extended space of a function that is there reads 0: no capability of
  * it is offered. SR-IOV would make functions that nobody assigned; ATS, PRI
@@ -18,7 +19,7 @@
 #include "vmm/bus.h"
 #include "vmm/virq.h"
 
-#define VPCI_FUNCTIONS 32
+#define VPCI_FUNCTIONS 130 /* assigned ones, bridges, and two of its own */
 /* Ports 0xCF9-0xCFB are nobody's here: the reset register lives there. */
 #define VPCI_ADDRESS_PORT 0xcf8
 #define VPCI_DATA_PORT 0xcfc
