@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include <asm/prctl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -23,11 +24,12 @@ void *oracle_code __attribute__((visibility("hidden")));
 
 void oracle_enter(void);
 void oracle_leave(void);
+void oracle_left(void); /* ... whose RSP is kept */
 
 /* Offsets: regs in hardware order (rsp at 32), then rflags at 128. */
 __asm__(".text\n"
-	".globl oracle_enter, oracle_leave\n"
-	".hidden oracle_enter, oracle_leave\n"
+	".globl oracle_enter, oracle_leave, oracle_left\n"
+	".hidden oracle_enter, oracle_leave, oracle_left\n"
 	"oracle_enter:\n"
 	"	push %rbx; push %rbp; push %r12; push %r13\n"
 	"	push %r14; push %r15\n"
@@ -52,11 +54,12 @@ __asm__(".text\n"
 	"	mov oracle_hidden+120(%rip), %r15\n"
 	"	jmp *oracle_code(%rip)\n"
 	"oracle_leave:\n"
+	"	mov %rsp, oracle_hidden+32(%rip)\n"
+	"oracle_left:\n"
 	"	mov %rax, oracle_hidden+0(%rip)\n"
 	"	mov %rcx, oracle_hidden+8(%rip)\n"
 	"	mov %rdx, oracle_hidden+16(%rip)\n"
 	"	mov %rbx, oracle_hidden+24(%rip)\n"
-	"	mov %rsp, oracle_hidden+32(%rip)\n"
 	"	mov %rbp, oracle_hidden+40(%rip)\n"
 	"	mov %rsi, oracle_hidden+48(%rip)\n"
 	"	mov %rdi, oracle_hidden+56(%rip)\n"
@@ -76,13 +79,23 @@ __asm__(".text\n"
 	"	pop %rbp; pop %rbx\n"
 	"	ret\n");
 
+/*
+ * A return with an RSP that is not canonical may fault itself, and come here
+ * again for ever: the stack is this program's before it.
+ */
 static void on_signal(int number, siginfo_t *info, void *context)
 {
-	ucontext_t *uc = context;
+	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
 
 	(void)info;
+	if (oracle.signal)
+		abort();
 	oracle.signal = number;
-	uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)oracle_leave;
+	oracle.regs[4] = (u64)regs[REG_RSP];
+	regs[REG_RSP] = (greg_t)oracle_stack;
+	regs[REG_RIP] = (greg_t)(uintptr_t)oracle_left;
+	oracle.back[0] = (u64)regs[REG_RSP];
+	oracle.back[1] = (u64)regs[REG_RIP];
 }
 
 /* Below 2 GiB, so that 32-bit displacements and addresses reach it. */

@@ -7,7 +7,8 @@
 struct oracle_state {
 	u64 regs[16]; /* hardware order */
 	u64 rflags;
-	int signal; /* that the instruction raised, or 0 */
+	int signal;  /* that the instruction raised, or 0 */
+	u64 back[2]; /* the RSP and RIP that the signal's return loaded */
 };
 
 extern struct oracle_state oracle; /* in, and out of oracle_run() */

@@ -611,6 +611,19 @@ def test_the_cpu_does_the_same(oracle):
     assert min(counts.values()) > 10, counts
 
 
+@pytest.mark.parametrize("rsp", [
+    0x7ffffff0, 0xffff800000000000, 0x0604dcb92e36b71f, 1 << 47, 0, U64])
+def test_an_exception_with_any_stack_ends(oracle, rsp):
+    """The guest's RSP is told, and the handler returns with another one: with
+    one that is not canonical the return would fault, again and again."""
+    code = b"\x48\xff\xc4\x0f\x0b"      # inc rsp, ud2
+    regs = [*range(4), rsp, *range(5, 16)]
+    signal, after, *_ = oracle.run(code, regs, 2, bytes(oracle.SIZE))
+    regs[4] = rsp + 1 & U64
+    assert (signal, after) == (4, regs)
+    assert all(0 < value < 1 << 47 for value in oracle.m.lib.oracle.back)
+
+
 def test_15_bytes_and_no_more(oracle):
     cpu, m = oracle.cpu, oracle.m
     regs = [oracle.low] * 16
