@@ -5,6 +5,7 @@ A test names the runs that it looks at, `@pytest.mark.runs("exits")`, and
 gets each by `run("exits")`. A run is a function under `@runs.define(name)`;
 those that the selected tests need are started when collection is over.
 """
+import faulthandler
 import os
 import time
 
@@ -38,13 +39,28 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish(session):
     if session.config.option.collectonly:
         return
+    cases = [name for item in session.items
+             for name in names_of(item, "nested")]
+    limit_waits(session.items, nested_cases.limit(cases))
     # It takes the longest.
-    nested_cases.request([name for item in session.items
-                          for name in names_of(item, "nested")])
+    nested_cases.request(cases)
     runs.request(name for item in session.items for name in names_of(item))
 
 
-def pytest_sessionfinish():
+def limit_waits(items, nested_limit):
+    """Later than the rigs' own limits: they know what the machine said."""
+    for item in items:
+        # With one job, all wait for the Linux that serves the cases.
+        nested = names_of(item, "nested") or runs.JOBS == 1
+        if nested or names_of(item):
+            item.add_marker(pytest.mark.timeout(
+                runs.LIMIT + (nested_limit if nested else 0)))
+
+
+def pytest_unconfigure(config):
+    # What still runs belongs to tests that have failed; their report is out.
+    faulthandler.dump_traceback_later(runs.LIMIT, exit=True,
+                                      file=config.stderr)
     runs.shutdown()
 
 

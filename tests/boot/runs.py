@@ -16,6 +16,9 @@ GUEST = BUILD / "guests" / "guest.elf"
 MONOCLE = os.environ.get("MONOCLE_ELF")
 JOBS = int(os.environ.get("MONOCLE_JOBS", min(2, os.cpu_count() or 1)))
 TIMEOUT = 400
+# Seconds after which no run is still to come: more than any rig is given
+# (tests/boot/linux.py), and time for the runs before it.
+LIMIT = 3600
 
 _directory = tempfile.TemporaryDirectory(prefix="monocle-boot-")
 _defined = {}

@@ -17,7 +17,8 @@ import pytest
 from rigs import DEMO_READY
 from rigs.spec import BUILD, REPOSITORY
 
-pytestmark = pytest.mark.long
+# Beside their own limits, debootstrap.
+pytestmark = [pytest.mark.long, pytest.mark.timeout(2 * 3600)]
 
 ROOT = BUILD / "fresh"
 DEBS = BUILD / "cache" / "debs"

@@ -285,6 +285,11 @@ def check(cases):
             raise RigError(f"{file}: cannot be read; has `make` been run?")
 
 
+def limit(timeouts):
+    """Seconds after which a Linux with such cases is ended."""
+    return LINUX_LIMIT + SLOWNESS * sum(timeouts)
+
+
 def run(cases, say=None, keep=None, show=False):
     """Run cases (or Specs) in one Linux; return a NestedResult for each.
 
@@ -297,7 +302,6 @@ def run(cases, say=None, keep=None, show=False):
              for case in cases]
     check(cases)
     named = {f"{number:02}": case for number, case in enumerate(cases)}
-    limit = LINUX_LIMIT + SLOWNESS * sum(case.spec.timeout for case in cases)
     with tempfile.TemporaryDirectory(prefix="monocle-") as work:
         disks = [pathlib.Path(work, name) for name in ("cases", "results")]
         write_disks(*disks, named)
@@ -305,7 +309,8 @@ def run(cases, say=None, keep=None, show=False):
         linux = boot_machine(Spec(
             rig="bochs", native=True, kernel=str(DEMO_KERNEL),
             initrd=str(INITRD), memory=MEMORY,
-            append=f"{APPEND} nested.show" if show else APPEND, timeout=limit,
+            append=f"{APPEND} nested.show" if show else APPEND,
+            timeout=limit(case.spec.timeout for case in cases),
             bochsrc=DISKS.format(*disks).splitlines()),
             {"serial": progress}, say)
         output = Output(disks[1])
