@@ -233,6 +233,10 @@ def status_of(spec, code, log, serial, console):
                 (result.GUEST_EXIT, f"guest exit {code >> 1}"))
     if code == 0 and spec.native:
         return result.POWER_OFF, "power-off"
+    if 0 < code < 128 and not log and not serial:
+        # No signal's, and no machine has run.
+        return (result.USAGE,
+                f"QEMU does not start: {qemu.complaints(console)}")
     return result.STOPPED, f"QEMU ended with status {code}"
 
 

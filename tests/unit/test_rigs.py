@@ -17,7 +17,8 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tools" / "demo")]
 import initrd  # noqa: E402
 import repack  # noqa: E402
 import rigs  # noqa: E402
-from rigs import choose, iso, machine, qemu, result, spec, terminal  # noqa: E402
+from rigs import (choose, iso, machine, nested, qemu, result,  # noqa: E402
+                  spec, terminal)
 
 STANDIN = pathlib.Path(__file__).with_name("rigs") / "standin.asm"
 BOTH = pytest.mark.parametrize("rig", ["tcg", "bochs"])
@@ -283,6 +284,25 @@ def test_bad_use_is_one_clear_end(standin, args, words):
                                      if "--kernel" not in args else []))
     assert status == result.USAGE
     assert words in "\n".join(lines)
+
+
+QEMU_WORDS = "qemu-system-x86_64: -device nonsense: not a valid device"
+
+
+@pytest.mark.parametrize("code, log, console, status, words", [
+    ("1", "", QEMU_WORDS, result.USAGE, "nonsense"),
+    ("127", "", "sh: qemu-system-x86_64: not found", result.USAGE, "found"),
+    ("1", "monocle: starts\n", QEMU_WORDS, result.STOPPED, "status 1"),
+    ("134", "", "Assertion failed", result.STOPPED, "status 134"),
+    ("0", "", "", result.STOPPED, "status 0"),
+    ("1", "", "", result.POWER_OFF, "guest exit 0"),
+    ("15", "", "", result.GUEST_EXIT, "guest exit 7"),
+    ("1", "monocle: end: 4 refused\n", "", result.REFUSED, "refused"),
+    ("", "", "", result.TIME_OUT, "not run")])
+def test_status_of_a_nested_case(code, log, console, status, words):
+    """As the other rigs: a QEMU that does not start is not Monocle's doing."""
+    got = nested.status_of(spec.Spec(rig="nested"), code, log, "", console)
+    assert got[0] == status and words in got[1]
 
 
 # -- the images
