@@ -65,12 +65,11 @@ void *page_alloc(void);
 void page_free(void *page);
 
 /* The direct map: host-physical address to pointer and back. */
+#define DIRECT_MAP 0xffff800000000000ull
 #ifdef MONOCLE_HOST
 void *phys_to_virt(hpa_t hpa);
 hpa_t virt_to_phys(const void *p);
 #else
-#define DIRECT_MAP 0xffff800000000000ull
-
 static inline void *phys_to_virt(hpa_t hpa)
 {
 	return (void *)(DIRECT_MAP + hpa);

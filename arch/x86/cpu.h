@@ -130,6 +130,11 @@ struct cpuid {
 	u32 eax, ebx, ecx, edx;
 };
 
+struct PACKED descriptor_pointer {
+	u16 limit;
+	u64 base;
+};
+
 /* 0, or -EFAULT: this CPU has no such MSR (or no right to read it). */
 int rdmsr_safe(u32 msr, u64 *value);
 
@@ -140,11 +145,22 @@ u64 rdmsr(u32 msr);
 void wrmsr(u32 msr, u64 value);
 u64 xgetbv(u32 index);
 void xsetbv(u32 index, u64 value);
+u64 read_cr0(void);
+void write_cr0(u64 value);
 u64 read_cr2(void);
 void write_cr2(u64 value);
+u64 read_cr3(void);
+void write_cr3(u64 value);
 u64 read_cr4(void);
 void write_cr4(u64 value);
 void wbinvd(void);
+void lgdt(const struct descriptor_pointer *p);
+void lidt(const struct descriptor_pointer *p);
+void ltr(u16 selector);
+void load_segments(u16 code, u16 data);
+void invlpg(const void *p);
+void cpu_cli(void);
+NORETURN void cpu_stop(void);
 
 #else
 
@@ -216,11 +232,6 @@ static inline void write_dr7(u64 value)
 	__asm__ volatile("mov %0, %%dr7" ::"r"(value));
 }
 
-struct PACKED descriptor_pointer {
-	u16 limit;
-	u64 base;
-};
-
 static inline void lgdt(const struct descriptor_pointer *p)
 {
 	__asm__ volatile("lgdt %0" ::"m"(*p));
@@ -234,6 +245,21 @@ static inline void lidt(const struct descriptor_pointer *p)
 static inline void ltr(u16 selector)
 {
 	__asm__ volatile("ltr %0" ::"r"(selector));
+}
+
+/* FS and GS: null. */
+static inline void load_segments(u16 code, u16 data)
+{
+	__asm__ volatile("mov %0, %%ds; mov %0, %%es; mov %0, %%ss;"
+			 "mov %1, %%fs; mov %1, %%gs"
+			 :
+			 : "r"(data), "r"(0)
+			 : "memory");
+	/* A far return loads CS, which has no move. */
+	__asm__ volatile("push %0; lea 1f(%%rip), %%rax; push %%rax; lretq; 1:"
+			 :
+			 : "r"((u64)code)
+			 : "rax", "memory");
 }
 
 static inline void invlpg(const void *p)

@@ -62,20 +62,6 @@ static void fill_gdt(struct cpu_tables *t)
 	t->gdt[4] = base >> 32;
 }
 
-static void load_segments(void)
-{
-	__asm__ volatile("mov %0, %%ds; mov %0, %%es; mov %0, %%ss;"
-			 "mov %1, %%fs; mov %1, %%gs"
-			 :
-			 : "r"(SELECTOR_DATA), "r"(0)
-			 : "memory");
-	/* A far return loads CS, which has no move. */
-	__asm__ volatile("push %0; lea 1f(%%rip), %%rax; push %%rax; lretq; 1:"
-			 :
-			 : "i"(SELECTOR_CODE)
-			 : "rax", "memory");
-}
-
 void cpu_tables_load(struct cpu_tables *t, void *gs_base)
 {
 	struct descriptor_pointer gdtr = {sizeof(t->gdt) - 1, (u64)t->gdt};
@@ -85,7 +71,7 @@ void cpu_tables_load(struct cpu_tables *t, void *gs_base)
 	fill_gdt(t);
 	t->tss.io_map = sizeof(t->tss);
 	lgdt(&gdtr);
-	load_segments();
+	load_segments(SELECTOR_CODE, SELECTOR_DATA);
 	ltr(SELECTOR_TSS);
 	lidt(&idtr);
 	wrmsr(MSR_GS_BASE, (u64)gs_base);

@@ -7,6 +7,7 @@
  * host-physical addresses start at VMX_ARENA_BASE. Its functions are weak, so
  * that a test may link the real ones.
  */
+#include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,6 +32,10 @@ u64 fake_cr[16];
 u8 *arena;
 u8 arena_used[ARENA_PAGES];
 unsigned arena_limit = ARENA_PAGES;
+int fake_vmfail;
+/* Where the CPU stops: whether it does in the call. */
+#define STOPS(call) (setjmp(stopped) ? true : ((call), false))
+static jmp_buf stopped;
 
 void vmx_fakes_reset(void)
 {
@@ -40,7 +45,17 @@ void vmx_fakes_reset(void)
 	memset(arena_used, 0, sizeof(arena_used));
 	cpuid_count = msr_count = 0;
 	fake_xcr0 = 1;
+	fake_vmfail = 0;
 	arena_limit = ARENA_PAGES;
+}
+
+/* GS is nobody's in a process of the host; percpu() reads it. */
+void fake_gs_base(void *base)
+{
+	int arch_prctl(int code, unsigned long address); /* libc's */
+
+	if (arch_prctl(0x1001 /* ARCH_SET_GS */, (unsigned long)base))
+		abort();
 }
 
 /* Bits 14:13 of a field's encoding are its width: SDM 25.11.2. */
@@ -129,18 +144,55 @@ WEAK void xsetbv(u32 index, u64 value)
 	fake_xcr0 = value;
 }
 
-#define CONTROL_REGISTER(n)              \
-	WEAK u64 read_cr##n(void)        \
-	{                                \
-		return fake_cr[n];       \
-	}                                \
-	WEAK void write_cr##n(u64 value) \
-	{                                \
-		fake_cr[n] = value;      \
+#define CONTROL_REGISTER(n)                         \
+	WEAK u64 read_cr##n(void)                   \
+	{                                           \
+		return fake_cr[n];                  \
+	}                                           \
+	WEAK void write_cr##n(u64 value)            \
+	{                                           \
+		fakes_record(FAKE_CR, n, 8, value); \
+		fake_cr[n] = value;                 \
 	}
 
+CONTROL_REGISTER(0)
 CONTROL_REGISTER(2)
+CONTROL_REGISTER(3)
 CONTROL_REGISTER(4)
+
+#define TABLE(name, kind)                                  \
+	WEAK void name(const struct descriptor_pointer *p) \
+	{                                                  \
+		fakes_record(kind, p->base, p->limit, 0);  \
+	}
+
+TABLE(lgdt, FAKE_LGDT)
+TABLE(lidt, FAKE_LIDT)
+
+WEAK void ltr(u16 selector)
+{
+	fakes_record(FAKE_LTR, selector, 0, 0);
+}
+
+WEAK void load_segments(u16 code, u16 data)
+{
+	fakes_record(FAKE_SEGMENTS, code, 0, data);
+}
+
+WEAK void invlpg(const void *p)
+{
+	fakes_record(FAKE_INVLPG, (u64)(uintptr_t)p, 0, 0);
+}
+
+WEAK void cpu_cli(void)
+{
+	fakes_record(FAKE_CLI, 0, 0, 0);
+}
+
+WEAK NORETURN void cpu_stop(void)
+{
+	longjmp(stopped, 1);
+}
 
 WEAK void wbinvd(void)
 {
@@ -152,6 +204,23 @@ WEAK void vmx_invept(const struct vmx_capabilities *cap, u64 eptp)
 	(void)cap;
 	fakes_record(FAKE_INVEPT, eptp, 0, 0);
 }
+
+WEAK void invept(u64 type, u64 eptp)
+{
+	fakes_record(FAKE_INVEPT, eptp, 0, type);
+}
+
+/* The value of the event is the revision that the region has by then. */
+#define VMX_INSTRUCTION(name, kind)                                          \
+	WEAK bool name(hpa_t hpa)                                            \
+	{                                                                    \
+		fakes_record(kind, hpa, 4, *(const u32 *)phys_to_virt(hpa)); \
+		return fake_vmfail != kind;                                  \
+	}
+
+VMX_INSTRUCTION(vmxon, FAKE_VMXON)
+VMX_INSTRUCTION(vmclear, FAKE_VMCLEAR)
+VMX_INSTRUCTION(vmptrld, FAKE_VMPTRLD)
 
 WEAK void *phys_to_virt(hpa_t hpa)
 {

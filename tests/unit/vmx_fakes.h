@@ -22,6 +22,16 @@ enum vmx_fake_kind {
 	FAKE_PAGE_ALLOC,
 	FAKE_PAGE_FREE,
 	FAKE_WBINVD,
+	FAKE_CR,
+	FAKE_LGDT,
+	FAKE_LIDT,
+	FAKE_LTR,
+	FAKE_SEGMENTS,
+	FAKE_INVLPG,
+	FAKE_CLI,
+	FAKE_VMXON,
+	FAKE_VMCLEAR,
+	FAKE_VMPTRLD,
 };
 
 struct cpuid_row {
@@ -43,9 +53,11 @@ extern unsigned msr_count;
 extern u64 fake_xcr0;
 extern u64 fake_cr[16];
 extern u8 *arena;
+extern int fake_vmfail;	     /* kind of the VMX instruction that fails */
 extern unsigned arena_limit; /* pages that page_alloc() has to give */
 
 void vmx_fakes_reset(void);
+void fake_gs_base(void *base);
 unsigned arena_count(void); /* pages given out */
 
 #endif

@@ -128,6 +128,10 @@ enum vmcsn { /* natural width: 64 bits */
 #ifdef MONOCLE_HOST
 u64 vmread(u64 field);
 void vmwrite(u64 field, u64 value);
+bool vmxon(hpa_t region);
+bool vmclear(hpa_t vmcs);
+bool vmptrld(hpa_t vmcs);
+void invept(u64 type, u64 eptp);
 #else
 static inline u64 vmread(u64 field)
 {
@@ -141,6 +145,32 @@ static inline u64 vmread(u64 field)
 static inline void vmwrite(u64 field, u64 value)
 {
 	__asm__ volatile("vmwrite %1, %0" ::"r"(field), "r"(value) : "cc");
+}
+
+/* SDM 31.2: false where the instruction failed. */
+#define VMX_INSTRUCTION(name)                         \
+	static inline bool name(hpa_t hpa)            \
+	{                                             \
+		bool done;                            \
+                                                      \
+		__asm__ volatile(#name " %1; seta %0" \
+				 : "=q"(done)         \
+				 : "m"(hpa)           \
+				 : "cc", "memory");   \
+		return done;                          \
+	}
+
+VMX_INSTRUCTION(vmxon)
+VMX_INSTRUCTION(vmclear)
+VMX_INSTRUCTION(vmptrld)
+#undef VMX_INSTRUCTION
+
+static inline void invept(u64 type, u64 eptp)
+{
+	u64 descriptor[2] = {eptp, 0};
+
+	__asm__ volatile("invept %0, %1" ::"m"(descriptor), "r"(type)
+			 : "cc", "memory");
 }
 #endif
 

@@ -7,17 +7,6 @@
 #include "arch/x86/vmx/vmcs.h"
 #include "kernel/phys.h"
 
-static int vmxon(hpa_t region)
-{
-	u8 failed;
-
-	__asm__ volatile("vmxon %1; setbe %0"
-			 : "=q"(failed)
-			 : "m"(region)
-			 : "cc", "memory");
-	return failed ? -EIO : 0;
-}
-
 int vmx_enable(const struct vmx_capabilities *cap, hpa_t region)
 {
 	u64 feature = rdmsr(MSR_FEATURE_CONTROL);
@@ -28,41 +17,18 @@ int vmx_enable(const struct vmx_capabilities *cap, hpa_t region)
 	*(u32 *)phys_to_virt(region) = cap->vmcs_revision;
 	write_cr0((read_cr0() | cap->cr0_fixed0) & cap->cr0_fixed1);
 	write_cr4((read_cr4() | cap->cr4_fixed0 | CR4_VMXE) & cap->cr4_fixed1);
-	return vmxon(region);
-}
-
-static int vmcs_clear(hpa_t vmcs)
-{
-	u8 failed;
-
-	__asm__ volatile("vmclear %1; setbe %0"
-			 : "=q"(failed)
-			 : "m"(vmcs)
-			 : "cc", "memory");
-	return failed ? -EIO : 0;
+	return vmxon(region) ? 0 : -EIO;
 }
 
 int vmcs_load(const struct vmx_capabilities *cap, hpa_t vmcs)
 {
-	u8 failed;
-
 	*(u32 *)phys_to_virt(vmcs) = cap->vmcs_revision;
-	if (vmcs_clear(vmcs))
-		return -EIO;
-	__asm__ volatile("vmptrld %1; setbe %0"
-			 : "=q"(failed)
-			 : "m"(vmcs)
-			 : "cc", "memory");
-	return failed ? -EIO : 0;
+	return vmclear(vmcs) && vmptrld(vmcs) ? 0 : -EIO;
 }
 
 void vmx_invept(const struct vmx_capabilities *cap, u64 eptp)
 {
-	u64 descriptor[2] = {eptp, 0};
-	u64 type = cap->invept_single ? 1 : 2;
-
-	__asm__ volatile("invept %0, %1" ::"m"(descriptor), "r"(type)
-			 : "cc", "memory");
+	invept(cap->invept_single ? 1 : 2, eptp);
 }
 
 void vmx_write_host_state(u64 gs_base, u64 tr_base, u64 gdtr, u64 idtr,
