@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: MIT
+"""The host's interrupt controllers: the local APIC in both of its modes, and
+where a line of an IOAPIC goes (SDM chapter 11, 82093AA, ACPI 5.2.12)."""
+
+import pytest
+
+import harness
+import vmxcpu
+
+FAKES = """
+#include "tests/unit/vmx_fakes.c"
+#include "kernel/host_paging.h"
+
+u64 unmapped;
+
+volatile void *mmio_map(hpa_t hpa, u64 size)
+{
+	return hpa == unmapped || size < 0x14 ? NULL
+					      : (volatile void *)hpa;
+}
+"""
+BASE, BSP, ENABLE, X2APIC = 0xfee00000, 1 << 8, 1 << 11, 1 << 10
+ID, TPR, EOI, SVR, ICR, ICR_HIGH = 0x20, 0x80, 0xb0, 0xf0, 0x300, 0x310
+LVTS = (0x320, 0x350, 0x360, 0x370)
+MASKED, PENDING = 1 << 16, 1 << 12
+LEVEL, LOW = 1 << 15, 1 << 13
+
+
+@pytest.fixture(scope="module")
+def m():
+    return harness.build(
+        "apic", ["arch/x86/apic.c", "kernel/host_irq.c"],
+        headers=["arch/x86/apic.h", "kernel/host_irq.h", *vmxcpu.HEADERS],
+        fakes=FAKES, cdef="extern u64 unmapped;")
+
+
+class Apic:
+    """The xAPIC page at BASE, and IOAPICs."""
+
+    def __init__(self, m, x2apic=False, base=BASE | ENABLE | BSP, ident=5,
+                 busy=0):
+        self.m, self.cpu = m, vmxcpu.Cpu(m)
+        self.regs, self.busy = {ID: ident << 24}, busy
+        self.written, self.ioapics = [], {}
+        self.cpu.set_msr(m.MSR_APIC_BASE, base)
+        for at in (ID, TPR, EOI, SVR, ICR, *LVTS):
+            self.cpu.set_msr(0x800 + at // 16, 0x12345 if at == ID else 0)
+        m.lib.unmapped = 0
+        m.on_read(self.read)
+        m.on_write(self.write)
+        m.local_apic_init(m.ffi.cast("void *", BASE), x2apic, 0xff)
+
+    def read(self, kind, addr, size):
+        if kind != "read":
+            return None
+        assert size == 4
+        if addr - BASE in range(0x1000):
+            at = addr - BASE
+            if at == ICR and self.busy:
+                self.busy -= 1
+                return PENDING
+            return self.regs.get(at, 0)
+        return self.ioapics[addr & ~0xfff].read(addr & 0xfff)
+
+    def write(self, kind, addr, size, value):
+        if kind == "write" and addr - BASE in range(0x1000):
+            assert size == 4
+            self.regs[addr - BASE] = value
+            self.written.append((addr - BASE, value))
+        elif kind == "write":
+            self.ioapics[addr & ~0xfff].write(addr & 0xfff, value)
+
+    def msrs(self):
+        """{offset of the xAPIC page: value} of the last writes."""
+        assert not self.m.events("no_msr"), "#GP"
+        return {(e.addr - 0x800) * 16: e.value
+                for e in self.m.events("wrmsr") if e.addr >= 0x800}
+
+
+def set_up(registers):
+    """Spurious vector and enabled, all of the LVT masked, TPR 0."""
+    assert registers[SVR] == 0x1ff and registers[TPR] == 0
+    assert all(registers[at] & MASKED for at in LVTS)
+
+
+def test_xapic(m):
+    x = Apic(m)
+    set_up(dict(x.written))
+    assert x.cpu.msr(m.MSR_APIC_BASE) == BASE | ENABLE | BSP
+    assert not m.local_apic_is_x2apic() and m.local_apic_id() == 5
+    m.local_apic_eoi()
+    assert x.written[-1] == (EOI, 0)
+    assert not x.msrs()
+
+
+@pytest.mark.parametrize("asked, base", [
+    (True, ENABLE), (True, 0), (False, ENABLE | X2APIC)])
+def test_x2apic(m, asked, base):
+    """Where remapping allows it, and where firmware is in it already; from
+    off the way is by xAPIC mode (SDM figure 11-27)."""
+    m.clear_events()
+    x = Apic(m, asked, BASE | BSP | base)
+    steps = [e.value & (ENABLE | X2APIC) for e in m.events("wrmsr")
+             if e.addr == m.MSR_APIC_BASE]
+    assert steps == [ENABLE] * (not base) + [ENABLE | X2APIC]
+    assert x.cpu.msr(m.MSR_APIC_BASE) == BASE | BSP | ENABLE | X2APIC
+    set_up(x.msrs())
+    assert m.local_apic_is_x2apic() and m.local_apic_id() == 0x12345
+    m.local_apic_eoi()
+    assert x.msrs()[EOI] == 0 and not x.written
+    assert m.local_apic_send(0x10007, 0x4608) == 0
+    assert x.msrs()[ICR] == 0x10007 << 32 | 0x4608 and ICR_HIGH not in x.msrs()
+
+
+def test_an_apic_that_firmware_left_off(m):
+    x = Apic(m, base=BASE | BSP)
+    assert x.cpu.msr(m.MSR_APIC_BASE) == BASE | BSP | ENABLE
+    set_up(dict(x.written))
+
+
+@pytest.mark.parametrize("busy, error", [(0, 0), (3, 0), (10**9, "ETIMEDOUT")])
+def test_an_ipi(m, busy, error):
+    """The destination first: the write of the low half sends it. Bounded."""
+    x = Apic(m, busy=busy)
+    x.written.clear()
+    got = m.local_apic_send(7, 0x4608)
+    assert got == (-getattr(m, error) if error else 0)
+    assert x.written == [(ICR_HIGH, 7 << 24), (ICR, 0x4608)]
+    assert busy - x.busy <= 100000 and (error or not x.busy)
+
+
+# --- IOAPICs -------------------------------------------------------------
+
+class Ioapic:
+    """24 pins; `live`: entries that were open with half of another."""
+
+    def __init__(self, pins=24):
+        self.index, self.pins, self.table = 0, pins, {}
+        self.live = []
+        for pin in range(pins):
+            self.set(pin, 0x00000000000000fe)     # as firmware left it
+
+    def set(self, pin, entry):
+        for n in range(2):
+            self.table[0x10 + 2 * pin + n] = entry >> 32 * n & 0xffffffff
+
+    def read(self, at):
+        assert at == 0x10
+        return (self.pins - 1) << 16 | 0x20 if self.index == 1 \
+            else self.table[self.index]
+
+    def write(self, at, value):
+        if at == 0:
+            self.index = value
+            return
+        assert at == 0x10 and self.index in self.table, "no such register"
+        low = self.index & ~1
+        if self.index & 1 and not self.table[low] & MASKED:
+            self.live.append(self.index)
+        self.table[self.index] = value
+
+    def entry(self, pin):
+        return self.table[0x11 + 2 * pin] << 32 | self.table[0x10 + 2 * pin]
+
+
+FIRST, SECOND = 0xfec00000, 0xfec10000
+# Linux's usual PC: the PIT at pin 2, SCI level and low at 9; a line of the
+# second IOAPIC; conforming polarity and trigger are the bus's: edge, high.
+OVERRIDES = [(0, 0, 2), (9, 0xf, 9), (5, 0xd, 26), (6, 0x5, 6), (7, 0x3, 7),
+             (10, 0x7, 10)]
+
+
+class Madt:
+    def __init__(self, m, **apic):
+        self.m = m
+        self.x = Apic(m, **apic)
+        self.x.ioapics = {FIRST: Ioapic(), SECOND: Ioapic(8)}
+        self.madt = m.new("struct acpi_madt *", {
+            "ioapic_count": 2, "override_count": len(OVERRIDES)})
+        for n, (ident, address, gsi) in enumerate([(2, FIRST, 0),
+                                                   (4, SECOND, 24)]):
+            row = self.madt.ioapics[n]
+            row.id, row.address, row.gsi_base = ident, address, gsi
+        for n, (irq, flags, gsi) in enumerate(OVERRIDES):
+            row = self.madt.overrides[n]
+            row.irq, row.flags, row.gsi = irq, flags, gsi
+
+    def pin(self, gsi):
+        return self.x.ioapics[SECOND].entry(gsi - 24) if gsi >= 24 else \
+            self.x.ioapics[FIRST].entry(gsi)
+
+    def open(self):
+        """{gsi: entry} of what is not masked."""
+        return {g: self.pin(g) for g in range(32) if not self.pin(g) & MASKED}
+
+    def quiet(self):
+        assert not any(i.live for i in self.x.ioapics.values())
+
+
+@pytest.fixture
+def madt(m):
+    x = Madt(m)
+    m.host_irq_remap(m.NULL, m.NULL)
+    m.host_irq_init(x.madt)
+    return x
+
+
+def test_all_is_masked(m, madt):
+    assert madt.open() == {}
+    masks = {e.addr: e.value for e in m.events("out")}
+    assert masks == {0x21: 0xff, 0xa1: 0xff}
+    madt.quiet()
+
+
+def test_an_ioapic_out_of_reach_is_named(m):
+    x = Madt(m)
+    m.lib.unmapped = SECOND
+    m.host_irq_init(x.madt)
+    assert "IOAPIC 4 at 0xfec10000 cannot be mapped" in m.log_text()
+    assert all(gsi >= 24 for gsi in x.open())
+    assert m.host_irq_route(x.madt, 5, 0x40) == -m.ENODEV
+
+
+@pytest.mark.parametrize("irq, gsi, bits", [
+    (0, 2, 0), (4, 4, 0), (9, 9, LEVEL | LOW), (5, 26, LEVEL), (6, 6, 0),
+    (7, 7, LOW), (10, 10, LOW)])
+def test_an_isa_line(m, madt, irq, gsi, bits):
+    """Pin, trigger and polarity as the MADT overrides them."""
+    assert m.host_irq_route(madt.madt, irq, 0x61) == 0
+    assert madt.open() == {gsi: 5 << 56 | bits | 0x61}
+    assert m.host_irq_gsi(madt.madt, irq) == gsi
+    madt.quiet()
+    m.host_irq_mask(madt.madt, irq)
+    assert madt.open() == {}
+
+
+def test_a_pci_line(m, madt):
+    """Level and low; masked until it is opened, and again."""
+    line = m.new("struct host_irq_line *")
+    assert m.host_irq_line(madt.madt, 31, 0x52, line) == 0
+    assert madt.open() == {}
+    for masked in (False, True, False):
+        m.host_irq_line_mask(line, masked)
+        assert madt.open() == ({} if masked else
+                               {31: 5 << 56 | LEVEL | LOW | 0x52})
+    madt.quiet()
+
+
+def test_no_such_pin(m, madt):
+    line = m.new("struct host_irq_line *")
+    assert m.host_irq_line(madt.madt, 32, 0x52, line) == -m.ENODEV
+    assert [m.host_irq_has_gsi(madt.madt, g)
+            for g in (0, 23, 24, 31, 32, 2**32 - 1)] == [True] * 4 + [False] * 2
+    madt.madt.ioapic_count = 0
+    assert m.host_irq_route(madt.madt, 4, 0x40) == -m.ENODEV
+    m.host_irq_mask(madt.madt, 4)
+    assert madt.open() == {}
+
+
+def test_a_remapped_pin(m, madt):
+    """The entry is composed by who has the remapping table; where it cannot
+    the pin stays masked."""
+    seen = []
+
+    def compose(ctx, pin):
+        seen.append((m.ffi.from_handle(ctx), pin.ioapic_id, pin.vector,
+                     pin.apic_id, pin.level, pin.active_low))
+        return 0 if pin.vector == 0x70 else 1 << 48 | 3 << 49 | pin.vector
+    m.host_irq_remap(m.callback(
+        "u64(*)(void *, const struct host_irq_pin *)", compose, 0),
+        m.handle("vtd"))
+    assert m.host_irq_route(madt.madt, 9, 0x61) == 0
+    assert madt.open() == {9: 7 << 48 | 0x61}
+    line = m.new("struct host_irq_line *")
+    assert m.host_irq_line(madt.madt, 27, 0x62, line) == 0
+    assert m.host_irq_route(madt.madt, 4, 0x70) == -m.ENODEV
+    assert seen == [("vtd", 2, 0x61, 5, True, True),
+                    ("vtd", 4, 0x62, 5, True, True),
+                    ("vtd", 2, 0x70, 5, False, False)]
+    assert set(madt.open()) == {9}
