@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: MIT
+"""The way of each further CPU into Monocle's own loop, on CPUs that come up
+late, at the second try, or never (SDM 9.4.4). A tick is a microsecond."""
+
+import struct
+
+import pytest
+
+import harness
+import vmxcpu
+
+FAKES = """
+#define phys_to_virt arena_to_virt
+#include "tests/unit/vmx_fakes.c"
+#undef phys_to_virt
+#include "kernel/host_paging.h"
+#include "kernel/percpu.h"
+
+/* The code that is copied: 0x120 bytes, the last 32 of them parameters. */
+__asm__(".pushsection .data; .globl ap_trampoline, ap_parameters,"
+	"ap_trampoline_end; ap_trampoline: .fill 256, 1, 0x90;"
+	"ap_parameters: .zero 32; ap_trampoline_end: .popsection");
+
+void ap_main(struct percpu *cpu);
+
+_Alignas(4096) u8 low_page[4096];
+bool mapped, no_trampoline;
+int (*ipi)(u32 id, u32 low);
+unsigned cpus_left;
+
+void *phys_to_virt(hpa_t hpa)
+{
+	return hpa >> 12 == 8 ? low_page + (hpa & 0xfff) : arena_to_virt(hpa);
+}
+
+int trampoline_map(hpa_t page, bool on)
+{
+	if (page != 0x8000)
+		abort();
+	mapped = on;
+	return no_trampoline ? -ENOMEM : 0;
+}
+
+u32 local_apic_id(void)
+{
+	return 4;
+}
+
+int local_apic_send(u32 apic_id, u32 low)
+{
+	return ipi(apic_id, low);
+}
+
+void delay_us(u64 tsc_hz, u64 us)
+{
+	fakes_tsc += us * tsc_hz / 1000000;
+}
+
+hpa_t host_cr3(void)
+{
+	return 0x7007000;
+}
+
+struct percpu *percpu_create(u32 index, u32 apic_id)
+{
+	struct percpu *cpu = cpus_left ? page_alloc() : NULL;
+
+	if (!cpu)
+		return NULL;
+	cpus_left--;
+	cpu->self = cpu;
+	cpu->index = index;
+	cpu->apic_id = apic_id;
+	cpu->stack = (u8 *)cpu + 4096;
+	return cpu;
+}
+
+/* What is in force by when the CPU says that it is parked */
+void host_paging_load(void)
+{
+	fakes_record(FAKE_OTHER, 0, 0, 0);
+}
+
+void percpu_load(struct percpu *cpu)
+{
+	fakes_record(FAKE_OTHER, (u64)cpu, 0, cpu->parked);
+}
+
+/* A CPU in the trampoline's last instruction; false: it came back. */
+bool ap_runs(u64 entry, u64 percpu)
+{
+	return STOPS(((void (*)(u64))entry)(percpu));
+}
+"""
+CDEF = """
+extern u8 low_page[4096];
+extern bool mapped, no_trampoline;
+extern int (*ipi)(u32 id, u32 low);
+extern unsigned cpus_left;
+bool ap_runs(u64 entry, u64 percpu);
+"""
+BSP, PAGE = 4, 4096
+INIT, SIPI = 0x4500, 0x4608     # level asserted; vector 8: page 0x8000
+SECOND = 10**6
+
+
+@pytest.fixture(scope="module")
+def m():
+    return harness.build(
+        "smp", ["boot/smp.c"], fakes=FAKES, cdef=CDEF,
+        headers=["boot/smp.h", "kernel/percpu.h", *vmxcpu.HEADERS])
+
+
+class Cpus:
+    """ids: what the MADT lists. late: {id: after how many SIPIs it runs},
+    0: never."""
+
+    def __init__(self, m, ids, late=(), deaf=()):
+        self.m, self.cpu = m, vmxcpu.Cpu(m)
+        self.late, self.deaf = dict(late), deaf
+        self.sent, self.state, self.parked = [], {}, {}
+        m.lib.mapped = m.lib.no_trampoline = False
+        m.lib.cpus_left = 100
+        for n in range(PAGE):
+            m.low_page[n] = n * 7 & 0xff
+        self.before = bytes(m.low_page)
+        m.lib.ipi = m.callback("int(*)(u32, u32)", self.ipi, 0)
+        self.madt = m.new("struct acpi_madt *", {"cpu_count": len(ids)})
+        for n, ident in enumerate(ids):
+            self.madt.cpus[n] = ident
+        m.smp_park_others(self.madt, SECOND)
+        assert bytes(m.low_page) == self.before, "the guest's page"
+        assert not m.mapped
+
+    def ipi(self, ident, low):
+        m = self.m
+        self.sent.append((ident, low, m.tsc))
+        if ident in self.deaf:
+            return -m.ETIMEDOUT
+        if low == INIT:
+            self.state[ident] = 0
+        else:
+            assert low == SIPI and ident in self.state, "no INIT before"
+            self.state[ident] += 1
+            if self.state[ident] == self.late.get(ident, 1):
+                self.run(ident)
+        return 0
+
+    def run(self, ident):
+        """As boot/ap.asm does with its parameters."""
+        m = self.m
+        assert m.mapped and bytes(m.low_page[0:256]) == b"\x90" * 256
+        cr3, stack, percpu, entry = struct.unpack(
+            "<4Q", bytes(m.low_page[256:288]))
+        m.clear_events()
+        assert m.ap_runs(entry, percpu)
+        cpu = m.ffi.cast("struct percpu *", percpu)
+        # Tables and descriptors of its own before it says that it is there.
+        assert [(e.addr, e.value) for e in m.events("other")] == [
+            (0, 0), (percpu, 0)]
+        assert cr3 == 0x7007000 and stack == percpu + PAGE
+        assert cpu.apic_id == ident and cpu.parked
+        self.parked[ident] = cpu.index
+
+
+def test_all_are_parked(m):
+    x = Cpus(m, [BSP, 0, 2, 0x106])
+    assert x.parked == {0: 1, 2: 2, 0x106: 3}
+    assert [s[:2] for s in x.sent] == [
+        (n, low) for n in (0, 2, 0x106) for low in (INIT, SIPI)]
+    assert m.log_lines() == [(m.LOG_INFO, "cpus: 4, of which 3 are parked")]
+    assert m.arena_count() == 3     # the borrowed page is given back
+
+
+def test_the_manual_s_times(m):
+    """10 ms from INIT to SIPI; 200 µs or more to the second one."""
+    x = Cpus(m, [BSP, 1], late={1: 2})
+    assert x.parked == {1: 1}
+    assert [s[1] for s in x.sent] == [INIT, SIPI, SIPI]
+    times = [s[2] for s in x.sent]
+    assert times[1] - times[0] >= 10_000 and times[2] - times[1] >= 200
+
+
+def test_one_that_does_not_come(m):
+    """It is named, the others go on; and it is held in INIT: if it came
+    late it would run what is the guest's by then."""
+    x = Cpus(m, [1, BSP, 2], late={1: 0})
+    assert x.parked == {2: 2}
+    assert [s[:2] for s in x.sent] == [
+        (1, INIT), (1, SIPI), (1, SIPI), (1, INIT), (2, INIT), (2, SIPI)]
+    assert m.tsc < SECOND
+    assert [t for _, t in m.log_lines()] == [
+        "CPU with APIC ID 0x1 does not start", "cpus: 3, of which 1 are parked"]
+
+
+def test_one_that_takes_no_ipi(m):
+    x = Cpus(m, [BSP, 1, 2], deaf={1})
+    assert x.parked == {2: 2} and [s[:2] for s in x.sent][0:2] == [
+        (1, INIT), (2, INIT)]
+
+
+def test_more_than_there_is_room_for(m):
+    x = Cpus(m, [BSP, *range(0x100, 0x100 + 70)])
+    assert len(x.parked) == m.CPUS_MAX - 1
+    assert sum("does not start" in t for _, t in m.log_lines()) == 70 - 63
+    assert m.log_text().endswith("cpus: 71, of which 63 are parked")
+
+
+@pytest.mark.parametrize("alone", [[], [BSP]])
+def test_one_cpu(m, alone):
+    assert Cpus(m, alone).sent == []
+    assert m.log_text() == "cpus: 1, of which 0 are parked"
+
+
+def test_no_memory(m):
+    x = Cpus(m, [BSP])
+    m.lib.cpus_left = 1
+    x.madt.cpu_count = 3
+    x.madt.cpus[1], x.madt.cpus[2] = 1, 2
+    m.smp_park_others(x.madt, SECOND)
+    assert x.parked == {1: 1} and "0x2 does not start" in m.log_text()
+    for lack in ("arena_limit", "no_trampoline"):
+        m.lib.arena_limit = m.ARENA_PAGES * (lack != "arena_limit")
+        m.lib.no_trampoline = lack == "no_trampoline"
+        x.sent.clear()
+        m.smp_park_others(x.madt, SECOND)
+        assert x.sent == [] and "too little memory" in m.log_lines()[-1][1]
+        assert bytes(m.low_page) == x.before
