@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Exits for control registers, XSETBV, ports and device memory: what the
-instruction does on hardware, by the SDM, against what the handlers do."""
+instruction does on hardware, by the SDM, against what the handlers do; and
+hypercalls, by docs/hypercalls.md."""
 
 import functools
 
@@ -14,7 +15,41 @@ import vmxcpu
 SOURCES = ["vmm/exit_cr.c", "vmm/exit_io.c", "vmm/exit_mmio.c", "vmm/msr.c",
            "vmm/vcpu_state.c", "vmm/stats.c", "vmm/guest_mem.c", "vmm/insn.c",
            "vmm/bus.c", "vmm/vclock.c", "kernel/region.c",
-           "vmm/devmodel/lapic.c", "vmm/devmodel/apic_bus.c"]
+           "vmm/devmodel/lapic.c", "vmm/devmodel/apic_bus.c",
+           "vmm/hypercall.c"]
+# What hypercalls reach: a log of 1000 bytes, of which the first 100 are gone.
+FAKES = """
+#include "tests/unit/vmx_fakes.c"
+#include "kernel/log_sink.h"
+#include "vmm/windows.h"
+
+struct window_run opened[WINDOWS_RUNS];
+unsigned opened_count;
+int open_error;
+
+size_t log_read(u64 *from, char *buf, size_t size)
+{
+	*from = MAX(*from, 100u);
+	size = MIN(size, 1000u - MIN(*from, 1000u));
+	for (size_t i = 0; i < size; i++)
+		buf[i] = (char)(*from + i);
+	*from += size;
+	return size;
+}
+
+int windows_open(struct vm *vm, const struct window_run *runs, unsigned count)
+{
+	(void)vm;
+	memcpy(opened, runs, count * sizeof(*runs));
+	opened_count = count;
+	return open_error;
+}
+"""
+CDEF = """
+extern struct window_run opened[32];
+extern unsigned opened_count;
+extern int open_error;
+"""
 PAGE, MIB = 4096, 1 << 20
 U32, U64 = 2**32 - 1, 2**64 - 1
 PE, MP, EM, TS, ET, NE, WP, AM, NW, CD, PG = (
@@ -34,9 +69,12 @@ PF, GP = 14, 13
 
 def build(sources=(), name="exits"):
     """sources: {the tree's file: what to build instead}"""
-    return vmxcpu.build(name, [dict(sources).get(s, s) for s in SOURCES],
-                        headers=["vmm/exits.h"],
-                        exports=["lapic_cr8"])
+    return vmxcpu.harness.build(
+        name, [dict(sources).get(s, s) for s in SOURCES], fakes=FAKES,
+        cdef=CDEF, exports=["lapic_cr8"],
+        headers=["vmm/exits.h", "vmm/hypercall.h", "vmm/windows.h",
+                 "vmm/guest_cpuid.h",
+                 *vmxcpu.HEADERS])
 
 
 @pytest.fixture(scope="module")
@@ -681,6 +719,24 @@ def test_a_write_to_rom_is_dropped(m):
     assert vcpu.guest.read(0xc0010, 1) == b"\x7f"
 
 
+@pytest.mark.parametrize("kind", ["RAM", "ROM", "DEVICE"])
+def test_a_closed_window_is_nobodys(m, kind):
+    """igd=closed: all ones, and writes are dropped, whatever will be there;
+    its memory is neither read nor written by Monocle."""
+    rows = [guestram.Row(0, 0xa0000), guestram.Row(
+        0xc0000, 0x10000, kind, "RESERVED", "window")]
+    vcpu = Vcpu(m, rows)
+    for r in vcpu.vm.map.regions[0:vcpu.vm.map.count]:
+        r.cpu = 0 if r.gpa else r.cpu
+    vcpu.poke(0xc0010, bytes(range(1, 9)))
+    vcpu.v.gpr[RBX], vcpu.v.gpr[RAX] = 0xc0010, 0
+    assert trap(vcpu, b"\x8b\x03", 0xc0010) == "resume"       # mov
+    assert vcpu.v.gpr[RAX] == U32
+    vcpu.v.gpr[RAX] = 0
+    assert trap(vcpu, b"\x89\x03", 0xc0010) == "resume"
+    assert vcpu.guest.read(0xc0010, 8) == bytes(range(1, 9))
+
+
 def test_movs_between_device_and_memory(m):
     """From the device, to it, and from one register to another."""
     vcpu = long_mode(m)
@@ -780,3 +836,197 @@ def test_no_instruction_at_rip_stops(m):
     vcpu = long_mode(m)
     vcpu.cpu.write(m.VMCS_GUEST_RIP, NOBODY)
     assert vcpu.run("exit_ept_violation", TRAPPED | 1) == "stop"
+
+
+# --- Hypercalls ----------------------------------------------------------
+
+USER, KERNEL = 0xc0f3, 0xc093
+BUFFER, GONE, LOCKED = 0x20000, 0x30, 0x31  # the latter two: pages
+
+
+class Caller:
+    """A program that asks Monocle: its pages GONE and LOCKED it cannot
+    write; around BUFFER lie zeros."""
+
+    def __init__(self, m, rights=USER):
+        self.m = m
+        self.vcpu = with_paging(m, {GONE}, {LOCKED}, GUEST_SS_RIGHTS=rights)
+        self.v = self.vcpu.v
+        m.lib.opened_count = m.lib.open_error = 0
+
+    def call(self, number, rbx=0, rcx=0, rdx=0):
+        """RAX as a signed number, and RDX."""
+        g = self.v.gpr
+        for n in range(16):
+            g[n] = 0x1111 * n
+        g[RAX], g[RBX] = self.m.HYPERCALL_BASE + number & U64, rbx
+        g[RCX], g[RDX] = rcx, rdx
+        before = list(g)
+        action = self.vcpu.run("exit_hypercall")
+        assert action == "skip"
+        assert [g[n] for n in range(16) if n not in (RAX, RDX)] == [
+            before[n] for n in range(16) if n not in (RAX, RDX)]
+        result = g[RAX] - (g[RAX] >> 63 << 64)
+        return result, g[RDX]
+
+    def memory(self, size, at=BUFFER):
+        return self.vcpu.guest.read(at, size)
+
+
+@pytest.fixture
+def caller(m):
+    return Caller(m)
+
+
+def test_the_abi_s_version(m, caller):
+    assert caller.call(0) == (2, 0)
+
+
+@pytest.mark.parametrize("number", [6, 99, 0x100, 0xffff, 2**64 - 1])
+def test_a_call_that_is_not_there(m, caller, number):
+    assert caller.call(number) == (-38, 0)
+    assert caller.vcpu.vm.request == m.VM_RUN
+
+
+@pytest.mark.parametrize("size", [0, 8, 1000, 4096, 5000, 2**64 - 1])
+def test_statistics(m, caller, size):
+    """As much of the record as fits, and not a byte of what lies behind."""
+    stats = caller.v.stats
+    stats.tsc_hz, stats.exits, stats.start = 10**9, 77, 5
+    stats.reasons[69].ticks = 2**63
+    m.tsc = 12345
+    whole = m.ffi.sizeof("struct stats")
+    assert caller.call(1, BUFFER, size) == (min(size, whole), 0)
+    assert stats.now == 12345
+    expected = bytes(m.ffi.buffer(m.ffi.addressof(stats)))[:size]
+    assert caller.memory(8192) == expected.ljust(8192, b"\0")
+
+
+@pytest.mark.parametrize("number, args", [
+    (1, (0x30000, 8)), (1, (0x2fff8, 64)), (1, (0x31000, 8)),
+    (2, (0x30000, 8)), (3, (10, 0x30000, 64)), (5, (0x30000, 4096))])
+def test_a_buffer_that_is_not_there(m, caller, number, args):
+    """The caller's page fault; RIP and its registers stand, so that the
+    call is made again."""
+    give_devices(caller, 2)
+    with pytest.raises(Fault) as fault:
+        caller.call(number, *args)
+    vector, error, cr2 = fault.value.args
+    assert vector == PF and cr2 & ~0xfff in (0x30000, 0x31000)
+    assert error == (7 if cr2 >> 12 == LOCKED else 6)   # a user's write
+    g = caller.v.gpr
+    assert g[RAX] == m.HYPERCALL_BASE + number
+    assert [g[RBX], g[RCX]] == list(args[:2])
+    assert number != 2 or g[RDX] == 0
+
+
+def test_a_buffer_that_is_no_memory(m, caller):
+    for number, args in ((1, (0xc0000, 8)), (2, (0xc0000, 8)),
+                         (3, (10, 0xc0000, 8)), (5, (0xc0000, 4096))):
+        give_devices(caller, 1)
+        result, rdx = caller.call(number, *args)
+        assert result == -14, number
+
+
+def test_the_log(m, caller):
+    """In pieces, each from where the last one ended, until there is none."""
+    text, position = b"", 0
+    while True:
+        size, position = caller.call(2, BUFFER, 5000, position)
+        if not size:
+            break
+        text += caller.memory(size)
+    assert text == bytes(n & 0xff for n in range(100, 1000))
+    assert position == 1000
+    assert caller.call(2, BUFFER, 3, 200) == (3, 203)
+    assert caller.call(2, BUFFER, 0, 200) == (0, 200)
+    assert caller.call(2, BUFFER, 8, 2**64 - 1)[0] == 0
+
+
+def test_names_of_exit_reasons(m, caller):
+    for reason, size, name in ((10, 64, b"CPUID"), (10, 3, b"CPU"),
+                               (10, 0, b""), (69, 64, None)):
+        got, _ = caller.call(3, reason, BUFFER, size)
+        name = name if name is not None else m.string(
+            m.exit_reason_name(reason)).encode()
+        assert caller.memory(got) == name and caller.memory(
+            1, BUFFER + got) == b"\0"
+        caller.vcpu.poke(BUFFER, bytes(64))
+    assert caller.call(3, 70, BUFFER, 64)[0] == -22
+    assert caller.call(3, 2**32 + 10, BUFFER, 64)[0] == -22
+
+
+def give_devices(caller, count):
+    m = caller.m
+
+    def one(ctx, n, out):
+        out.bdf, out.config, out.storms = n << 3, n * 10, n
+        return n < count
+    caller.vcpu.vm.device_stats = m.callback(
+        "bool(*)(void *, unsigned, struct device_stats *)", one, False)
+
+
+@pytest.mark.parametrize("count, size, fit", [
+    (0, 4096, 0), (2, 4096, 2), (2, 55, 0), (2, 56, 1), (3, 167, 2),
+    (100, 4096, 73), (100, 2**40, 73)])
+def test_assigned_functions(m, caller, count, size, fit):
+    """Whole records, at most 4096 bytes of them."""
+    one = m.ffi.sizeof("struct device_stats")
+    assert one == 56
+    give_devices(caller, count)
+    assert caller.call(5, BUFFER, size) == (fit * one, one)
+    for n in range(fit):
+        got = m.ffi.from_buffer("struct device_stats *",
+                                bytearray(caller.memory(one, BUFFER + n * one)))
+        assert (got.bdf, got.config, got.storms) == (n << 3, n * 10, n)
+    assert caller.memory(one, BUFFER + fit * one) == bytes(one)
+
+
+def test_no_assigned_functions(m, caller):
+    assert caller.call(5, BUFFER, 4096) == (0, 56)
+
+
+def runs(*pairs):
+    return b"".join(n.to_bytes(8, "little") for pair in pairs for n in pair)
+
+
+@pytest.mark.parametrize("error", [0, "EINVAL", "ENOSPC"])
+def test_identity_map(m, error):
+    """Of ring 0 alone, 1 to 32 runs; what becomes of them is the answer."""
+    caller = Caller(m, KERNEL)
+    m.lib.open_error = -getattr(m, error) if error else 0
+    wanted = [(0xa0000, 32), (0xc0000, 1)] * 16
+    caller.vcpu.poke(BUFFER, runs(*wanted))
+    for count in (1, 32):
+        assert caller.call(4, BUFFER, count)[0] == m.open_error
+        assert [(r.gpa, r.pages) for r in m.opened[0:m.opened_count]] == \
+            wanted[:count]
+    m.lib.opened_count = 0
+    for count in (0, 33, 2**60 + 1, 2**64 - 1):
+        assert caller.call(4, BUFFER, count)[0] == -22
+    assert m.opened_count == 0
+
+
+def test_identity_map_is_ring_0_s(m):
+    for dpl in (1, 2, 3):
+        caller = Caller(m, KERNEL | dpl << 5)
+        caller.vcpu.poke(BUFFER, runs((0xa0000, 32)))
+        assert caller.call(4, BUFFER, 1)[0] == -1
+        assert m.opened_count == 0
+
+
+def test_an_identity_map_s_list_that_is_not_there(m):
+    caller = Caller(m, KERNEL)
+    with pytest.raises(Fault) as fault:
+        caller.call(4, GONE * PAGE - 16, 2)
+    assert fault.value.args == (PF, 0, GONE * PAGE)
+    assert m.opened_count == 0
+
+
+@pytest.mark.parametrize("runs_rom", [False, True])
+def test_the_video_bios_s_end(m, caller, runs_rom):
+    """No guest's call: only while Monocle runs the ROM for it."""
+    caller.vcpu.vm.rom_runs = runs_rom
+    result, _ = caller.call(0x100)
+    assert result == (0 if runs_rom else -38)
+    assert caller.vcpu.vm.request == (m.VM_ROM_DONE if runs_rom else m.VM_RUN)
