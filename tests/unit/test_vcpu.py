@@ -89,18 +89,24 @@ bool run_to_panic(struct vcpu *v)
 }
 
 /* Of vcpu_init(), which acts on a real CPU. */
-u64 idt_base(void) { return 0; }
-hpa_t host_cr3(void) { return 0; }
+u64 host_state[5];
+hpa_t loaded;
+int load_error;
+
+u64 idt_base(void) { return 0x1d7000; }
+hpa_t host_cr3(void) { return 0xc3000; }
 int vmcs_load(const struct vmx_capabilities *cap, hpa_t vmcs)
 {
 	(void)cap;
-	(void)vmcs;
-	return 0;
+	loaded = vmcs;
+	return load_error;
 }
 void vmx_write_host_state(u64 gs_base, u64 tr_base, u64 gdtr, u64 idtr,
 			  hpa_t cr3)
 {
-	(void)gs_base, (void)tr_base, (void)gdtr, (void)idtr, (void)cr3;
+	u64 state[] = {gs_base, tr_base, gdtr, idtr, cr3};
+
+	memcpy(host_state, state, sizeof(state));
 }
 """
 CDEF = """
@@ -109,6 +115,9 @@ extern int handler_action;
 extern const char *handler_called;
 extern unsigned host_vector, unblocked_nmi, checked;
 bool run_to_panic(struct vcpu *v);
+extern u64 host_state[5];
+extern u64 loaded;
+extern int load_error;
 """
 VALID, ERROR = 1 << 31, 1 << 11
 EXTERNAL, NMI, EXCEPTION, SOFTWARE, PRIVILEGED, SOFT_EXCEPTION = (
@@ -687,6 +696,182 @@ def test_reset_forgets_what_was_ready_for_the_entry(vm):
     m.lapic_reset(vm.lapic)
     m.vcpu_reset(vm.v, m.new("struct guest_entry *", {"mode": 0}))
     assert [e.info for e in vm.run(m.EXIT_CPUID)] == [0, 0]
+
+
+def test_reset_drops_translations(vm):
+    """The old guest's, behind the last write of the new one's state."""
+    m = vm.m
+    vm.vm.ept.eptp = 0x501e
+    m.clear_events()
+    m.vcpu_reset(vm.v, m.new("struct guest_entry *", {"mode": 2}))
+    events = m.events("invept", "vmwrite")
+    assert [(e.kind, e.addr) for e in events[-1:]] == [("invept", 0x501e)]
+
+
+# Where the guest starts: CR0, CR4, EFER, its code segment's and data
+# segments' rights (SDM 25.4.1), their limit, the IDT's limit.
+STARTS = {
+    "REAL16": (0x10, 0, 0, 0x9b, 0x93, 0xffff, 0x3ff),
+    "PROTECTED32": (0x11, 0, 0, 0xc09b, 0xc093, 2**32 - 1, 0),
+    "LONG64": (0x80000011, 0x20, 0x500, 0xa09b, 0xc093, 2**32 - 1, 0)}
+
+
+@pytest.mark.parametrize("mode", STARTS)
+def test_where_a_guest_starts(vm, mode):
+    """All of its state as after RESET (SDM table 10-1), but what the loader
+    wants; nothing of the guest before it."""
+    m = vm.m
+    cr0, cr4, efer, code, data, limit, idt = STARTS[mode]
+    vm.cap.cr0_fixed0, vm.cap.cr4_fixed0 = 0x80000021, 0x2040
+    vm.cap.entry = 0x11fb
+    fields = {n[5:]: getattr(m, n) for n in m.constants
+              if n.startswith("VMCS_GUEST_")}
+    for field in fields.values():
+        vm.cpu.write(field, 0xbad)
+    e = m.new("struct guest_entry *", {
+        "mode": getattr(m, f"ENTRY_{mode}"), "rip": 0x5000, "rsp": 0x6000,
+        "cr3": 0x7000, "gdt_base": 0x8000, "gdt_limit": 39, "cs": 0x10,
+        "ds": 0x18})
+    e.gpr[0:16] = range(100, 116)
+    m.vcpu_reset(vm.v, e)
+    real = mode == "REAL16"
+    expected = {"CR0": cr0 | 0x20, "CR3": 0x7000, "CR4": cr4 | 0x2040,
+                "EFER": efer, "RIP": 0x5000, "RSP": 0x6000, "RFLAGS": 2,
+                "GDTR_BASE": 0x8000, "GDTR_LIMIT": 39, "IDTR_BASE": 0,
+                "IDTR_LIMIT": idt, "DR7": 0x400, "DEBUGCTL": 0,
+                "PAT": 0x0007040600070406, "INTERRUPTIBILITY": 0,
+                "ACTIVITY": 0, "SYSENTER_CS": 0, "SYSENTER_ESP": 0,
+                "SYSENTER_EIP": 0, "PENDING_DEBUG": 0}
+    assert {n: vm[f"GUEST_{n}"] for n in expected} == expected
+    assert vm["CR0_SHADOW"] == cr0 and vm["CR4_SHADOW"] == cr4
+    assert vm["ENTRY_CONTROLS"] == 0x11fb | (1 << 9 if efer else 0)
+    for n in range(8):
+        selector, base, rights = (0x10, 0x100, code) if n == 1 else (
+            0x18, 0x180, data)
+        wanted = (selector, base * real, limit, rights)
+        if n > 5:       # LDTR: unusable; TR: a busy 32-bit TSS
+            wanted = (0, 0, 0xffff, 0x10082 if n == 6 else 0x8b)
+        assert tuple(vm.cpu.read(getattr(m, f"VMCS_GUEST_ES{part}") + 2 * n)
+                     for part in ("", "_BASE", "_LIMIT", "_RIGHTS")) == wanted
+    assert list(vm.v.gpr) == list(range(100, 116))
+
+
+@pytest.mark.parametrize("xsave", [False, True])
+def test_xcr0_after_a_reset(vm, xsave):
+    """x87 alone (SDM table 10-1); XSETBV needs CR4.OSXSAVE, which an exit
+    then keeps. A CPU without XSAVE has neither."""
+    m = vm.m
+    vm.vm.features.cr4_allowed = 1 << 18 if xsave else 0
+    m.fake_cr[4], m.lib.fake_xcr0 = 0x2020, 7
+    vm.set(HOST_CR4=0x2020)
+    m.vcpu_reset(vm.v, m.new("struct guest_entry *"))
+    assert m.fake_xcr0 == (1 if xsave else 7)
+    assert m.fake_cr[4] == vm["HOST_CR4"] == 0x2020 | xsave << 18
+
+
+# --- A vCPU's first state ------------------------------------------------
+
+OWNED_CR0 = 1 | 2 | 4 | 8 | 1 << 16 | 1 << 18 | 1 << 31
+MCE = 1 << 6
+
+
+@pytest.fixture
+def init(vm):
+    """vcpu_init() on a VMCS full of what was there before."""
+    m = vm.m
+    m.fake_gs_base(vm.percpu)
+    vm.percpu.self = vm.percpu
+    for field in range(m.VMCS_FIELDS):
+        vm.cpu.write(field, 0xbad)
+    vm.cap.pin, vm.cap.cpu, vm.cap.cpu2 = 0x7f, CPU, 0x101
+    vm.cap.exit, vm.cap.entry = 0x36dfb, 0x11fb
+    vm.vm.ept.eptp, vm.lapic.id = 0x501e, 3
+    vm.vm.features.cr4_allowed = 0x6f8 | MCE
+    vm.vm.io_bitmap, vm.vm.msr_bitmap = (m.ffi.cast("void *", n)
+                                         for n in (0x9000, 0xb000))
+    m.lib.load_error = 0
+
+    def run():
+        return m.vcpu_init(vm.v, vm.vm, vm.lapic)
+    return run
+
+
+@pytest.mark.parametrize("xsaves", [False, True])
+def test_controls(vm, init, xsaves):
+    """What exits: machine checks and no other exception (SDM 25.6.3), the
+    ports and MSRs of the bitmaps, and writes of control register bits that
+    the guest does not own."""
+    vm.cap.xsaves = xsaves
+    assert init() == 0
+    expected = {
+        "PIN_CONTROLS": 0x7f, "CPU_CONTROLS": CPU, "CPU_CONTROLS2": 0x101,
+        "EXIT_CONTROLS": 0x36dfb, "EXCEPTION_BITMAP": 1 << 18,
+        "PF_ERROR_MASK": 0, "PF_ERROR_MATCH": 0, "CR3_TARGETS": 0,
+        "EXIT_MSR_STORE_COUNT": 0, "EXIT_MSR_LOAD_COUNT": 0,
+        "ENTRY_MSR_LOAD_COUNT": 0, "EPTP": 0x501e, "IO_BITMAP_A": 0x9000,
+        "IO_BITMAP_B": 0xa000, "MSR_BITMAP": 0xb000, "TSC_OFFSET": 0,
+        "LINK_POINTER": 2**64 - 1, "CR0_MASK": 2**64 - 1 - OWNED_CR0,
+        "CR4_MASK": 2**64 - 1 - 0x6b8,
+        "XSS_EXITING": 0 if xsaves else 0xbad}
+    assert {n: vm[n] for n in expected} == expected
+    # 0 is the host's own translations.
+    assert vm["VPID"] not in (0, 0xbad)
+    assert vm.v.cpu_controls == CPU
+
+
+def test_the_host_behind_an_exit(vm, init):
+    """What percpu() finds, stacks for traps, tables: of this CPU."""
+    m = vm.m
+    assert init() == 0
+    address = lambda p: int(m.ffi.cast("uintptr_t", p))
+    part = lambda name: m.ffi.addressof(vm.percpu.tables, name)
+    assert list(m.host_state) == [
+        address(vm.percpu), address(part("tss")), address(part("gdt")),
+        0x1d7000, 0xc3000]
+    assert vm.v.cpu == vm.percpu and vm.v.vmcs == m.loaded != 0
+    assert vm.v.cpuid.apic_id == 3
+
+
+def test_no_vmcs(vm, init):
+    vm.m.lib.load_error = -vm.m.EIO
+    assert init() == -vm.m.EIO
+    vm.m.lib.arena_limit = 0
+    assert init() == -vm.m.ENOMEM
+
+
+# --- Exceptions in the delivery of others (SDM table 6-5) ------------------
+
+CONTRIBUTORY = {0, 10, 11, 12, 13}
+
+
+@pytest.mark.parametrize("first", [0, 3, 6, 8, 10, 13, 14, 17])
+def test_a_second_exception(vm, first):
+    for second in (0, 1, 6, 10, 12, 13, 14, 17):
+        has_error = second in (10, 12, 13, 14, 17)
+        vm.v.injection.info = VALID | EXCEPTION | first
+        vm.vm.request = vm.m.VM_RUN
+        vm.m.vcpu_inject(vm.v, second, has_error, 0x77)
+        if first == 8:
+            assert vm.vm.request == vm.m.VM_RESET       # triple fault
+            continue
+        assert vm.vm.request == vm.m.VM_RUN
+        double = second in CONTRIBUTORY and first in CONTRIBUTORY | {14} or \
+            first == second == 14
+        info = vm.v.injection.info
+        assert info & 0xff == (8 if double else second), (first, second)
+        assert bool(info & ERROR) == (double or has_error)
+        if info & ERROR:
+            assert vm.v.injection.error == (0 if double else 0x77)
+
+
+@pytest.mark.parametrize("kind", [EXTERNAL, NMI, SOFTWARE])
+def test_an_exception_in_the_delivery_of_an_interrupt(vm, kind):
+    """Served by itself, whatever its vector is called."""
+    for vector in (8, 13, 14):
+        vm.v.injection.info = VALID | kind | vector
+        vm.m.vcpu_inject(vm.v, 13, True, 5)
+        assert vm.v.injection.info == VALID | EXCEPTION | ERROR | 13
+        assert vm.vm.request == vm.m.VM_RUN
 
 
 def test_an_nmi_that_hit_monocle_is_the_guests(vm):
