@@ -163,8 +163,8 @@ int unit_set_context(struct vtd_unit *u, u16 requester, u64 lo, u64 hi)
 	}
 	/* P is stored last when it is set, first when it is cleared. */
 	if (lo & VTD_PRESENT)
-		e->hi = hi;
-	e->lo = lo;
+		mmio_write64(&e->hi, hi);
+	mmio_write64(&e->lo, lo);
 	vtd_flush((const void *)e, sizeof(*e), u->flush);
 	return 0;
 }

@@ -411,13 +411,14 @@ def test_two_domains(m):
 
 # --- Several units, bridges, RMRRs ---------------------------------------
 
-def test_units_of_different_widths(m):
-    """A domain of functions behind a 3-level and a 4-level unit; each unit
-    knows its own functions only."""
+@pytest.mark.parametrize("coherent", [0, 1])
+def test_units_of_different_widths(m, coherent):
+    """A domain of functions behind a 3-level and a 4-level unit, of which
+    one snoops; each unit knows its own functions only."""
     dmar = table([drhd(Machine.BASE, scope([(5, 0)])),
                   drhd(Machine.BASE + 0x1000, include_all=True)], width=46)
-    x = Machine(m, [(cap((3,)), ecap(coherent=True)), (cap((4,)), ecap())],
-                FUNCTIONS, dmar).start()
+    x = Machine(m, [(cap((3 + n,)), ecap(coherent=n == coherent))
+                    for n in range(2)], FUNCTIONS, dmar).start()
     d = x.domain([(0, 2 * GIB, GIB, RW), (4 * GIB, 0, MIB, RW)])
     for bdf in (EDU, NIC):
         assert m.vtd_assign(x.vtd, d, bdf) == 0
@@ -470,21 +471,26 @@ IGD_TABLE = table([drhd(Machine.BASE, scope([(2, 0)])),
                    rmrr(DSM, DSM + 4 * MIB - 1, scope([(2, 0)]))])
 
 
-def igd(m):
-    x = Machine(m, [(cap((3,)), ecap())] * 2, FUNCTIONS, IGD_TABLE)
+def igd(m, **caps):
+    x = Machine(m, [(cap((3,), **caps), ecap())] * 2, FUNCTIONS, IGD_TABLE)
     x.config.display = DISPLAY
     return x
 
 
-def test_the_firmwares_picture_keeps_its_memory(m):
-    x = igd(m)
+@pytest.mark.parametrize("warm", [False, True])
+def test_the_firmwares_picture_keeps_its_memory(m, warm):
+    """warm: a previous owner left translation on, so that the new tables are
+    in force from one command to the next; the unit buffers writes."""
+    x = igd(m, rwbf=warm)
     unit = x.units[0]
+    unit.status, unit.root = TE * warm, None
     lost = []
     command = unit._command
 
     def watch(value):
         command(value)
-        if unit.status & TE and can(unit, DISPLAY, DSM + PAGE) < 0:
+        if unit.status & TE and unit.root and \
+                can(unit, DISPLAY, DSM + PAGE) < 0:
             lost.append(hex(value))
     unit._command = watch
     x.start()
@@ -499,6 +505,40 @@ def test_the_firmwares_picture_keeps_its_memory(m):
     assert can(unit, DISPLAY, DSM) == DSM and can(unit, DISPLAY, 0) == GIB
     assert lost == []
     x.check()
+
+
+def test_interrupts_behind_each_unit(m):
+    """One table for both: a change is in force in either at once, as a freed
+    entry that another function gets would be."""
+    x = igd(m).start()
+    for unit, bdf in zip(x.units, (DISPLAY, NIC)):
+        for vector in (0x61, 0x62):
+            index = m.vtd_irq_alloc(x.vtd, bdf, 1)
+            assert index == 0
+            address = m.vtd_irq_msi(index, 1).address
+            assert m.vtd_irq_set(x.vtd, index, vector, 0, False) == 0
+            assert unit.interrupt(bdf, address) == (vector, 0)
+            assert m.vtd_irq_set(x.vtd, index, vector + 2, 0, False) == 0
+            assert unit.interrupt(bdf, address) == (vector + 2, 0)
+            assert m.vtd_irq_free(x.vtd, index) == 0
+            with pytest.raises(Fault, match="0x22"):
+                unit.interrupt(bdf, address)
+    x.check()
+
+
+def test_a_context_entry_is_never_half_there(m):
+    """A device may walk by between any two stores: what is present has its
+    domain and its levels."""
+    x = machine(m, ecaps=ecap(coherent=True)).start()
+    d = x.domain([(0, GIB, PAGE, RW)])
+    seen = []
+
+    def walk():
+        contexts = model.walk.contexts(x.units[0].view, x.units[0].root)
+        seen.extend((c.domain, c.levels) for c in contexts.values())
+    x.stored = walk
+    assert m.vtd_assign(x.vtd, d, EDU) == m.vtd_release(x.vtd, EDU) == 0
+    assert set(seen) == {(d.id, 4)}
 
 
 def test_a_picture_in_overlapping_rmrrs(m):

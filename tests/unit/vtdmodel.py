@@ -126,8 +126,8 @@ class Unit:
                 self.head != self.regs[0x88] or self.last != 5):
             return              # 6.5.2: not in this state
         if change == SRTP:
+            # It need not flush the write buffer by itself (6.8).
             self.root = self.regs[0x20]
-            self.machine.commit()   # implied (6.8)
         elif change == SIRTP:
             self.irta = self.regs[0xb8]
         elif change == WBF:
@@ -373,8 +373,18 @@ class Machine:
         return unit.read(at, size)
 
     def _write(self, kind, addr, size, value):
+        arena = int(self.m.ffi.cast("uintptr_t", self.m.lib.fake_arena))
+        at = addr - arena
+        if 0 <= at < self.m.ARENA_PAGES * 4096:
+            self.m.ffi.memmove(self.m.lib.fake_arena + at,
+                               value.to_bytes(size, "little"), size)
+            self.stored()
+            return
         unit, at = self._unit(addr)
         unit.write(at, size, value)
+
+    def stored(self):
+        """Behind each store to what a unit may walk meanwhile."""
 
     def commit(self):
         self.m.fake_commit()
