@@ -76,6 +76,23 @@ def test_a_range_answers_at_both_ends_and_no_further(m, bus):
     assert bus.b.ranges[m.BUS_PORT][0].hits == 3
 
 
+def test_a_range_that_is_gone_answers_no_more(m, bus):
+    """Though it was the last to answer: a BAR that was moved away."""
+    for first in (0x1000, 0x3000):
+        bus.register(m.BUS_MMIO, first, first + 0xfff, "bar")
+    assert bus.access(m.BUS_MMIO, 0x3004) == (0, 0x5a)
+    assert m.bus_unregister(bus.b, m.BUS_MMIO, 0x3000) == 0
+    assert bus.access(m.BUS_MMIO, 0x3004) == (0, 0xff)
+    # The same where another one has moved up in its place.
+    assert bus.access(m.BUS_MMIO, 0x1004) == (0, 0x5a)
+    bus.register(m.BUS_MMIO, 0x3000, 0x3fff, "other")
+    assert bus.access(m.BUS_MMIO, 0x1004) == (0, 0x5a)
+    assert m.bus_unregister(bus.b, m.BUS_MMIO, 0x1000) == 0
+    assert bus.access(m.BUS_MMIO, 0x1004) == (0, 0xff)
+    assert bus.access(m.BUS_MMIO, 0x3004) == (0, 0x5a)
+    assert [name for name, *_ in bus.seen] == ["bar"] * 3 + ["other"]
+
+
 def test_a_handlers_fault_reaches_the_caller(m, bus):
     bus.register(m.BUS_MSR, 10, 20, "msr")
     assert bus.access(m.BUS_MSR, 13, 8)[0] == -m.EFAULT

@@ -140,6 +140,20 @@ def test_a_line_that_always_asks(m):
     assert 16 < len(m.events("in")) < 1000
 
 
+def test_more_than_the_ring_holds(m):
+    """On a line that takes nothing: the first bytes are kept, in order."""
+    host = Host(m, [])
+    m.on_read(lambda kind, port, size: 0xff)
+    told = bytes(n * 7 & 0xff for n in range(m.CONSOLE_RING + 100))
+    for at in range(0, len(told), 50):
+        m.console_put(host.c, told[at:at + 50], len(told[at:at + 50]))
+    m.on_read(lambda kind, port, size: host.read(port))
+    while host.c.tail != host.c.head:
+        m.console_flush(host.c)
+    host.run(host.now + 2 * FIFO * BYTE)
+    assert bytes(host.sent) == told[:m.CONSOLE_RING]
+
+
 def test_no_uart(m):
     """All ones: nothing arrives."""
     m.reset()

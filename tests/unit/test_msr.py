@@ -72,6 +72,27 @@ def test_arch_capabilities_name_no_further_msr(guest):
     assert guest.access(ARCH_CAPABILITIES, 0) is None
 
 
+@pytest.mark.parametrize("msr, value, dropped", [
+    (0x17, 0, False), (0x3a, 1, False), (0x79, 0, True), (0x179, 0, False),
+    (0x1a0, 0x1801, True)])
+def test_what_never_changes(guest, msr, value, dropped):
+    """SDM volume 4, table 2-2. FEATURE_CONTROL is locked without VMX, which
+    CPUID does not show; no machine-check bank; no performance counters."""
+    assert guest.access(msr) == value
+    for write in (0, 1, 5, 2**64 - 1):
+        assert (guest.access(msr, write) is not None) == dropped
+        assert guest.access(msr) == value
+    assert not guest.is_open(msr) and not guest.is_open(msr, write=True)
+
+
+@pytest.mark.parametrize("msr", [0x17a, 0x1d9, 0xda0])
+def test_what_takes_no_bit(guest, msr):
+    """MCG_STATUS, DEBUGCTL, XSS"""
+    assert guest.access(msr) == 0 and guest.access(msr, 0) is not None
+    for bit in (0, 1, 11, 63):
+        assert guest.access(msr, 1 << bit) is None
+
+
 def test_the_hosts_where_it_has_it(guest):
     assert guest.access(0x8b) == 0
     guest.cpu.set_msr(0x8b, 0xf0 << 32)

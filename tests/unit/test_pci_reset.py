@@ -48,6 +48,7 @@ class Device(Function):
         super().__init__(**fields)
         self.m, self.away, self.pending = m, away, pending
         self.back, self.resets, self.early = 0, [], []
+        self.placed = False     # its BAR had an address before the reset
         caps = [(at, kind, 0) for at, kind, on in
                 [(0x40, EXPRESS, flr), (0x60, AF, af), (0x70, PM, power)]
                 if on]
@@ -71,6 +72,7 @@ class Device(Function):
 
     def reset(self, how):
         self.resets.append(how)
+        self.placed = any(self.config[0x10:0x14])
         if self.m.tsc < self.pending:
             self.early.append(how)
         self.config[:] = self.initial
@@ -99,6 +101,8 @@ class Device(Function):
                 self.reset(POWER)
         else:
             super().write(at, size, value)
+        assert not (self.placed and self.config[4] & 2) or any(
+            self.config[0x10:0x14]), "it answers at address 0, where RAM is"
 
 
 class Bridge(Function):

@@ -197,6 +197,22 @@ def test_an_edge_seen_before_initialization_is_forgotten(pic):
     assert pic.ack() == 0x35
 
 
+def test_a_level_is_still_there_after_initialization(pic):
+    """It needs no edge (data sheet, page 11): a device that waits for its
+    handler would wait for ever."""
+    pic.out(0x4D1, 0x02)
+    pic.line(9)
+    for port, base, icw3 in (MASTER, 0x40, 4), (SLAVE, 0x48, 2):
+        for n, value in enumerate((0x11, base, icw3, 1)):
+            pic.out(port + (n > 0), value)
+    assert pic.inp(0x4D1) == 0x02
+    assert pic.pending() and pic.ack() == 0x49
+    pic.out(SLAVE, EOI)
+    pic.out(MASTER, EOI)
+    pic.line(9, False)
+    assert not pic.pending()
+
+
 def test_a_wide_access_ends_at_the_chip(pic):
     pic.out(0x20, 0xAA0B, size=2)
     assert pic.inp(0x21) == 0xAA
