@@ -52,6 +52,7 @@ class Still:
         self.pages = {}         # what was read, as it was
         self.cr3 = None
         self.linear = []
+        self.own = {}           # pages known otherwise to be Monocle's
 
     def __call__(self, address, size):
         data = b""
@@ -217,7 +218,8 @@ def own_pages(still):
     """{page: what it is} of Monocle's own memory, without the tables."""
     image = IMAGE.search(still.log)
     low, high = (int(n, 16) for n in image.groups())
-    own = {page: "image" for page in range(low & -PAGE, high, PAGE)}
+    own = dict(still.own)
+    own.update({page: "image" for page in range(low & -PAGE, high, PAGE)})
     if still.cr3 is None:
         return own
     pages = paging.leaves(still, still.cr3)

@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: MIT
+"""Runs Monocle's start on a machine on paper, twice, and judges it.
+
+The second run has the word `list`: it has to foretell the first. Of a start
+everything is looked up where hardware, or a guest, would find it: context
+entries and the EPT in the memory that the start has written (tests/walker),
+the functions by a scan from bus 0, `_PRT` in the DSDT.
+"""
+
+import os
+import pathlib
+import re
+import struct
+import subprocess
+
+from walker import TableError, boot as walk, ept, parse_regions, vtd
+
+from . import paper
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PROGRAM = ROOT / "build" / "fleet" / "fleet"
+SPACE = 1 << 46
+LIMIT = 60
+PAGE = 4096
+ERROR = re.compile(r"^monocle: error: (.*)$", re.MULTILINE)
+ASSIGNED = re.compile(r"^monocle: assigned: (\w\w:\w\w\.\w)", re.MULTILINE)
+VERDICT = re.compile(r"^monocle: this machine (.*)$", re.MULTILINE)
+
+
+class Run:
+    """One run of the program; its memory stays until close()."""
+
+    def __init__(self, path, words, program=PROGRAM):
+        self.fd = os.memfd_create("fleet")
+        os.ftruncate(self.fd, SPACE)
+        try:
+            done = subprocess.run(
+                [program, path, words, str(self.fd)], pass_fds=[self.fd],
+                capture_output=True, timeout=LIMIT, check=False)
+            self.status, out = done.returncode, done.stdout
+            self.complaint = done.stderr.decode(errors="replace")
+        except subprocess.TimeoutExpired as hung:
+            self.status, out = -1, hung.stdout or b""
+            self.complaint = f"no end within {LIMIT} s"
+        lines = out.decode(errors="replace").splitlines()
+        self.log = "".join(line + "\n" for line in lines
+                           if not line.startswith("fact "))
+        self._facts = [line[5:].split() for line in lines
+                       if line.startswith("fact ")]
+
+    def close(self):
+        os.close(self.fd)
+
+    def facts(self, name):
+        return [words[1:] for words in self._facts if words[0] == name]
+
+    def read(self, address, size):
+        return os.pread(self.fd, size, address)
+
+    def error(self):
+        """The line that refuses: the first that is an error."""
+        found = ERROR.search(self.log)
+        return found[1] if found else ""
+
+    def assigned(self):
+        return [paper.bdf_of(text) for text in ASSIGNED.findall(self.log)]
+
+    def end(self):
+        """"starts", "refused", "ended", or what went wrong."""
+        if self.facts("bad"):
+            return "bad file: " + " ".join(self.facts("bad")[0])
+        if self.status or not self.facts("end"):
+            last = [line for line in self.complaint.splitlines() if line]
+            return f"crash, status {self.status}: {last[0] if last else ''}"
+        how = self.facts("end")[-1]
+        return how[0] if how[0] != "panic" else " ".join(how)
+
+
+class Start:
+    """A guest that was about to be entered."""
+
+    def __init__(self, machine, run):
+        self.machine, self.run = machine, run
+        self.still = walk.Still(run.log, run.read)
+        for base, size in self._numbers("own"):
+            self.still.own.update({page: "Monocle's memory" for page in range(
+                base, base + size, PAGE)})
+        self.regions = parse_regions(run.log)
+        self.given = [paper.bdf_of(words[0]) for words in run.facts("given")]
+        self.units = {unit.base: unit for unit in walk.units(self.still)}
+        self.trapped = self._numbers("trapped", "memory")
+        self.ports = self._numbers("trapped", "ports") + self._numbers("open")
+        eptp = walk.EPTP.search(run.log)
+        self.pieces = ept.pieces(self.still, int(eptp[1], 16)) if eptp else []
+
+    def _numbers(self, name, first=None):
+        return [tuple(int(w, 16) for w in words[bool(first):])
+                for words in self.run.facts(name)
+                if first in (None, words[0])]
+
+    def walk(self):
+        """What hardware reaches that it must not, or does not reach."""
+        try:
+            walk.check(self.still)
+        except (AssertionError, TableError) as error:
+            return [str(error).replace("\n", " ")[:300]]
+        return []
+
+    def translate(self, gpa):
+        for p in self.pieces:
+            if p.gpa <= gpa < p.end:
+                return p.hpa + gpa - p.gpa
+        return None
+
+    def guest_memory(self, gpa, size):
+        data = b""
+        while size > 0:
+            part = min(size, PAGE - gpa % PAGE)
+            where = self.translate(gpa)
+            data += self.run.read(where, part) if where is not None else \
+                b"\xff" * part
+            gpa, size = gpa + part, size - part
+        return data
+
+    # -- ACPI, as the guest reads it
+
+    def dsdt(self):
+        bios = self.guest_memory(0xe0000, 0x20000)
+        at = bios.find(b"RSD PTR ")
+        if at < 0:
+            return b""
+        xsdt, = struct.unpack_from("<Q", bios, at + 24)
+        for table in struct.iter_unpack("<Q", self._table(xsdt)[36:]):
+            body = self._table(table[0])
+            if body[:4] == b"FACP":
+                return self._table(struct.unpack_from("<Q", body, 140)[0] or
+                                   struct.unpack_from("<I", body, 40)[0])
+        return b""
+
+    def _table(self, gpa):
+        size = int.from_bytes(self.guest_memory(gpa + 4, 4), "little")
+        return self.guest_memory(gpa, min(size, 1 << 20))
+
+    def routing(self):
+        """{(device, pin)} that a `_PRT` of the root names (ACPI 6.2.13)."""
+        aml, found = self.dsdt(), set()
+        for match in re.finditer(rb"\x08_PRT\x12", aml):
+            end, at, _ = _package(aml, match.end() - 1)
+            while at < end and aml[at] == 0x12:
+                after, field, _ = _package(aml, at)
+                address, field = _integer(aml, field)
+                found.add((address >> 16, _integer(aml, field)[0] + 1))
+                at = after
+        return found
+
+    # -- what a function has
+
+    def lacks(self):
+        """A line for each thing that a given function does not have."""
+        seen = {words[0]: words[1] for words in self.run.facts("seen")}
+        routes, out = self.routing(), []
+        for bdf in self.given:
+            f = self.machine.functions[bdf]
+            missing = [
+                *self._scan(f, seen), *self._bars(f), *self._context(bdf),
+                *self._interrupt(f, routes)]
+            out += [f"{paper.text_of(bdf)} {what}" for what in missing]
+        return out
+
+    @staticmethod
+    def _scan(f, seen):
+        if seen.get(paper.text_of(f.bdf)) != f"{f.vendor:04x}:{f.device:04x}":
+            yield "is not found by a scan from bus 0"
+
+    def _bars(self, f):
+        guest = {int(n): (kind == "ports", int(base, 16), int(size, 16))
+                 for bdf, n, kind, base, size in self.run.facts("bar")
+                 if bdf == paper.text_of(f.bdf)}
+        for n, (ports, base, size) in f.bars().items():
+            if n not in guest or guest[n][::2] != (ports, size):
+                yield f"lacks BAR {n}"
+            elif ports and not all(self._is_open(guest[n][1] + i)
+                                   for i in range(size)):
+                yield f"does not reach the ports of BAR {n}"
+            elif not ports and not self._is_mapped(guest[n][1], base, size):
+                yield f"does not reach the memory of BAR {n}"
+
+    def _is_open(self, port):
+        return any(first <= port <= last for first, last in self.ports)
+
+    def _is_mapped(self, gpa, hpa, size):
+        at = gpa
+        while at < gpa + size:
+            piece = next((p for p in self.pieces if p.gpa <= at < p.end), None)
+            trap = next((t for t in self.trapped if t[0] <= at <= t[1]), None)
+            if trap:
+                at = trap[1] + 1
+            elif piece and piece.hpa + at - piece.gpa == hpa + at - gpa and \
+                    piece.rights[:2] == "rw":
+                at = min([piece.end] + [t[0] for t in self.trapped
+                                        if at < t[0]])
+            else:
+                return False
+        return True
+
+    def _context(self, bdf):
+        if not self.units:
+            return
+        unit = self.units.get(self.machine.unit_of(bdf))
+        if not unit:
+            yield "has no IOMMU"
+            return
+        contexts = vtd.contexts(self.still, unit.root, unit.width)
+        for requester in self.machine.requesters(bdf):
+            if requester not in contexts:
+                yield f"has no context entry at {paper.text_of(requester)}"
+
+    def _interrupt(self, f, routes):
+        words = next((w[1:] for w in self.run.facts("interrupt")
+                      if w[0] == paper.text_of(f.bdf)), None)
+        if not words:
+            yield "has no interrupt"
+            return
+        kind, pin, why = words[0], int(words[2]), " ".join(words[3:])
+        if why != "ok":
+            yield f"{kind}: {why}"
+        if kind == "line" and not pin and f.get(0x3d, 1):
+            yield "has neither message nor line"
+        if pin and self.machine.root_pin(f.bdf) not in routes:
+            yield "has no entry in _PRT"
+
+    def memory(self):
+        """Bytes of RAM that the guest is told of."""
+        return sum(r.end - r.gpa for r in self.regions if r.e820 == "ram")
+
+
+def _package(aml, at):
+    """(its end, where its elements begin, their number): ACPI 20.2.4."""
+    lead = aml[at + 1]
+    more = lead >> 6
+    size = lead & (0xf if more else 0x3f)
+    for i in range(more):
+        size |= aml[at + 2 + i] << (4 + 8 * i)
+    return at + 1 + size, at + 3 + more, aml[at + 2 + more]
+
+
+def _integer(aml, at):
+    """(value, what is behind it): ACPI 20.2.3."""
+    size = {0x0a: 1, 0x0b: 2, 0x0c: 4, 0x0e: 8}.get(aml[at], 0)
+    if not size:
+        return {0: 0, 1: 1}.get(aml[at], -1), at + 1
+    return int.from_bytes(aml[at + 1:at + 1 + size], "little"), at + 1 + size
+
+
+class Row:
+    """What came of one machine."""
+
+    def __init__(self, machine):
+        self.machine = machine
+        self.name = machine.name
+        self.outcome = ""
+        self.given = {}         # {BDF: kind or "other"}
+        self.there = machine.there()
+        self.memory = 0
+        self.listed = ""
+        self.faults = []
+
+    @property
+    def starts(self):
+        return self.outcome == "starts"
+
+    @property
+    def refused(self):
+        return self.outcome.startswith("refuses")
+
+    def has_all(self):
+        return self.starts and self.there.keys() <= self.given.keys()
+
+
+def _outcome(run):
+    how = run.end()
+    if how != "refused":
+        return how
+    late = "late" if run.facts("changed") else ""
+    return f"refuses {late}".strip() + ": " + run.error()
+
+
+def _unsaid(machine, run, given):
+    """Functions that are kept back without a word."""
+    for bdf in machine.there():
+        said = [line for line in run.log.splitlines()
+                if paper.text_of(bdf) in line and
+                not re.match(r"monocle: (DMAR:|assigned:)", line)]
+        if bdf not in given and machine.is_behind_root(bdf) and not said:
+            yield f"{paper.text_of(bdf)} is kept back without a word"
+
+
+def _compare_list(row, start, listing):
+    if listing.end() != "ended":
+        row.faults.append(f"list: {listing.end()}")
+        return
+    found = VERDICT.search(listing.log)
+    row.listed = found[1] if found else ""
+    if listing.facts("changed"):
+        row.faults.append("list changes the machine: " +
+                          " ".join(listing.facts("changed")[0]))
+    if start.error() != listing.error():
+        row.faults.append(f"list says '{listing.error()}' where the start "
+                          f"says '{start.error()}'")
+    elif start.assigned() != listing.assigned():
+        row.faults.append("list names other functions than the start")
+
+
+def judge(path, words, runner=Run):
+    """The Row of a machine with that command line."""
+    machine = paper.Machine(path)
+    row = Row(machine)
+    words = f"{words} {machine.options}".strip()
+    start = runner(path, words)
+    listing = runner(path, words + " list")
+    row.outcome = _outcome(start)
+    if row.starts:
+        _judge_start(row, start, words)
+    elif not row.refused:
+        row.faults.append(row.outcome)
+    elif start.facts("changed"):
+        row.faults.append("it refuses after a change: " +
+                          " ".join(start.facts("changed")[0]))
+    _compare_list(row, start, listing)
+    start.close()
+    listing.close()
+    return row
+
+
+def _judge_start(row, run, words):
+    machine = row.machine
+    start = Start(machine, run)
+    row.given = {bdf: machine.functions[bdf].kind() or "other"
+                 for bdf in start.given}
+    row.memory = start.memory()
+    row.faults += start.walk() + start.lacks()
+    said, is_so = (int(n) for n in run.facts("tsc")[0])
+    if abs(said - is_so) > is_so // 50:
+        row.faults.append(f"the TSC is taken for {said} Hz, not {is_so}")
+    if "assign=all" in words.split():
+        row.faults += _unsaid(machine, run, row.given)
