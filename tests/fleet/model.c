@@ -17,6 +17,7 @@
 #include "drivers/vtd/regs.h"
 #include "kernel/phys.h"
 
+#define CHIPSET 0xfec00000ull /* I/O APICs, units, local APICs, flash */
 #define UNITS 64
 #define UNIT_SIZE 0x8000
 #define IOAPICS 16
@@ -857,6 +858,9 @@ void model_finish(void)
 {
 	if (!model.ecam_size)
 		model.ecam = SPACE;
+	/* Tables claim more buses than there is room for. */
+	if (model.ecam < CHIPSET)
+		model.ecam_size = MIN(model.ecam_size, CHIPSET - model.ecam);
 	if (msr_at(MSR_APIC_BASE) == msr_count)
 		model_msr(MSR_APIC_BASE, 0xfee00900);
 	if (msr_at(MSR_FEATURE_CONTROL) == msr_count)

@@ -22,6 +22,7 @@ import subprocess
 
 from . import ept, paging, vtd
 from .compare import compare, reached, wanted_cpu, wanted_dma
+from .memory import expand
 from .regions import parse_regions
 
 PAGE = 4096
@@ -235,11 +236,11 @@ def own_pages(still):
     return own
 
 
-def could_be_larger(leaves, wanted, sizes):
-    """The leaves in whose place a larger page would fit."""
+def could_be_larger(runs, wanted, sizes):
+    """The pages in whose place a larger page would fit; of a run in one
+    table the first, for what fits one fits all."""
     out, at = [], 0
-    for leaf in leaves:
-        gpa, size, hpa = leaf[:3]
+    for gpa, size, _, hpa, *_ in runs if sizes else []:
         while at < len(wanted) and wanted[at].end <= gpa:
             at += 1
         piece = wanted[at] if at < len(wanted) else None
@@ -301,7 +302,7 @@ def _check_unit(still, unit, own, regions):
         raise AssertionError(f"root table {unit.root:#x}, not {said}")
     wanted = wanted_dma(regions)
     contexts = vtd.contexts(still, unit.root, unit.width)
-    walked = {c: vtd.leaves(still, c, unit.width, unit.large)
+    walked = {c: vtd.runs(still, c, unit.width, unit.large)
               for c in set(contexts.values())}
     if unit.status & QIES:
         own[unit.queue] = "invalidation queue"
@@ -311,9 +312,9 @@ def _check_unit(still, unit, own, regions):
                           PAGE):
             own[page] = "interrupt table"
     own.update({page: "tables" for page in still.pages})
-    for context, leaves in walked.items():
+    for context, runs in walked.items():
         sizes = [PAGE << 9 * (n - 1) for n in unit.large]
-        _judge(f"DMA of domain {context.domain}", (leaves, wanted, sizes),
+        _judge(f"DMA of domain {context.domain}", (runs, wanted, sizes),
                wanted, vtd.pieces(still, context, unit.width, unit.large),
                own)
     return contexts
@@ -323,11 +324,11 @@ def _check_ept(still, eptp, own, regions):
     pages = EPT_PAGES.search(still.log)[1].split()
     large = [n for n, name in ((2, "2M"), (3, "1G")) if name in pages]
     wanted = wanted_cpu(regions)
-    leaves = ept.leaves(still, eptp, large=large)
+    runs = ept.runs(still, eptp, large=large)
     own.update({page: "tables" for page in still.pages})
-    _judge("EPT", (leaves, wanted, [PAGE << 9 * (n - 1) for n in large]),
+    _judge("EPT", (runs, wanted, [PAGE << 9 * (n - 1) for n in large]),
            wanted, ept.pieces(still, eptp, large=large), own)
-    return leaves
+    return list(expand(runs))
 
 
 class Found:

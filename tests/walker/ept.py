@@ -2,7 +2,8 @@
 """Extended page tables: SDM 3C 29.3 (28.3 in older editions)."""
 
 from .compare import Piece, merge
-from .memory import TableError, field, reserved, table
+from .memory import (TableError, expand, field, is_run, reserved,
+                     table)
 
 MEMTYPES = {0: "UC", 1: "WC", 4: "WT", 5: "WP", 6: "WB"}
 
@@ -23,7 +24,12 @@ def _rights(bits):
 
 def _entries(read, address, level, gpa, width, large, execute_only):
     size = 1 << (12 + 9 * (level - 1))
-    for i, entry in enumerate(table(read, address)):
+    entries, pages = table(read, address), 1
+    if level == 1 and is_run(entries):
+        reserved(entries[-1], ~((1 << width) - 1) & (1 << 52) - 1,
+                 f"EPT level 1 entry for {gpa + 511 * size:#x}")
+        entries, pages = entries[:1], 512
+    for i, entry in enumerate(entries):
         bits, at = entry & 7, gpa + i * size
         if not bits:
             continue
@@ -44,25 +50,31 @@ def _entries(read, address, level, gpa, width, large, execute_only):
         reserved(entry, mask, what)
         where = entry & (1 << 52) - 1 & ~0xfff
         if leaf:
-            yield (at, size, where, bits, MEMTYPES[field(entry, 3, 5)],
+            yield (at, size, pages, where, bits, MEMTYPES[field(entry, 3, 5)],
                    bool(entry >> 6 & 1))
         else:
             for sub in _entries(read, where, level - 1, at, width, large,
                                 execute_only):
-                yield (*sub[:3], sub[3] & bits, *sub[4:])
+                yield (*sub[:4], sub[4] & bits, *sub[5:])
 
 
-def leaves(read, eptp, width=52, large=(2, 3), execute_only=True):
-    """[(gpa, page size, hpa, "rwx", memory type, ignores PAT)] in order."""
-    return [(gpa, size, hpa, _rights(bits), memtype, ignore)
-            for gpa, size, hpa, bits, memtype, ignore in _entries(
+def runs(read, eptp, width=52, large=(2, 3), execute_only=True):
+    """As leaves(), but (gpa, page size, pages, hpa, ...) of pages in a row
+    that one table maps as one piece."""
+    return [(*run, _rights(bits), memtype, ignore)
+            for *run, bits, memtype, ignore in _entries(
                 read, root(eptp, width), 4, 0, width, large, execute_only)
             if bits]
 
 
+def leaves(read, eptp, width=52, large=(2, 3), execute_only=True):
+    """[(gpa, page size, hpa, "rwx", memory type, ignores PAT)] in order."""
+    return list(expand(runs(read, eptp, width, large, execute_only)))
+
+
 def pieces(read, eptp, width=52, large=(2, 3), execute_only=True):
     """As compare() wants it; "ignore PAT" shows as the type's suffix."""
-    return merge(Piece(gpa, gpa + size, hpa, rights,
+    return merge(Piece(gpa, gpa + size * pages, hpa, rights,
                        memtype + ("!" if ignore else ""))
-                 for gpa, size, hpa, rights, memtype, ignore in leaves(
+                 for gpa, size, pages, hpa, rights, memtype, ignore in runs(
                      read, eptp, width, large, execute_only))

@@ -29,6 +29,20 @@ def table(read, address):
     return struct.unpack("<512Q", read(address, 4096))
 
 
+def is_run(entries):
+    """Whether a table of pages maps one piece: neighbours, with the same
+    bits. Millions of entries are looked at so."""
+    first = entries[0]
+    return entries == tuple(range(first, first + 512 * 4096, 4096))
+
+
+def expand(runs):
+    """The single pages of (gpa, page size, pages, hpa, ...)."""
+    for gpa, size, count, hpa, *rest in runs:
+        for i in range(count):
+            yield (gpa + i * size, size, hpa + i * size, *rest)
+
+
 def field(value, low, high):
     """Bits high..low, as the manuals write them."""
     return value >> low & ((1 << (high - low + 1)) - 1)

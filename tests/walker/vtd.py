@@ -8,7 +8,8 @@ import collections
 import struct
 
 from .compare import Piece, merge
-from .memory import TableError, field, reserved, table
+from .memory import (TableError, expand, field, is_run, reserved,
+                     table)
 
 Context = collections.namedtuple("Context", "table levels domain fault_off")
 Interrupt = collections.namedtuple(
@@ -52,9 +53,15 @@ def _context(read, address, haw):
 
 
 def _entries(read, address, level, gpa, haw, large):
-    """The leaves below a table (9.8), as (gpa, size, hpa, read, write)."""
+    """The leaves below a table (9.8), as (gpa, page size, pages in a row,
+    hpa, read, write)."""
     size = 1 << (12 + 9 * (level - 1))
-    for i, entry in enumerate(table(read, address)):
+    entries, pages = table(read, address), 1
+    if level == 1 and is_run(entries):
+        reserved(entries[-1], _beyond(haw) & ~(0x7ff << 52) | 1 << 11,
+                 f"level 1 entry for {gpa + 511 * size:#x}")
+        entries, pages = entries[:1], 512
+    for i, entry in enumerate(entries):
         r, w = entry & 1, entry >> 1 & 1
         if not r and not w:
             continue
@@ -69,24 +76,30 @@ def _entries(read, address, level, gpa, haw, large):
         reserved(entry, mask, f"level {level} entry for {at:#x}")
         where = entry & (1 << 52) - 1 & ~0xfff
         if leaf:
-            yield at, size, where, r, w
+            yield at, size, pages, where, r, w
         else:
             for sub in _entries(read, where, level - 1, at, haw, large):
-                yield (*sub[:3], sub[3] & r, sub[4] & w)
+                yield (*sub[:4], sub[4] & r, sub[5] & w)
+
+
+def runs(read, context, haw=52, large=(2, 3)):
+    """[(gpa, page size, pages, hpa, "rw-")] in order: leaves, but for pages
+    in a row that one table maps as one piece."""
+    return [(*run, ("r" if r else "-") + ("w" if w else "-") + "-")
+            for *run, r, w in _entries(
+                read, context.table, context.levels, 0, haw, large) if r or w]
 
 
 def leaves(read, context, haw=52, large=(2, 3)):
     """[(gpa, page size, hpa, "rw-")] in order; large: levels whose pages the
     unit can (CAP.SLLPS)."""
-    return [(gpa, size, hpa, ("r" if r else "-") + ("w" if w else "-") + "-")
-            for gpa, size, hpa, r, w in _entries(
-                read, context.table, context.levels, 0, haw, large) if r or w]
+    return list(expand(runs(read, context, haw, large)))
 
 
 def pieces(read, context, haw=52, large=(2, 3)):
-    return merge(Piece(gpa, gpa + size, hpa, rights)
-                 for gpa, size, hpa, rights in leaves(read, context, haw,
-                                                      large))
+    return merge(Piece(gpa, gpa + size * pages, hpa, rights)
+                 for gpa, size, pages, hpa, rights in runs(
+                     read, context, haw, large))
 
 
 def translate(read, context, gpa, haw=52, large=(2, 3)):
