@@ -19,6 +19,7 @@
  *   msk BB:DD.F OFFSET HEX       its writable bits
  *   mem ADDRESS HEX              bytes in memory
  *   unit ADDRESS CAP ECAP [GSTS] a remapping unit that answers
+ *   stuck ADDRESS                that unit does not do as it is told
  *   fb BASE PITCH W H BPP        a frame buffer
  *
  * Standard output: the log, then lines "fact ..." of what was found. Status
@@ -354,20 +355,22 @@ static const char *try_msix(unsigned bdf, unsigned at)
 	place = host_config(bdf, cap + 4, 4);
 	if (!f || !f->bars[place & 7].base)
 		return "has no table";
-	return model_message(mmio_read32((u8 *)phys_to_virt(
-		f->bars[place & 7].base + (place & ~7u))));
+	return model_message(mmio_read32(
+		(u8 *)phys_to_virt(f->bars[place & 7].base + (place & ~7u))));
 }
 
 static void guest_interrupts(unsigned bdf)
 {
 	unsigned msix = guest_capability(bdf, PCI_CAP_MSIX);
 	unsigned msi = guest_capability(bdf, PCI_CAP_MSI);
-	const char *why = msix ? try_msix(bdf, msix)
+	const char *why = msix	? try_msix(bdf, msix)
 			  : msi ? try_msi(bdf, msi)
 				: NULL;
 
 	printf("fact interrupt %02x:%02x.%x %s pin %u %s\n", BDF_ARGS(bdf),
-	       msix ? "MSI-X" : msi ? "MSI" : "line",
+	       msix  ? "MSI-X"
+	       : msi ? "MSI"
+		     : "line",
 	       config_of(bdf, PCI_INTERRUPT_PIN, 1), why ? why : "ok");
 }
 
@@ -389,8 +392,8 @@ static void tell_open_ports(void)
 	bool was = false;
 
 	for (; port <= 0x10000; port++) {
-		bool open = port < 0x10000 &&
-			    !(bitmap[port / 8] >> port % 8 & 1);
+		bool open =
+			port < 0x10000 && !(bitmap[port / 8] >> port % 8 & 1);
 
 		if (open && !was)
 			first = port;
@@ -405,8 +408,17 @@ static void tell_given(void)
 	for (unsigned i = 0; i < machine.assigned_count; i++) {
 		const struct assigned *a = &machine.assigned[i];
 
-		printf("fact given %02x:%02x.%x\n",
-		       BDF_ARGS(a->function->bdf));
+		printf("fact given %02x:%02x.%x\n", BDF_ARGS(a->function->bdf));
+	}
+}
+
+static void tell_masters(void)
+{
+	for (unsigned i = 0; i < host.pci.count; i++) {
+		bdf_t bdf = host.pci.functions[i].bdf;
+
+		if (host_config(bdf, PCI_COMMAND, 2) & PCI_COMMAND_MASTER)
+			printf("fact master %02x:%02x.%x\n", BDF_ARGS(bdf));
 	}
 }
 
@@ -417,6 +429,7 @@ void vcpu_run(struct vcpu *v)
 	printf("\nfact tsc %llu %llu\n", (unsigned long long)host.tsc_hz,
 	       (unsigned long long)model.tsc_hz);
 	tell_given();
+	tell_masters();
 	model_own_pages(tell_own);
 	tell_own(virt_to_phys(machine.vm.io_bitmap), 2 * PAGE_SIZE);
 	tell_own(virt_to_phys(machine.vm.msr_bitmap), PAGE_SIZE);
@@ -442,7 +455,8 @@ static const char *hex_bytes(const char *s, u8 *to, u64 room, u64 *count)
 			s++;
 		if (!*s || *s == '#')
 			return NULL;
-		if (!isxdigit((u8)s[0]) || !isxdigit((u8)s[1]) || *count == room)
+		if (!isxdigit((u8)s[0]) || !isxdigit((u8)s[1]) ||
+		    *count == room)
 			return s;
 		sscanf(s, "%2x", &v);
 		to[(*count)++] = (u8)v;
@@ -550,6 +564,8 @@ static bool read_numbers(const char *name, const char *s)
 	} else if (!strcmp(name, "unit") && (count == 3 || count == 4) &&
 		   n[0] < SPACE - 64 * KIB) {
 		model_unit(n[0], n[1], n[2], (u32)n[3]);
+	} else if (!strcmp(name, "stuck") && count == 1) {
+		model_stuck(n[0]);
 	} else if (!strcmp(name, "fb") && count == 5) {
 		memcpy(model.fb, n, sizeof(model.fb));
 	} else {
@@ -724,12 +740,12 @@ static void make_kernel(u8 *k)
 		u8 size;
 		u32 value;
 	} fields[] = {
-		{0x1f1, 1, 1},	    {0x1f4, 4, (KERNEL_SIZE - 1024) / 16},
-		{0x1fe, 2, 0xaa55}, {0x201, 1, 0x66},
-		{0x206, 2, 0x20f},  {0x211, 1, 1},
+		{0x1f1, 1, 1},		{0x1f4, 4, (KERNEL_SIZE - 1024) / 16},
+		{0x1fe, 2, 0xaa55},	{0x201, 1, 0x66},
+		{0x206, 2, 0x20f},	{0x211, 1, 1},
 		{0x22c, 4, 0x7fffffff}, {0x230, 4, 0x200000},
-		{0x234, 1, 1},	    {0x236, 2, 0x3f},
-		{0x238, 4, 2047},   {0x258, 4, 0x1000000},
+		{0x234, 1, 1},		{0x236, 2, 0x3f},
+		{0x238, 4, 2047},	{0x258, 4, 0x1000000},
 		{0x260, 4, 56 * MIB},
 	};
 

@@ -58,9 +58,8 @@ class Run:
         return os.pread(self.fd, size, address)
 
     def error(self):
-        """The line that refuses: the first that is an error."""
-        found = ERROR.search(self.log)
-        return found[1] if found else ""
+        """The line that refuses, with those that led to it before it."""
+        return "; ".join(ERROR.findall(self.log))
 
     def assigned(self):
         return [paper.bdf_of(text) for text in ASSIGNED.findall(self.log)]
@@ -211,9 +210,38 @@ class Start:
             yield "has no IOMMU"
             return
         contexts = vtd.contexts(self.still, unit.root, unit.width)
+        if bdf not in contexts:
+            yield "has no context entry"
+            return
         for requester in self.machine.requesters(bdf):
             if requester not in contexts:
-                yield f"has no context entry at {paper.text_of(requester)}"
+                yield f"has no context entry as {paper.text_of(requester)}"
+        if self.machine.functions[bdf].kind() == "usb":
+            return      # firmware has handed it over
+        for base, limit in self.machine.rmrrs_of(bdf):
+            for at in (base & -PAGE, limit & -PAGE):
+                if vtd.translate(self.still, contexts[bdf], at) != (at, "rw-"):
+                    yield f"does not reach its RMRR at {at:#x}"
+
+    # -- what stays Monocle's
+
+    def strays(self):
+        """What a function can that the guest is not given."""
+        allowed = {r for bdf in self.given
+                   for r in self.machine.requesters(bdf)}
+        for unit in self.units.values():
+            for bdf in vtd.contexts(self.still, unit.root, unit.width):
+                if bdf not in allowed:
+                    yield f"{paper.text_of(bdf)} has a context entry"
+        for text, ident, code in self.run.facts("seen"):
+            f = self.machine.functions.get(paper.bdf_of(text))
+            if f and code[:2] != "06" and f.bdf not in self.given and \
+                    ident == f"{f.vendor:04x}:{f.device:04x}":
+                yield f"{text} answers the guest"
+        for (text,) in self.run.facts("master"):
+            f = self.machine.functions[paper.bdf_of(text)]
+            if self.units and not f.is_bridge and f.bdf not in self.given:
+                yield f"{text} is bus master"
 
     def _interrupt(self, f, routes):
         words = next((w[1:] for w in self.run.facts("interrupt")
@@ -277,10 +305,15 @@ class Row:
         return self.starts and self.there.keys() <= self.given.keys()
 
 
+def _verdict(run):
+    found = VERDICT.search(run.log)
+    return found[1] if found else ""
+
+
 def _outcome(run):
     how = run.end()
     if how != "refused":
-        return how
+        return f"lists: {_verdict(run)}" if how == "ended" else how
     late = "late" if run.facts("changed") else ""
     return f"refuses {late}".strip() + ": " + run.error()
 
@@ -299,8 +332,7 @@ def _compare_list(row, start, listing):
     if listing.end() != "ended":
         row.faults.append(f"list: {listing.end()}")
         return
-    found = VERDICT.search(listing.log)
-    row.listed = found[1] if found else ""
+    row.listed = _verdict(listing)
     if listing.facts("changed"):
         row.faults.append("list changes the machine: " +
                           " ".join(listing.facts("changed")[0]))
@@ -321,7 +353,7 @@ def judge(path, words, runner=Run):
     row.outcome = _outcome(start)
     if row.starts:
         _judge_start(row, start, words)
-    elif not row.refused:
+    elif not row.refused and start.end() != "ended":
         row.faults.append(row.outcome)
     elif start.facts("changed"):
         row.faults.append("it refuses after a change: " +
@@ -338,7 +370,7 @@ def _judge_start(row, run, words):
     row.given = {bdf: machine.functions[bdf].kind() or "other"
                  for bdf in start.given}
     row.memory = start.memory()
-    row.faults += start.walk() + start.lacks()
+    row.faults += [*start.walk(), *start.lacks(), *start.strays()]
     said, is_so = (int(n) for n in run.facts("tsc")[0])
     if abs(said - is_so) > is_so // 50:
         row.faults.append(f"the TSC is taken for {said} Hz, not {is_so}")

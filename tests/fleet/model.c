@@ -43,8 +43,9 @@ static struct {
 } msrs[MSRS];
 
 static struct unit {
-	u64 base; /* 0: free */
+	u64 base;    /* 0: free */
 	bool silent; /* the DMAR table names it, and nobody is there */
+	bool stuck;
 	u64 iqa;
 	u8 *was; /* its registers, UNIT_SIZE bytes */
 } units[UNITS];
@@ -283,7 +284,8 @@ static void add_masks(struct model_function *f)
 {
 	unsigned at = f->config[PCI_CAPABILITIES];
 
-	add_mask(f, PCI_COMMAND, 2, 0x507);
+	if (!f->mask[PCI_COMMAND] && !f->mask[PCI_COMMAND + 1])
+		add_mask(f, PCI_COMMAND, 2, 0x507);
 	add_mask(f, PCI_INTERRUPT_LINE, 1, 0xff);
 	if ((f->config[PCI_HEADER_TYPE] & 0x7f) == PCI_HEADER_BRIDGE)
 		add_mask(f, 0x3e, 1, 0x43);
@@ -373,6 +375,11 @@ void model_unit(u64 base, u64 cap, u64 ecap, u32 status)
 	set32(u, VTD_FECTL, VTD_FECTL_IM);
 }
 
+void model_stuck(u64 base)
+{
+	new_unit(base & ~PAGE_MASK)->stuck = true;
+}
+
 /* 6.5.2: a wait descriptor writes its status; the others have no effect
  * here, for nothing is cached. */
 static void run_queue(struct unit *u)
@@ -452,7 +459,8 @@ static void unit_write(struct unit *u, unsigned at, u32 value)
 	if (at <= VTD_ECAP + 4 || at == VTD_GSTS || at == VTD_IQH) {
 		return;
 	} else if (at == VTD_GCMD) {
-		command(u, value);
+		if (!u->stuck)
+			command(u, value);
 	} else if (at == VTD_FSTS) {
 		set32(u, at, reg32(u, at) & ~(value & 0x7d));
 		run_queue(u);
@@ -590,8 +598,7 @@ static struct unit *unit_at(u64 hpa, u64 *at)
 		/* The next one's registers may come at once. */
 		for (unsigned k = 0; k < UNITS && units[k].base; k++)
 			if (units[k].base > units[i].base)
-				size = MIN(size,
-					   units[k].base - units[i].base);
+				size = MIN(size, units[k].base - units[i].base);
 		*at = hpa - units[i].base;
 		if (*at < size)
 			return &units[i];
@@ -671,14 +678,14 @@ static void put(volatile void *p, unsigned size, u64 value)
 		unit_write(u, (unsigned)at + 4, (u32)(value >> 32));
 }
 
-#define MMIO(bits)                                              \
-	u##bits mmio_read##bits(const volatile void *p)         \
-	{                                                       \
-		return (u##bits)get(p, bits / 8);               \
-	}                                                       \
-	void mmio_write##bits(volatile void *p, u##bits value)  \
-	{                                                       \
-		put(p, bits / 8, value);                        \
+#define MMIO(bits)                                             \
+	u##bits mmio_read##bits(const volatile void *p)        \
+	{                                                      \
+		return (u##bits)get(p, bits / 8);              \
+	}                                                      \
+	void mmio_write##bits(volatile void *p, u##bits value) \
+	{                                                      \
+		put(p, bits / 8, value);                       \
 	}
 
 MMIO(8)
@@ -743,8 +750,7 @@ static u32 in(u16 port, unsigned size)
 		return read_port61();
 	if (timer && port == timer && size == 4) {
 		now += 1000;
-		return model.pm_timer_stopped ? 0
-					      : ticks(PM_HZ, 0) & 0xffffff;
+		return model.pm_timer_stopped ? 0 : ticks(PM_HZ, 0) & 0xffffff;
 	}
 	return ~0u;
 }
@@ -779,14 +785,14 @@ static void out(u16 port, unsigned size, u32 value)
 	}
 }
 
-#define PORT(suffix, type)                              \
-	type in##suffix(u16 port)                       \
-	{                                               \
-		return (type)in(port, sizeof(type));    \
-	}                                               \
-	void out##suffix(u16 port, type value)          \
-	{                                               \
-		out(port, sizeof(type), value);         \
+#define PORT(suffix, type)                           \
+	type in##suffix(u16 port)                    \
+	{                                            \
+		return (type)in(port, sizeof(type)); \
+	}                                            \
+	void out##suffix(u16 port, type value)       \
+	{                                            \
+		out(port, sizeof(type), value);      \
 	}
 
 PORT(b, u8)
@@ -921,7 +927,8 @@ static void unit_changes(void)
 		for (unsigned at = 0; at < UNIT_SIZE; at += 4) {
 			u64 in_unit;
 
-			if (unit_at(units[i].base + at, &in_unit) == &units[i] &&
+			if (unit_at(units[i].base + at, &in_unit) ==
+				    &units[i] &&
 			    memcmp(units[i].was + at,
 				   model.space + units[i].base + at, 4))
 				changed("IOMMU at 0x%llx, register 0x%x",

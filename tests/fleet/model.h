@@ -37,7 +37,7 @@ struct model {
 	u64 fb[5];				   /* base, pitch, w, h, bpp */
 	u64 tsc_hz;				   /* 0: as CPUID has it */
 	bool pit_stopped, pm_timer_stopped;
-	u64 image;    /* where Monocle lies */
+	u64 image;     /* where Monocle lies */
 	unsigned ends; /* CPUs parked, VMXON: there is no way back */
 };
 
@@ -48,6 +48,7 @@ void model_open(int fd);
 void model_cpuid(u32 leaf, u32 subleaf, const u64 r[4]);
 void model_msr(u32 number, u64 value);
 void model_unit(u64 base, u64 cap, u64 ecap, u32 status);
+void model_stuck(u64 base);
 /* Configuration space of a function that may be new; its masks follow. */
 struct model_function *model_function(unsigned bdf);
 /* All statements are there: derives the rest, and notes the state. */

@@ -196,21 +196,35 @@ class Machine:
                 return True
         return False
 
+    def _structures(self, wanted):
+        """(flags, base, limit, scopes) of those of that type in segment 0."""
+        table, at = self.tables.get("DMAR", b""), 48
+        while at + 16 <= len(table):
+            kind, length = struct.unpack_from("<HH", table, at)
+            body = table[at:at + length]
+            head = (16, 24)[kind] if kind < 2 else 0
+            at += length
+            if length < max(head, 4):
+                return
+            if kind == wanted and body[6:8] == b"\0\0":
+                yield (body[4], *(int.from_bytes(body[n:n + 8], "little")
+                                  for n in (8, 16)), body[head:])
+
     def unit_of(self, bdf):
         """The base of the unit that translates for it, or None."""
-        table, at, every = self.tables.get("DMAR", b""), 48, None
-        while at + 16 <= len(table):
-            kind, length, flags, _, segment, base = struct.unpack_from(
-                "<HHBBHQ", table, at)
-            if length < 16:
-                break
-            if kind == 0 and segment == 0 and base:
-                if self._covers(table[at + 16:at + length], bdf):
-                    return base
-                if flags & 1:
-                    every = base
-            at += length
+        every = None
+        for flags, base, _, scopes in self._structures(0):
+            if base and self._covers(scopes, bdf):
+                return base
+            if base and flags & 1:
+                every = base
         return every
+
+    def rmrrs_of(self, bdf):
+        """[(base, limit)] of what it shares with firmware."""
+        return [(base, limit) for _, base, limit, scopes in
+                self._structures(1)
+                if base < limit and self._covers(scopes, bdf)]
 
 
 def files(directory):

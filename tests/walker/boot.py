@@ -314,7 +314,8 @@ def _check_unit(still, unit, own, regions):
     own.update({page: "tables" for page in still.pages})
     for context, runs in walked.items():
         sizes = [PAGE << 9 * (n - 1) for n in unit.large]
-        _judge(f"DMA of domain {context.domain}", (runs, wanted, sizes),
+        _judge(f"DMA of domain {context.domain}",
+               (runs, wanted_dma(regions, list), sizes),
                wanted, vtd.pieces(still, context, unit.width, unit.large),
                own)
     return contexts
@@ -326,8 +327,8 @@ def _check_ept(still, eptp, own, regions):
     wanted = wanted_cpu(regions)
     runs = ept.runs(still, eptp, large=large)
     own.update({page: "tables" for page in still.pages})
-    _judge("EPT", (runs, wanted, [PAGE << 9 * (n - 1) for n in large]),
-           wanted, ept.pieces(still, eptp, large=large), own)
+    _judge("EPT", (runs, wanted_cpu(regions, list),
+                   [PAGE << 9 * (n - 1) for n in large]), wanted, ept.pieces(still, eptp, large=large), own)
     return list(expand(runs))
 
 

@@ -26,8 +26,8 @@ def merge(pieces):
     return out
 
 
-def wanted_dma(regions):
-    """What a device may reach."""
+def wanted_dma(regions, join=merge):
+    """What a device may reach; join=list: a piece for each region."""
     out = []
     for r in regions:
         if r.kind == "hole" or r.dma[:2] == "--":
@@ -37,12 +37,12 @@ def wanted_dma(regions):
             if gpa < end:
                 out.append(Piece(gpa, end, r.hpa + gpa - r.gpa,
                                  r.dma[:2] + "-"))
-    return merge(out)
+    return join(out)
 
 
-def wanted_cpu(regions):
+def wanted_cpu(regions, join=merge):
     """What the guest's CPU may reach."""
-    return merge(Piece(r.gpa, r.end, r.hpa, r.cpu, r.memtype) for r in regions
+    return join(Piece(r.gpa, r.end, r.hpa, r.cpu, r.memtype) for r in regions
                  if r.kind != "hole" and r.cpu != "---")
 
 
