@@ -319,13 +319,13 @@ def _outcome(run):
 
 
 def _unsaid(machine, run, given):
-    """Functions that are kept back without a word."""
+    """Functions that are kept back without a reason."""
     for bdf in machine.there():
-        said = [line for line in run.log.splitlines()
-                if paper.text_of(bdf) in line and
-                not re.match(r"monocle: (DMAR:|assigned:)", line)]
+        text = paper.text_of(bdf)
+        said = re.search(rf"^monocle: .*\bnot {text}\b.*: \S", run.log,
+                         re.MULTILINE)
         if bdf not in given and machine.is_behind_root(bdf) and not said:
-            yield f"{paper.text_of(bdf)} is kept back without a word"
+            yield f"{text} is kept back without a reason"
 
 
 def _compare_list(row, start, listing):

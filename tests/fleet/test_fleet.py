@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: MIT
+"""Machines on paper (make fleet): each of them comes out as is expected, and
+what is wrong with a start does not escape the judge."""
+import collections
+import re
+import struct
+import subprocess
+
+import pytest
+
+from fleet import expect, fleet, judge, make_machines, paper
+from walker import boot as walk, ept, vtd
+
+HV = "igd assign=all"
+PAGE = 4096
+CASES = fleet.SHARED.parent / "cases"
+BROADWELL = "iommu=off unsafe-dma ram=identity"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _built():
+    subprocess.run(["make", "-s", judge.PROGRAM.relative_to(judge.ROOT)],
+                   cwd=judge.ROOT, check=True)
+
+
+def own(name):
+    return fleet.OWN / f"{name}.fleet"
+
+
+# -- the fleet
+
+@pytest.fixture(scope="session")
+def rows(_built):
+    paths = [p for where in fleet.directories() for p in paper.files(where)]
+    return fleet.run(paths, HV)
+
+
+def test_all_as_expected(rows):
+    lines = []
+    assert fleet.report(rows, HV, say=lines.append), "\n".join(lines)
+    sums = re.fullmatch(r"fleet: (\d+) machines, (\d+) start, (\d+) with all "
+                        r"that they have, (\d+) refused", lines[-1])
+    assert sums and int(sums[1]) == len(rows) == int(sums[2]) + int(sums[4])
+
+
+def test_each_own_machine_says_what_is_expected():
+    for path in paper.files(fleet.OWN):
+        lines = path.with_suffix(".expect").read_text().splitlines()
+        assert lines[0] == expect.MARK + HV, path.name
+
+
+def test_own_machines_are_what_the_script_writes(tmp_path):
+    for make in make_machines.MACHINES:
+        make().write(tmp_path)
+    written = {p.name: p.read_text() for p in tmp_path.iterdir()}
+    assert written == {p.name: p.read_text() for p in fleet.OWN.iterdir()}
+
+
+@pytest.mark.skipif(not fleet.SHARED.is_dir(), reason="not there")
+def test_real_machines_get_all_that_they_have(rows):
+    """But for no DMAR table, Broadwell untold, a second root bus."""
+    others = {row.name: row for row in rows
+              if row.machine.path.parent == fleet.SHARED}
+    less = {name for name, row in others.items() if not row.has_all()}
+    assert less == {"pixelbook-eve", "intel-nuc-5i5myhe", "arl-s-w880"}
+    assert "IOMMU" in others["pixelbook-eve"].outcome
+    assert BROADWELL in others["intel-nuc-5i5myhe"].outcome
+    second = others["arl-s-w880"]
+    assert second.starts and second.given.keys() == {
+        bdf for bdf in second.there if bdf >> 8 < 0x80}
+
+
+@pytest.mark.parametrize("name", ["broadwell", "no-dmar"])
+def test_the_words_that_a_refusal_names_work(name):
+    """A user who copies them has all."""
+    before = judge.judge(own(name), HV)
+    words = re.search(r"iommu=off[\w= -]*identity", before.outcome)[0]
+    after = judge.judge(own(name), f"{HV} {words}")
+    assert after.has_all() and not after.faults
+
+
+def test_all_but_one():
+    row = judge.judge(own("usb-rmrr"), f"{HV},-00:17.0")
+    assert row.starts and not row.faults
+    assert row.there.keys() - row.given.keys() == {paper.bdf_of("00:17.0")}
+
+
+# -- the cases of the findings (as machines of ours they stand in the tree)
+
+Case = collections.namedtuple("Case", "words starts given")
+ISSUE = {
+    "1-usb-rmrr": Case("igd assign=00:14.0", True, "00:02.0 00:14.0"),
+    "1-usb-rmrr-in-ram": Case("igd assign=00:14.0 assign=00:14.2", True,
+                              "00:02.0 00:14.0 00:14.2"),
+    "1-usb-rmrr-list": Case("igd assign=00:14.0", True, "00:02.0 00:14.0"),
+    "2-nine-functions": Case(
+        "igd assign=00:14.0 assign=00:14.2 assign=00:17.0 assign=00:1f.2 "
+        "assign=00:1f.3 assign=00:1f.4,gsi=16 assign=00:1f.6 assign=01:00.0",
+        True, "00:02.0 00:14.0 00:14.2 00:17.0 00:1f.2 00:1f.3 00:1f.4 "
+        "00:1f.6 01:00.0"),
+    "3-sound-needs-smbus": Case("igd assign=00:1f.3", True,
+                                "00:02.0 00:1f.3"),
+    "3-sound-needs-smbus-2": Case(
+        "igd assign=00:1f.3 assign=00:1f.2 assign=00:1f.6", True,
+        "00:02.0 00:1f.2 00:1f.3 00:1f.6"),
+    "3-sound-needs-smbus-3": Case(
+        "igd assign=00:1f.3 assign=00:1f.2 assign=00:1f.4,gsi=16 "
+        "assign=00:1f.6", True, "00:02.0 00:1f.2 00:1f.3 00:1f.4 00:1f.6"),
+    "4-broadwell": Case("igd", False, BROADWELL),
+    "4-broadwell-list": Case("igd", False, BROADWELL),
+    "5-pit-gated": Case("igd", True, "00:02.0"),
+    "7-unit-at-0": Case("igd", True, "00:02.0"),
+}
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="not there")
+@pytest.mark.parametrize("name", ISSUE)
+def test_case(name):
+    case = ISSUE[name]
+    row = judge.judge(CASES / f"{name}.fleet", case.words)
+    assert not row.faults
+    assert row.starts == case.starts, row.outcome
+    if case.starts:
+        assert {paper.text_of(bdf) for bdf in row.given} == \
+            set(case.given.split())
+    else:
+        assert case.given in row.outcome and row.refused
+
+
+# -- what is wrong does not escape
+
+def spoiled(name, spoil, words=HV):
+    """The faults of a start in whose results something is spoiled."""
+    class Spoiled(judge.Run):
+        def __init__(self, path, line):
+            super().__init__(path, line)
+            spoil(self, "list" in line.split())
+    return judge.judge(own(name), words, Spoiled).faults
+
+
+def has(faults, *words):
+    assert faults, "nothing is found"
+    assert any(all(word in fault for word in words) for fault in faults), \
+        faults
+
+
+def in_memory(change):
+    """Spoils the memory that the start has left, by its own tables."""
+    def spoil(run, listing):
+        if not listing:
+            change(run, walk.Still(run.log, run.read))
+    return spoil
+
+
+def poke(run, at, value):
+    data = struct.pack("<Q", value)
+    assert judge.os.pwrite(run.fd, data, at) == 8
+
+
+def context_at(still, bdf):
+    unit = next(u for u in walk.units(still) if paper.bdf_of(bdf) in
+                vtd.contexts(still, u.root))
+    table, = struct.unpack("<Q", still.read_now(
+        unit.root + 16 * (paper.bdf_of(bdf) >> 8), 8))
+    return (table & -PAGE) + 16 * (paper.bdf_of(bdf) & 0xff)
+
+
+def leaf_at(run, still, gpa):
+    top = ept.root(int(walk.EPTP.search(run.log)[1], 16))
+    page, at = still.leaf_of(top, 4, gpa)
+    return page + at
+
+
+def test_a_missing_context_entry_is_found():
+    has(spoiled("usb-rmrr", in_memory(lambda run, still: poke(
+        run, context_at(still, "00:14.0"), 0))),
+        "00:14.0", "has no context entry")
+
+
+def test_a_context_entry_too_many_is_found():
+    """Of the SMBus controller, which stays Monocle's."""
+    def change(run, still):
+        sound = context_at(still, "00:1f.3")
+        for at in (0, 8):
+            value, = struct.unpack("<Q", run.read(sound + at, 8))
+            poke(run, sound + 16 + at, value)
+    has(spoiled("shared-slot", in_memory(change)),
+        "00:1f.4", "has a context entry")
+
+
+def test_a_page_of_monocle_in_the_ept_is_found():
+    def change(run, still):
+        mine = min(int(base, 16) for base, _ in run.facts("own"))
+        at = leaf_at(run, still, 0x1000)
+        value, = struct.unpack("<Q", run.read(at, 8))
+        poke(run, at, value & 0xfff | mine)
+    has(spoiled("usb-rmrr", in_memory(change)), "EPT")
+
+
+def test_memory_of_monocle_that_the_list_grants_is_found():
+    """Where tables and list agree: the guest's BIOS area is called own."""
+    def change(run, _):
+        bios = next(r for r in walk.parse_regions(run.log)
+                    if r.name == "BIOS")
+        run._facts.append(["own", f"{bios.hpa:x}", "1000"])
+    has(spoiled("usb-rmrr", in_memory(change)), "Monocle is in reach")
+
+
+def test_a_bar_out_of_reach_is_found():
+    has(spoiled("usb-rmrr", in_memory(lambda run, still: poke(
+        run, leaf_at(run, still, 0xf7220000), 0))),
+        "00:14.0", "memory of BAR 0")
+
+
+def test_a_missing_route_is_found():
+    def change(run, still):
+        tables = next(r for r in walk.parse_regions(run.log)
+                      if r.name == "ACPI")
+        data = run.read(tables.hpa, tables.end - tables.gpa)
+        poke(run, tables.hpa + data.index(b"_PRT"), 0)
+    has(spoiled("usb-rmrr", in_memory(change)), "00:14.0", "_PRT")
+
+
+def facts(*change):
+    """Spoils what the program says: (name, words) goes, or another comes."""
+    def spoil(run, listing):
+        if not listing:
+            run._facts = [new for fact in run._facts
+                          for new in change[0](fact)]
+    return spoil
+
+
+@pytest.mark.parametrize("fact, change, words", [
+    ("seen", lambda f: [], "is not found by a scan"),
+    ("bar", lambda f: [], "lacks BAR 0"),
+    ("interrupt", lambda f: [[*f[:-1], "stays", "off"]], "MSI: stays off"),
+    ("given", lambda f: [], "00:14.0 is bus master"),
+    ("given", lambda f: [], "00:14.0 answers the guest"),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_a_function_without_something_is_found(fact, change, words):
+    def spoil(f):
+        about = f[0] == fact and f[1] == "00:14.0"
+        return [*(change(f) if about else [f]),
+                *([["master", "00:14.0"]] if about else [])]
+    has(spoiled("usb-rmrr", facts(spoil)), words)
+
+
+def test_a_wrong_clock_is_found():
+    has(spoiled("usb-rmrr", facts(
+        lambda f: [["tsc", "1000000000", f[2]] if f[0] == "tsc" else f])),
+        "TSC")
+
+
+def test_another_list_is_found():
+    def less(run, listing):
+        if listing:
+            run.log = run.log.replace("monocle: assigned: 00:14.0", "monocle:")
+    has(spoiled("usb-rmrr", less), "list names other functions")
+
+    def silent(run, listing):
+        if listing:
+            run.log = run.log.replace("monocle: error: ", "monocle: ")
+    has(spoiled("broadwell", silent), "list says ''")
+
+
+def test_a_function_kept_back_without_a_reason_is_found():
+    def spoil(run, _):
+        run.log = re.sub("not 01:00.0, class 0200: .*", "01:00.0: \\n",
+                         run.log)
+    has(spoiled("nic-rmrr-in-ram", spoil), "01:00.0 is kept back")
+
+
+def test_a_crash_is_found(tmp_path):
+    """UBSan's, a panic, a run without an end: status, or no last fact."""
+    path = tmp_path / "empty.fleet"
+    path.write_text("# nothing at all\n")
+    row = judge.judge(path, HV)
+    assert row.refused          # there is no memory map
+    assert spoiled("usb-rmrr", lambda run, _: run._facts.clear())
+    assert spoiled("usb-rmrr", lambda run, _: run._facts.append(
+        ["end", "panic", "VMXON failed"]))
+
+
+def variant(tmp_path, name, *lines):
+    """A machine of ours with more statements."""
+    path = tmp_path / "variant.fleet"
+    path.write_text("\n".join([own(name).read_text(), *lines, ""]))
+    return path
+
+
+def test_a_late_refusal_is_found(tmp_path):
+    """By an IOMMU that does not do as it is told nobody can know before; it
+    shows that each kind of change is seen."""
+    path = variant(tmp_path, "usb-owned", "stuck fed91000")
+    row = judge.judge(path, HV)
+    assert row.outcome.startswith("refuses late: ")
+    has(row.faults, "refuses after a change")
+    run = judge.Run(path, HV)
+    kinds = {words[0] for words in run.facts("changed")}
+    assert kinds >= {"configuration", "IOMMU", "port", "device"}
+
+
+@pytest.mark.parametrize("statement", [
+    "unknown 1 2", "e820 0 100 banana", "unit fed90000", "cfg 00:40.0 0 00",
+    "mem 0 0g", "pit perhaps", "msr 10"])
+def test_a_statement_that_is_none_is_said(tmp_path, statement):
+    path = variant(tmp_path, "usb-rmrr", statement)
+    run = judge.Run(path, HV)
+    assert run.status == 65 and statement.split()[0] in run.end()
+    run.close()
+    assert not fleet.report([judge.judge(path, HV)], HV, say=lambda _: None)
+
+
+def test_what_differs_from_the_expectation_is_said(tmp_path):
+    """And a file of another format is not looked at."""
+    path = variant(tmp_path, "usb-rmrr")
+    row = judge.judge(path, HV)
+    beside = path.with_suffix(".expect")
+    good = own("usb-rmrr").with_suffix(".expect").read_text()
+    for text, wrong in (
+            (good, False), (good.replace("memory 98", "memory 100"), True),
+            (good.replace("usb 00:14.0\n", ""), True),
+            (good + "net 00:1f.6\n", True),
+            (good.replace("starts", "refuses IOMMU"), True),
+            ('$ fleet x.fleet "igd"\nRESULT starts\n', False)):
+        beside.write_text(text)
+        assert fleet.report([row], HV, say=lambda _: None) != wrong, text
+    fleet.report([row], HV, update=True, say=lambda _: None)
+    assert fleet.report([row], HV, say=lambda _: None)
+
+
+def test_status_of_the_command(tmp_path):
+    """0, or 1 where something differs."""
+    for lines, status in (([], 0), (["stuck fed91000"], 1)):
+        done = subprocess.run(
+            [judge.ROOT / "tests/fleet/fleet.py",
+             variant(tmp_path, "usb-rmrr", *lines)], capture_output=True,
+            text=True, check=False)
+        assert done.returncode == status, done.stdout
+        assert done.stdout.splitlines()[-1].startswith("fleet: 1 machines, ")
