@@ -302,7 +302,8 @@ class Row:
         return self.outcome.startswith("refuses")
 
     def has_all(self):
-        return self.starts and self.there.keys() <= self.given.keys()
+        return self.starts and not self.faults and \
+            self.there.keys() <= self.given.keys()
 
 
 def _verdict(run):
