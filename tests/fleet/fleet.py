@@ -72,6 +72,8 @@ def main():
                         help="Monocle's command line")
     parser.add_argument("--update", action="store_true",
                         help="write what came of it as what is expected")
+    parser.add_argument("--log", action="store_true",
+                        help="print each start's log, and judge nothing")
     parser.add_argument("where", nargs="*", type=pathlib.Path,
                         help="directories of machines, or files")
     args = parser.parse_args()
@@ -79,6 +81,11 @@ def main():
              (paper.files(where) if where.is_dir() else [where])]
     if not paths:
         sys.exit("no machine: *.fleet")
+    if args.log:
+        for path in paths:
+            start = judge.Run(path, args.hv)
+            print(start.output + start.complaint)
+        return
     good = report(run(paths, args.hv), args.hv, args.update)
     sys.exit(0 if good else 1)
 

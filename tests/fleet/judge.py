@@ -36,13 +36,14 @@ class Run:
         try:
             done = subprocess.run(
                 [program, path, words, str(self.fd)], pass_fds=[self.fd],
-                capture_output=True, timeout=LIMIT, check=False)
+                capture_output=True, timeout=LIMIT, check=False, env={})
             self.status, out = done.returncode, done.stdout
             self.complaint = done.stderr.decode(errors="replace")
         except subprocess.TimeoutExpired as hung:
             self.status, out = -1, hung.stdout or b""
             self.complaint = f"no end within {LIMIT} s"
-        lines = out.decode(errors="replace").splitlines()
+        self.output = out.decode(errors="replace")
+        lines = self.output.splitlines()
         self.log = "".join(line + "\n" for line in lines
                            if not line.startswith("fact "))
         self._facts = [line[5:].split() for line in lines

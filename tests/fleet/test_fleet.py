@@ -2,6 +2,7 @@
 """Machines on paper (make fleet): each of them comes out as is expected, and
 what is wrong with a start does not escape the judge."""
 import collections
+import os
 import re
 import struct
 import subprocess
@@ -19,8 +20,9 @@ BROADWELL = "iommu=off unsafe-dma ram=identity"
 
 @pytest.fixture(scope="session", autouse=True)
 def _built():
+    env = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
     subprocess.run(["make", "-s", judge.PROGRAM.relative_to(judge.ROOT)],
-                   cwd=judge.ROOT, check=True)
+                   cwd=judge.ROOT, env=env, check=True)
 
 
 def own(name):
@@ -154,7 +156,7 @@ def in_memory(change):
 
 def poke(run, at, value):
     data = struct.pack("<Q", value)
-    assert judge.os.pwrite(run.fd, data, at) == 8
+    assert os.pwrite(run.fd, data, at) == 8
 
 
 def context_at(still, bdf):
