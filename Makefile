@@ -34,7 +34,7 @@ LDFLAGS := -nostdlib -static -z max-page-size=4096 -z noexecstack \
 	--build-id=none --no-warn-rwx-segments --orphan-handling=error
 
 ROOMS := boot kernel arch/x86 arch/x86/vmx drivers/pci drivers/vtd vmm \
-	vmm/devmodel
+	vmm/core vmm/devmodel vmm/vcpu vmm/load vmm/assign
 SRC_C := $(sort $(wildcard $(ROOMS:%=%/*.c)))
 SRC_ASM := $(sort $(wildcard $(ROOMS:%=%/*.asm)))
 OBJ := $(SRC_C:%.c=$(B)/obj/%.o) $(SRC_ASM:%.asm=$(B)/obj/%.asm.o)

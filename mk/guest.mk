@@ -29,7 +29,7 @@ $(GUEST)/vmlinuz-demo: $(KERNEL_TREE).fetched tools/demo/repack.py \
 MONOCLECTL_SRC := $(sort $(wildcard tools/monoclectl/*.c))
 MONOCLECTL := $(if $(MONOCLECTL_SRC),$(GUEST)/monoclectl)
 $(GUEST)/monoclectl: $(MONOCLECTL_SRC) $(wildcard tools/monoclectl/*.h) \
-		vmm/hypercall.h vmm/stats.h
+		vmm/vcpu/hypercall.h vmm/core/stats.h
 	$(say) CC $@
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) -std=c17 -O2 -static -s -I. $(WARN) -Wno-undef \

@@ -6,7 +6,7 @@
 #include "drivers/pci/rom.h"
 #include "kernel/log_sink.h"
 #include "kernel/string.h"
-#include "vmm/assign_word.h"
+#include "vmm/assign/assign_word.h"
 
 #define COLUMNS 71 /* of 80, behind the log's prefix */
 

@@ -10,13 +10,13 @@
 #include "kernel/serial.h"
 #include "kernel/string.h"
 #include "kernel/traps.h"
-#include "vmm/guest_acpi.h"
-#include "vmm/guest_cpuid.h"
+#include "vmm/assign/windows.h"
+#include "vmm/load/guest_acpi.h"
 #include "vmm/machine_map.h"
-#include "vmm/msr.h"
 #include "vmm/physmap.h"
 #include "vmm/rom_init.h"
-#include "vmm/windows.h"
+#include "vmm/vcpu/guest_cpuid.h"
+#include "vmm/vcpu/msr.h"
 
 #define IOAPIC_ID 1
 

@@ -11,9 +11,10 @@
 #include "kernel/acpi.h"
 #include "kernel/boot_info.h"
 #include "kernel/options.h"
-#include "vmm/assigned.h"
-#include "vmm/bios.h"
+#include "vmm/assign/assigned.h"
+#include "vmm/assign/igd.h"
 #include "vmm/console.h"
+#include "vmm/core/virq.h"
 #include "vmm/devmodel/acpi_pm.h"
 #include "vmm/devmodel/i8042.h"
 #include "vmm/devmodel/ioapic.h"
@@ -25,9 +26,8 @@
 #include "vmm/devmodel/pit.h"
 #include "vmm/devmodel/reset.h"
 #include "vmm/devmodel/rtc.h"
-#include "vmm/igd.h"
-#include "vmm/vcpu.h"
-#include "vmm/virq.h"
+#include "vmm/load/bios.h"
+#include "vmm/vcpu/vcpu.h"
 
 #define PORTS_MAX 64
 

@@ -5,7 +5,7 @@
 #include "arch/x86/errno.h"
 #include "kernel/log.h"
 #include "kernel/string.h"
-#include "vmm/guest_acpi.h"
+#include "vmm/load/guest_acpi.h"
 #include "vmm/physmap.h"
 
 #define VGA_MEMORY 0xa0000u

@@ -2,7 +2,7 @@
 #ifndef VMM_MACHINE_MAP_H
 #define VMM_MACHINE_MAP_H
 
-#include "vmm/guest_acpi.h"
+#include "vmm/load/guest_acpi.h"
 #include "vmm/machine.h"
 
 #define BIOS_RSDP 0xf0000u

@@ -4,7 +4,7 @@
 #include "arch/x86/errno.h"
 #include "arch/x86/io.h"
 #include "kernel/log.h"
-#include "vmm/guest_mem.h"
+#include "vmm/core/guest_mem.h"
 #include "vmm/machine.h"
 
 #define STUB_AT 0x7c00u /* and below it the stack */

@@ -63,7 +63,7 @@ static NORETURN void leave(const char *how, const char *text)
 }
 
 /* -- what stands for kernel/panic.c, traps.c, host_paging.c, arch/x86/trap.c,
- * vmx.c, boot/smp.c, vmm/vcpu.c, drivers/vtd/selftest.c */
+ * vmx.c, boot/smp.c, vmm/vcpu/vcpu.c, drivers/vtd/selftest.c */
 
 void (*panic_dump)(void);
 void (*machine_power_off)(void);

@@ -6,7 +6,7 @@
 #define MSI_64 BIT(23)
 #define HYPERCALL_STATS 0x4d4f0001u /* docs/hypercalls.md */
 
-/* vmm/stats.h */
+/* vmm/core/stats.h */
 enum { STATS_EXITS = 4, STATS_REASONS = 5, STATS_SIZE = 5 + 2 * 70 };
 enum { REASON_IO = 30, REASON_EPT = 48 };
 

@@ -16,9 +16,9 @@ DEVICES = ["acpi_pm", "apic_bus", "i8042", "ioapic", "lapic", "mtrr", "pic",
 def build():
     return harness.build(
         "devmodel",
-        ["vmm/bus.c", "vmm/vclock.c"] +
+        ["vmm/core/bus.c", "vmm/core/vclock.c"] +
         [f"vmm/devmodel/{name}.c" for name in DEVICES],
-        headers=["vmm/virq.h"] +
+        headers=["vmm/core/virq.h"] +
                 [f"vmm/devmodel/{name}.h" for name in DEVICES],
         exports=["lapic_pending", "lapic_cr8", "lapic_set_cr8", "lapic_get",
                  "pic_pending"])

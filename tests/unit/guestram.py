@@ -19,7 +19,7 @@ void *phys_to_virt(hpa_t hpa)
 	return (void *)(uintptr_t)hpa;
 }
 """
-SOURCES = ["kernel/region.c", "vmm/guest_mem.c"]
+SOURCES = ["kernel/region.c", "vmm/core/guest_mem.c"]
 
 
 class Row:

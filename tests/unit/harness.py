@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Builds Monocle's C files for the host and calls them from Python.
 
-    m = harness.build("bus", ["vmm/bus.c"], headers=["vmm/bus.h"])
+    m = harness.build("bus", ["vmm/core/bus.c"], headers=["vmm/core/bus.h"])
     bus = m.new("struct bus *")         # zeroed, with red zones around it
     m.bus_register(bus, m.BUS_PORT, 0x60, 0x64, handler, m.NULL, b"kbd")
 

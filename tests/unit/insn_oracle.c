@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The host's own CPU as the judge of vmm/insn.c: runs one instruction of
+ * The host's own CPU as the judge of vmm/vcpu/insn.c: runs one instruction of
  * 64-bit code with given registers, flags and memory. An exception that it
  * raises is the answer, too.
  */

@@ -39,7 +39,7 @@ bool vtd_has_unit(struct vtd *v, bdf_t bdf) { (void)v; return bdf != no_unit[0];
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "assign", ["vmm/assign.c", "vmm/assign_word.c",
+        "assign", ["vmm/assign/assign.c", "vmm/assign/assign_word.c",
                    "kernel/boot_info.c", "drivers/pci/config.c",
                    "drivers/pci/scan.c", "drivers/pci/groups.c"],
         headers=["vmm/machine.h", "kernel/log.h"], fakes=FAKES,

@@ -51,8 +51,8 @@ bool assigned_is_beside(const struct machine *m, const struct pci_function *f)
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "assigned_init", ["vmm/assigned.c", "vmm/assign_word.c",
-                          "vmm/vclock.c", "vmm/bus.c",
+        "assigned_init", ["vmm/assign/assigned.c", "vmm/assign/assign_word.c",
+                          "vmm/core/vclock.c", "vmm/core/bus.c",
                           "drivers/pci/config.c", "drivers/pci/scan.c",
                           "drivers/pci/groups.c", "vmm/devmodel/pci_bus.c",
                           "vmm/devmodel/pci_port.c",

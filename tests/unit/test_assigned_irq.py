@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 import harness
 
 SOURCES = [
-    "vmm/assigned_irq.c", "vmm/assigned_msix.c", "vmm/assigned_line.c",
-    "vmm/bus.c", "kernel/host_irq.c",
+    "vmm/assign/assigned_irq.c", "vmm/assign/assigned_msix.c", "vmm/assign/assigned_line.c",
+    "vmm/core/bus.c", "kernel/host_irq.c",
     "vmm/devmodel/pci_bus.c", "vmm/devmodel/pci_assigned.c",
-    "vmm/devmodel/ioapic.c", "vmm/storm.c", "vmm/vclock.c", "drivers/vtd/remap.c", "kernel/vectors.c"]
+    "vmm/devmodel/ioapic.c", "vmm/assign/storm.c", "vmm/core/vclock.c", "drivers/vtd/remap.c", "kernel/vectors.c"]
 SOURCE = 0x28               # the function's requester ID
 MSI, MSIX = 0x50, 0x70      # capabilities
 TABLE, PBA = 0x2000, 0x2800     # in the BAR, in one page if they fit
@@ -32,7 +32,7 @@ HZ = 1_000_000_000
 def m():
     return harness.build("assigned_irq", SOURCES, fakes="tests/unit/irq_fakes.c",
                          headers=["tests/unit/irq_fakes.h", "kernel/traps.h",
-                                  "vmm/storm.h", "vmm/vclock.h"])
+                                  "vmm/assign/storm.h", "vmm/core/vclock.h"])
 
 
 class Registers:

@@ -33,7 +33,7 @@ BARS = {
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "bars", ["vmm/assigned_bars.c", "vmm/bus.c", "kernel/region.c",
+        "bars", ["vmm/assign/assigned_bars.c", "vmm/core/bus.c", "kernel/region.c",
                  "vmm/devmodel/pci_bus.c", "vmm/devmodel/pci_assigned.c"],
         headers=["vmm/machine.h", "kernel/log.h"],
         fakes="tests/unit/bars_fakes.c",

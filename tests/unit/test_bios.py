@@ -109,11 +109,11 @@ CODE, HANDLER_13, PARAMETERS = 64, 40, 48
 @pytest.fixture(scope="module", name="built")
 def build():
     return harness.build(
-        "bios", ["vmm/bios.c", "vmm/rom_init.c", "vmm/loader.c",
-                 "vmm/linux.c", "vmm/multiboot.c", "vmm/guest_mem.c",
-                 "kernel/region.c", "vmm/bus.c", "vmm/vclock.c",
+        "bios", ["vmm/load/bios.c", "vmm/rom_init.c", "vmm/load/loader.c",
+                 "vmm/load/linux.c", "vmm/load/multiboot.c", "vmm/core/guest_mem.c",
+                 "kernel/region.c", "vmm/core/bus.c", "vmm/core/vclock.c",
                  "vmm/devmodel/pic.c", "vmm/devmodel/pit.c"],
-        headers=["vmm/bios.h", "vmm/rom_init.h", "vmm/machine.h",
+        headers=["vmm/load/bios.h", "vmm/rom_init.h", "vmm/machine.h",
                  "kernel/phys.h", "kernel/log.h"],
         fakes=FAKES, cdef=CDEF)
 
@@ -371,7 +371,7 @@ def test_as_many_rows_as_there_is_room(pc):
     pc.put(STUB + 3072, b"\xeb" * (0xa0000 - STUB - 3072))
     assert pc.m.bios_pin(pc.machine) == 0
     more = [(16 * MIB + 8192 * n, 4096) for n in range(
-        pc.m.REGION_MAX - pc.map.count)]
+        pc.m.REGION_E820_MAX - pc.map.count)]
     for row in more:
         pc.ram(*row)
     assert pc.m.bios_save(pc.machine) == 0

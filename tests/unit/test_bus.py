@@ -12,7 +12,7 @@ U64 = 2**64 - 1
 
 @pytest.fixture(scope="module")
 def m():
-    return harness.build("bus", ["vmm/bus.c"], headers=["vmm/bus.h"],
+    return harness.build("bus", ["vmm/core/bus.c"], headers=["vmm/core/bus.h"],
                          exports=["bus_all_ones"])
 
 

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 import guestram
 import vmxcpu
 
-SOURCES = ["vmm/exit_cr.c", "vmm/exit_io.c", "vmm/exit_mmio.c", "vmm/msr.c",
-           "vmm/vcpu_state.c", "vmm/stats.c", "vmm/guest_mem.c", "vmm/insn.c",
-           "vmm/bus.c", "vmm/vclock.c", "kernel/region.c",
+SOURCES = ["vmm/vcpu/exit_cr.c", "vmm/vcpu/exit_io.c", "vmm/vcpu/exit_mmio.c", "vmm/vcpu/msr.c",
+           "vmm/vcpu/vcpu_state.c", "vmm/core/stats.c", "vmm/core/guest_mem.c", "vmm/vcpu/insn.c",
+           "vmm/core/bus.c", "vmm/core/vclock.c", "kernel/region.c",
            "vmm/devmodel/lapic.c", "vmm/devmodel/apic_bus.c",
-           "vmm/hypercall.c"]
+           "vmm/vcpu/hypercall.c"]
 # What hypercalls reach: a log of 1000 bytes, of which the first 100 are gone.
 FAKES = """
 #include "tests/unit/vmx_fakes.c"
 #include "kernel/log_sink.h"
-#include "vmm/windows.h"
+#include "vmm/assign/windows.h"
 
 struct window_run opened[WINDOWS_RUNS];
 unsigned opened_count;
@@ -72,8 +72,8 @@ def build(sources=(), name="exits"):
     return vmxcpu.harness.build(
         name, [dict(sources).get(s, s) for s in SOURCES], fakes=FAKES,
         cdef=CDEF, exports=["lapic_cr8"],
-        headers=["vmm/exits.h", "vmm/hypercall.h", "vmm/windows.h",
-                 "vmm/guest_cpuid.h",
+        headers=["vmm/vcpu/exits.h", "vmm/vcpu/hypercall.h", "vmm/assign/windows.h",
+                 "vmm/vcpu/guest_cpuid.h",
                  *vmxcpu.HEADERS])
 
 

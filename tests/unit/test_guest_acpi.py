@@ -23,9 +23,9 @@ TABLES, RSDP = 0x7fe0000, 0xf0000
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "guest_acpi", ["vmm/guest_acpi.c", "vmm/aml.c", *guestram.SOURCES],
-        headers=["vmm/guest_acpi.h", "kernel/region.h", "kernel/log.h",
-                 "vmm/virq.h", "vmm/devmodel/acpi_pm.h"],
+        "guest_acpi", ["vmm/load/guest_acpi.c", "vmm/load/aml.c", *guestram.SOURCES],
+        headers=["vmm/load/guest_acpi.h", "kernel/region.h", "kernel/log.h",
+                 "vmm/core/virq.h", "vmm/devmodel/acpi_pm.h"],
         fakes=guestram.FAKES)
 
 

@@ -13,7 +13,7 @@ import vmxcpu
 
 ONES = 0xffffffff
 REGS = ("eax", "ebx", "ecx", "edx")
-SOURCE = "vmm/guest_cpuid.c"
+SOURCE = "vmm/vcpu/guest_cpuid.c"
 
 PLAIN = "an instruction without state, or with state of x87, SSE, AVX"
 PAGING = "a bit of CR4, EFER or the guest's page tables, which are its own"
@@ -100,7 +100,7 @@ MAX_BASIC, MAX_EXTENDED = 0x16, 0x80000008
 
 def build(source=SOURCE, name="guest_cpuid"):
     return vmxcpu.build(name, [source],
-                        headers=["vmm/guest_cpuid.h"])
+                        headers=["vmm/vcpu/guest_cpuid.h"])
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,8 @@ PATTERN = bytes(n * 31 >> 3 & 255 for n in range(HOST))
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "guest_mem", ["vmm/guest_mem.c", "kernel/region.c"],
-        headers=["vmm/guest_mem.h", "arch/x86/cpu.h", "kernel/phys.h"],
+        "guest_mem", ["vmm/core/guest_mem.c", "kernel/region.c"],
+        headers=["vmm/core/guest_mem.h", "arch/x86/cpu.h", "kernel/phys.h"],
         fakes=ramfakes.FAKES, cdef=ramfakes.CDEF)
 
 

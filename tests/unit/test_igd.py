@@ -52,8 +52,8 @@ u32 pci_config_read(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "igd", ["vmm/igd.c", "kernel/boot_info.c", "kernel/region.c"],
-        headers=["vmm/igd.h", "kernel/log.h"], fakes=FAKES,
+        "igd", ["vmm/assign/igd.c", "kernel/boot_info.c", "kernel/region.c"],
+        headers=["vmm/assign/igd.h", "kernel/log.h"], fakes=FAKES,
         cdef="extern u8 config[65536][256]; "
              "extern u8 window[0x82000]; extern u64 looked_at, window_base;")
 

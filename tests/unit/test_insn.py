@@ -54,7 +54,7 @@ HIGH = {"ah": 0, "ch": 1, "dh": 2, "bh": 3}
 def m():
     oracle = ["tests/unit/insn_oracle.h"] if ON_X86 else []
     return harness.build(
-        "insn", ["vmm/insn.c"], headers=["vmm/insn.h", *oracle],
+        "insn", ["vmm/vcpu/insn.c"], headers=["vmm/vcpu/insn.h", *oracle],
         fakes=oracle[0].replace(".h", ".c") if oracle else None,
         exports=["insn_fetch_size"])
 

@@ -21,9 +21,9 @@ KIB = 1024
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "loader", ["vmm/loader.c", "vmm/linux.c", "vmm/multiboot.c",
+        "loader", ["vmm/load/loader.c", "vmm/load/linux.c", "vmm/load/multiboot.c",
                    *guestram.SOURCES],
-        headers=["vmm/loader.h", "kernel/region.h", "kernel/log.h"], fakes=guestram.FAKES)
+        headers=["vmm/load/loader.h", "kernel/region.h", "kernel/log.h"], fakes=guestram.FAKES)
 
 
 class Kernel:

@@ -85,7 +85,7 @@ COLUMNS = 80 - len("monocle: ")
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "list", ["vmm/list.c", "vmm/assign_word.c", "drivers/pci/config.c", "drivers/pci/scan.c",
+        "list", ["vmm/list.c", "vmm/assign/assign_word.c", "drivers/pci/config.c", "drivers/pci/scan.c",
                  "drivers/pci/rom.c", "drivers/pci/reset.c",
                  "drivers/pci/groups.c"], fakes=FAKES,
         headers=["drivers/pci/pci.h", "kernel/log.h"],

@@ -17,8 +17,8 @@ ARCH_CAPABILITIES = 0x10a
 
 @pytest.fixture(scope="module")
 def m():
-    return vmxcpu.build("msr", ["vmm/msr.c", "vmm/bus.c"],
-                        headers=["vmm/msr.h", "vmm/bus.h"])
+    return vmxcpu.build("msr", ["vmm/vcpu/msr.c", "vmm/core/bus.c"],
+                        headers=["vmm/vcpu/msr.h", "vmm/core/bus.h"])
 
 
 class Guest:

@@ -23,9 +23,9 @@ MAGIC = 0x1badb002
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "loader", ["vmm/loader.c", "vmm/linux.c", "vmm/multiboot.c",
+        "loader", ["vmm/load/loader.c", "vmm/load/linux.c", "vmm/load/multiboot.c",
                    *guestram.SOURCES],
-        headers=["vmm/loader.h", "kernel/region.h", "kernel/log.h"],
+        headers=["vmm/load/loader.h", "kernel/region.h", "kernel/log.h"],
         fakes=guestram.FAKES)
 
 

@@ -104,7 +104,7 @@ def test_the_checks_pass_on_the_source_itself():
 
 # --- CPUID ---------------------------------------------------------------
 
-CPUID = "vmm/guest_cpuid.c"
+CPUID = "vmm/vcpu/guest_cpuid.c"
 FIND = "static const struct row *find_row(u32 leaf)\n{\n"
 # The row is gone for the lookup: one build for all of them.
 REMOVED = "u32 removed_row = 0xffffffff;\n\n" + FIND + \
@@ -115,7 +115,7 @@ REMOVED = "u32 removed_row = 0xffffffff;\n\n" + FIND + \
 def without_row():
     return test_guest_cpuid.vmxcpu.build(
         "cpuid_mutant", [mutated(CPUID, (FIND, REMOVED))],
-        headers=["vmm/guest_cpuid.h"], cdef="extern unsigned removed_row;")
+        headers=["vmm/vcpu/guest_cpuid.h"], cdef="extern unsigned removed_row;")
 
 
 def rows():
@@ -159,7 +159,7 @@ def test_a_changed_cpuid_row_is_noticed(old, new, leaf):
 
 def test_stale_translations_after_cr0():
     """The EPT's mappings of linear addresses are the guest's TLB."""
-    source = "vmm/exit_cr.c"
+    source = "vmm/vcpu/exit_cr.c"
     m = test_exits.build({source: mutated(
         source, ("	if (change & CR0_PG)\n		flush(v);\n", ""))},
         "exits_mutant")
@@ -173,7 +173,7 @@ def test_stale_translations_after_cr0():
 
 # --- The vCPU's events ---------------------------------------------------
 
-VCPU = "vmm/vcpu.c"
+VCPU = "vmm/vcpu/vcpu.c"
 IF_OFF = {"GUEST_RFLAGS": 2}
 
 

@@ -18,12 +18,12 @@ PORT, EXPRESS = 0x00e4, 0x10        # 00:1c.4
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "pci_port", ["vmm/bus.c", "vmm/devmodel/pci_bus.c",
+        "pci_port", ["vmm/core/bus.c", "vmm/devmodel/pci_bus.c",
                      "vmm/devmodel/pci_bridges.c", "drivers/pci/scan.c",
                      "vmm/devmodel/pci_assigned.c",
                      "vmm/devmodel/pci_port.c"],
         headers=["vmm/devmodel/pci_bridges.h", "vmm/devmodel/pci_assigned.h",
-                 "vmm/devmodel/pci_port.h", "vmm/bus.h", "drivers/pci/pci.h"],
+                 "vmm/devmodel/pci_port.h", "vmm/core/bus.h", "drivers/pci/pci.h"],
         fakes=FAKES, cdef="extern u8 host_config[65536][256];")
 
 

@@ -11,7 +11,7 @@ HZ = 2_000_000_000
 
 @pytest.fixture(scope="module")
 def m():
-    return harness.build("storm", ["vmm/storm.c"], headers=["vmm/storm.h"],
+    return harness.build("storm", ["vmm/assign/storm.c"], headers=["vmm/assign/storm.h"],
                          exports=["storm_ticks"])
 
 

@@ -12,7 +12,7 @@ U64 = 2**64 - 1
 
 @pytest.fixture(scope="module")
 def m():
-    return harness.build("vclock", ["vmm/vclock.c"], headers=["vmm/vclock.h"],
+    return harness.build("vclock", ["vmm/core/vclock.c"], headers=["vmm/core/vclock.h"],
                          exports=["scale_ticks"])
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import vmxcpu
 
-SOURCES = ["vmm/vcpu.c", "vmm/exits.c", "vmm/vcpu_state.c", "vmm/stats.c",
-           "vmm/guest_cpuid.c", "vmm/guest_mem.c", "vmm/bus.c", "vmm/vclock.c",
+SOURCES = ["vmm/vcpu/vcpu.c", "vmm/vcpu/exits.c", "vmm/vcpu/vcpu_state.c", "vmm/core/stats.c",
+           "vmm/vcpu/guest_cpuid.c", "vmm/core/guest_mem.c", "vmm/core/bus.c", "vmm/core/vclock.c",
            "kernel/region.c", "vmm/devmodel/lapic.c", "vmm/devmodel/apic_bus.c",
            "vmm/devmodel/pic.c"]
 # What lies around the two files: handlers that only say that they were called.
@@ -28,8 +28,8 @@ FAKES = """
 #include "kernel/log.h"
 #include "kernel/panic.h"
 #include "kernel/traps.h"
-#include "vmm/exits.h"
-#include "vmm/vcpu.h"
+#include "vmm/vcpu/exits.h"
+#include "vmm/vcpu/vcpu.h"
 
 int (*enter_hook)(bool launched);
 int handler_action;
@@ -134,7 +134,7 @@ def build(sources=(), name="vcpu"):
     """sources: {the tree's file: what to build instead}"""
     return vmxcpu.harness.build(
         name, [dict(sources).get(s, s) for s in SOURCES], fakes=FAKES,
-        cdef=CDEF, headers=["vmm/vcpu.h", "kernel/percpu.h", *vmxcpu.HEADERS],
+        cdef=CDEF, headers=["vmm/vcpu/vcpu.h", "kernel/percpu.h", *vmxcpu.HEADERS],
         exports=["lapic_set_cr8"])
 
 
@@ -922,7 +922,7 @@ def play(m, deeds):
 def thorough():
     """The same, but that looks for events before each entry."""
     import test_mutations
-    return build({"vmm/vcpu.c": test_mutations.mutated("vmm/vcpu.c", (
+    return build({"vmm/vcpu/vcpu.c": test_mutations.mutated("vmm/vcpu/vcpu.c", (
         "if (now >= vm->clock.next || !is_quiet(v)) {",
         "if (v) { (void)is_quiet;"))}, "vcpu_thorough")
 

@@ -46,10 +46,10 @@ VGA = 0x0010                # 00:02.0
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "vpci", ["vmm/bus.c", "vmm/devmodel/pci_bus.c",
+        "vpci", ["vmm/core/bus.c", "vmm/devmodel/pci_bus.c",
                  "vmm/devmodel/pci_bridges.c", "vmm/devmodel/pci_assigned.c"],
         headers=["vmm/devmodel/pci_bridges.h", "vmm/devmodel/pci_assigned.h",
-                 "vmm/bus.h", "drivers/pci/pci.h"],
+                 "vmm/core/bus.h", "drivers/pci/pci.h"],
         exports=["vpci_line"], fakes=FAKES,
         cdef="extern u8 host_config[65536][256];")
 

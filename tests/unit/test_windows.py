@@ -18,8 +18,8 @@ GSM = (0x8b000000, 2048)        # next to DSM, and never to be seen
 @pytest.fixture(scope="module")
 def m():
     return vmxcpu.build(
-        "windows", ["vmm/windows.c", "arch/x86/vmx/ept.c", "kernel/region.c"],
-        headers=["vmm/windows.h"])
+        "windows", ["vmm/assign/windows.c", "arch/x86/vmx/ept.c", "kernel/region.c"],
+        headers=["vmm/assign/windows.h"])
 
 
 def pages(*runs):

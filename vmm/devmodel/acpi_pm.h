@@ -7,9 +7,9 @@
 #ifndef VMM_DEVMODEL_ACPI_PM_H
 #define VMM_DEVMODEL_ACPI_PM_H
 
-#include "vmm/bus.h"
-#include "vmm/vclock.h"
-#include "vmm/virq.h"
+#include "vmm/core/bus.h"
+#include "vmm/core/vclock.h"
+#include "vmm/core/virq.h"
 
 /* For the guest's FADT and for the _S5 package of its DSDT. */
 #define ACPI_PM1A_EVT_BLK 0x600

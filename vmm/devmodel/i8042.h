@@ -8,8 +8,8 @@
 #ifndef VMM_DEVMODEL_I8042_H
 #define VMM_DEVMODEL_I8042_H
 
-#include "vmm/bus.h"
-#include "vmm/virq.h"
+#include "vmm/core/bus.h"
+#include "vmm/core/virq.h"
 
 struct i8042 {
 	u8 command; /* whose data byte comes next, or 0 */

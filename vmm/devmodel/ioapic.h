@@ -8,7 +8,7 @@
 #ifndef VMM_DEVMODEL_IOAPIC_H
 #define VMM_DEVMODEL_IOAPIC_H
 
-#include "vmm/bus.h"
+#include "vmm/core/bus.h"
 #include "vmm/devmodel/apic_bus.h"
 
 #define IOAPIC_BASE 0xFEC00000ull

@@ -3,7 +3,7 @@
 #ifndef VMM_DEVMODEL_ISA_H
 #define VMM_DEVMODEL_ISA_H
 
-#include "vmm/bus.h"
+#include "vmm/core/bus.h"
 
 /*
  * Runs a port access as the chipset does for an 8-bit device: a wider one

@@ -9,9 +9,9 @@
 #define VMM_DEVMODEL_LAPIC_H
 
 #include "arch/x86/types.h"
-#include "vmm/bus.h"
+#include "vmm/core/bus.h"
+#include "vmm/core/vclock.h"
 #include "vmm/devmodel/apic_bus.h"
-#include "vmm/vclock.h"
 
 #define LAPIC_DEFAULT_BASE 0xFEE00000ull
 

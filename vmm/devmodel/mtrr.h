@@ -8,7 +8,7 @@
 #ifndef VMM_DEVMODEL_MTRR_H
 #define VMM_DEVMODEL_MTRR_H
 
-#include "vmm/bus.h"
+#include "vmm/core/bus.h"
 
 #define MTRR_VARIABLE 8
 #define MTRR_FIXED 11

@@ -16,8 +16,8 @@
 
 #include "arch/x86/types.h"
 #include "drivers/pci/pci.h"
-#include "vmm/bus.h"
-#include "vmm/virq.h"
+#include "vmm/core/bus.h"
+#include "vmm/core/virq.h"
 
 #define VPCI_FUNCTIONS 130 /* assigned ones, bridges, and two of its own */
 /* Ports 0xCF9-0xCFB are nobody's here: the reset register lives there. */
@@ -67,7 +67,7 @@ void vpci_write(struct vpci *pci, bdf_t bdf, unsigned offset, unsigned size,
 		u32 value);
 
 /*
- * The interrupt line (vmm/virq.h) of pin 1-4 (INTA-INTD) of a function on
+ * The interrupt line (vmm/core/virq.h) of pin 1-4 (INTA-INTD) of a function on
  * bus 0: rotated by device, as ACPI's routing table says to the guest.
  */
 static inline unsigned vpci_line(bdf_t bdf, unsigned pin)

@@ -7,7 +7,7 @@
 #ifndef VMM_DEVMODEL_PIC_H
 #define VMM_DEVMODEL_PIC_H
 
-#include "vmm/bus.h"
+#include "vmm/core/bus.h"
 
 #define PIC_LINES 16
 

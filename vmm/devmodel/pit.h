@@ -8,9 +8,9 @@
 #ifndef VMM_DEVMODEL_PIT_H
 #define VMM_DEVMODEL_PIT_H
 
-#include "vmm/bus.h"
-#include "vmm/vclock.h"
-#include "vmm/virq.h"
+#include "vmm/core/bus.h"
+#include "vmm/core/vclock.h"
+#include "vmm/core/virq.h"
 
 #define PIT_HZ 1193182ull
 

@@ -7,7 +7,7 @@
 #ifndef VMM_DEVMODEL_RESET_H
 #define VMM_DEVMODEL_RESET_H
 
-#include "vmm/bus.h"
+#include "vmm/core/bus.h"
 
 /* FADT RESET_REG and RESET_VALUE */
 #define RESET_PORT 0xCF9

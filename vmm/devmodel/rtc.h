@@ -9,9 +9,9 @@
 #ifndef VMM_DEVMODEL_RTC_H
 #define VMM_DEVMODEL_RTC_H
 
-#include "vmm/bus.h"
-#include "vmm/vclock.h"
-#include "vmm/virq.h"
+#include "vmm/core/bus.h"
+#include "vmm/core/vclock.h"
+#include "vmm/core/virq.h"
 
 #define RTC_CMOS_SIZE 128
 

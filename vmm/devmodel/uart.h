@@ -9,8 +9,8 @@
 #ifndef VMM_DEVMODEL_UART_H
 #define VMM_DEVMODEL_UART_H
 
-#include "vmm/bus.h"
-#include "vmm/virq.h"
+#include "vmm/core/bus.h"
+#include "vmm/core/virq.h"
 
 #define UART_FIFO 16
 #define UART_RING 512 /* bytes; a power of two */

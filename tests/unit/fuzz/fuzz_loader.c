@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-// sources: vmm/loader.c vmm/linux.c vmm/multiboot.c vmm/guest_mem.c kernel/region.c
+// sources: vmm/load/loader.c vmm/load/linux.c vmm/load/multiboot.c vmm/core/guest_mem.c kernel/region.c
 /*
  * The guest's kernel file, as it comes from a user: any bytes. Two bytes of
  * options go before: the initrd's size, and which signatures are put into
@@ -11,8 +11,8 @@
 
 #include "kernel/log.h"
 #include "kernel/phys.h"
-#include "vmm/guest_mem.h"
-#include "vmm/loader.h"
+#include "vmm/core/guest_mem.h"
+#include "vmm/load/loader.h"
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-// sources: drivers/pci/scan.c drivers/pci/groups.c vmm/bus.c
+// sources: drivers/pci/scan.c drivers/pci/groups.c vmm/core/bus.c
 // sources: vmm/devmodel/pci_bus.c vmm/devmodel/pci_assigned.c
 // sources: vmm/devmodel/pci_port.c
 /*

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/assign/assigned.h"
+
+#include "arch/x86/errno.h"
+#include "kernel/log.h"
+#include "vmm/assign/assign_word.h"
+#include "vmm/machine.h"
+
+/* Each bridge on the way rotates the pins (PCI-to-PCI bridges 1.2, 9.1). */
+static unsigned line_of(const struct pci_host *pci, bdf_t bdf, unsigned pin)
+{
+	const struct pci_function *above;
+
+	while ((above = pci_bridge_above(pci, bdf))) {
+		pin = (BDF_DEV(bdf) + pin - 1) % 4 + 1;
+		bdf = above->bdf;
+	}
+	return vpci_line(bdf, pin);
+}
+
+/*
+ * Firmware may have left decoders off that no driver of its own needed; the
+ * guest's are in the EPT. Not where a BAR has no address.
+ */
+static void decode(const struct pci_host *pci, const struct pci_function *f)
+{
+	u32 old = pci_config_read(pci, f->bdf, PCI_COMMAND, 2), on = 0, off = 0;
+
+	for (unsigned i = 0; i < 6; i++) {
+		const struct pci_bar *bar = &f->bars[i];
+		u32 bit = bar->io ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY;
+
+		if (bar->size && bar->base)
+			on |= bit;
+		else if (bar->size)
+			off |= bit;
+	}
+	on &= ~(off | old);
+	if (on)
+		pci_config_write(pci, f->bdf, PCI_COMMAND, 2, old | on);
+}
+
+static int init_one(struct machine *m, struct assigned *a)
+{
+	struct pci_function *f = a->function;
+	u8 pin = (u8)pci_config_read(&m->host->pci, f->bdf, PCI_INTERRUPT_PIN,
+				     1);
+	struct pci_assigned_config config = {
+		.host = &m->host->pci,
+		.function = f,
+		.bar_changed = assigned_bar_changed,
+		.interrupts_changed = assigned_interrupts_changed,
+		.no_msix = !a->msix.host,
+		.pin = pin >= 1 && pin <= 4 ? pin : 0,
+		.rom_size = (u32)a->rom.size,
+		.ctx = a,
+	};
+	int err = 0;
+
+	if (f == m->igd.function)
+		config.rows = igd_policy(&m->igd, &config.row_count);
+	/* Without a unit its DMA would reach everything: it gets none. */
+	if (m->domain || options_unsafe_dma(&m->host->options))
+		config.command_forward = PCI_COMMAND_MASTER;
+	if (config.pin)
+		a->line = line_of(&m->host->pci, f->bdf, config.pin);
+	if (m->domain)
+		err = vtd_assign(&m->host->vtd, m->domain, f->bdf);
+	if (!err)
+		err = pci_assigned_init(&a->config, &m->vpci, &config);
+	if (!err)
+		decode(&m->host->pci, f);
+	if (!err)
+		err = assigned_irq_build(a);
+	return err;
+}
+
+/*
+ * What is beside an assigned function and Monocle's: no requests, no INTx,
+ * and where neither firmware nor the log needs it, no registers, asleep.
+ */
+static void put_to_rest(struct machine *m)
+{
+	const struct pci_host *pci = &m->host->pci;
+
+	for (unsigned i = 0; m->domain && i < pci->count; i++) {
+		const struct pci_function *f = &pci->functions[i];
+		u32 command = pci_config_read(pci, f->bdf, PCI_COMMAND, 2);
+		bool needed = !assign_is_ordinary(f) || f->class >> 8 == 3;
+
+		if (!assigned_is_beside(m, f))
+			continue;
+		command &= ~(u32)PCI_COMMAND_MASTER;
+		if (!needed)
+			command &= ~(u32)(PCI_COMMAND_IO | PCI_COMMAND_MEMORY);
+		pci_config_write(pci, f->bdf, PCI_COMMAND, 2,
+				 command | PCI_COMMAND_INTX_DISABLE);
+		if (!needed)
+			pci_sleep(pci, f->bdf);
+	}
+}
+
+int assigned_init(struct machine *m)
+{
+	int err = vclock_add(&m->vm.clock, &m->assigned_timer,
+			     assigned_timer_fired, m);
+
+	m->vm.device_stats = assigned_stats;
+	m->vm.device_ctx = m;
+	m->ioapic.ended = assigned_line_eoi;
+	m->ioapic.ended_ctx = m;
+	for (unsigned n = 0; !err && n < m->port_count; n++)
+		err = pci_port_init(&m->ports[n], &m->vpci, &m->host->pci,
+				    m->ports[n].function);
+	for (unsigned n = 0; !err && n < m->assigned_count; n++)
+		err = init_one(m, &m->assigned[n]);
+	if (!err)
+		assigned_place_bars(m);
+	put_to_rest(m);
+	return err;
+}
+
+/* Nobody else has a function on its bus: that may be reset. */
+static bool owns_bus(const struct machine *m, bdf_t bdf)
+{
+	const struct pci_host *pci = &m->host->pci;
+	unsigned others = 0;
+
+	for (unsigned i = 0; i < pci->count; i++) {
+		const struct pci_function *f = &pci->functions[i];
+
+		others += BDF_BUS(f->bdf) == BDF_BUS(bdf) &&
+			  !(assigned_is_beside(m, f) && assign_is_ordinary(f));
+	}
+	for (unsigned n = 0; n < m->assigned_count; n++)
+		others -= BDF_BUS(m->assigned[n].function->bdf) == BDF_BUS(bdf);
+	return !others;
+}
+
+/* Teardown: bus master off, messages absent, then the devices' resets. */
+void assigned_reset_all(struct machine *m, bool display)
+{
+	const struct pci_host *pci = &m->host->pci;
+
+	for (unsigned n = 0; n < m->assigned_count; n++) {
+		struct assigned *a = &m->assigned[n];
+		bdf_t bdf = a->function->bdf;
+		u32 command = pci_config_read(pci, bdf, PCI_COMMAND, 2);
+
+		pci_config_write(pci, bdf, PCI_COMMAND, 2,
+				 command & ~(u32)PCI_COMMAND_MASTER);
+		assigned_irq_reset(a);
+		assigned_stats_reset(a);
+	}
+	for (unsigned n = 0; n < m->assigned_count; n++) {
+		const struct pci_function *f = m->assigned[n].function;
+
+		if (display || f != m->display_function)
+			pci_reset_function(pci, f, owns_bus(m, f->bdf),
+					   m->host->tsc_hz);
+	}
+	/* A reset may have switched it off. */
+	if (m->domain)
+		pci_acs_enable(pci);
+	put_to_rest(m);
+}
+
+void assigned_take_over(struct machine *m)
+{
+	struct pci_host *pci = &m->host->pci;
+
+	for (unsigned n = 0; n < m->assigned_count; n++) {
+		struct pci_function *f = m->assigned[n].function;
+
+		pci_wake(pci, f, m->host->tsc_hz);
+		pci_take_over(pci, f, m->host->tsc_hz);
+	}
+	/* The others lose their DMA now: firmware must not miss it. */
+	for (unsigned i = 0; m->host->has_vtd && i < pci->count; i++) {
+		struct pci_function *f = &pci->functions[i];
+
+		if (f->class != PCI_CLASS_USB || f->taken_over)
+			continue;
+		pci_size_bars(pci, f);
+		pci_take_over(pci, f, m->host->tsc_hz);
+	}
+}
+
+void assigned_stopped(void *machine, bdf_t bdf)
+{
+	struct machine *m = machine;
+
+	for (unsigned n = 0; n < m->assigned_count; n++) {
+		struct assigned *a = &m->assigned[n];
+
+		if (a->function->bdf != bdf || a->config.stopped)
+			continue;
+		pci_assigned_stop(&a->config);
+		log_warn("guest: %02x:%02x.%x gets no bus mastering before "
+			 "the guest's next reset",
+			 BDF_ARGS(bdf));
+	}
+}
+
+/* Each start finds the functions as the first one did: FNV-1a of 32 bits. */
+void assigned_log(const struct machine *m)
+{
+	const struct pci_host *pci = &m->host->pci;
+
+	for (unsigned n = 0; n < m->assigned_count; n++) {
+		bdf_t bdf = m->assigned[n].function->bdf;
+		u32 hash = 2166136261u;
+
+		for (unsigned i = 0; i < 256; i += 4)
+			hash = (hash ^ pci_config_read(pci, bdf, i, 4)) *
+			       16777619u;
+		log_debug("%02x:%02x.%x starts: reset %s, configuration %08x",
+			  BDF_ARGS(bdf),
+			  pci_reset_name(pci_reset_method(pci, bdf)), hash);
+	}
+}

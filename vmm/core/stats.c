@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/core/stats.h"
+
+#include "kernel/log.h"
+
+static const char *const names[STATS_REASONS] = {
+	[0] = "exception or NMI",
+	[1] = "external interrupt",
+	[2] = "triple fault",
+	[3] = "INIT",
+	[4] = "SIPI",
+	[7] = "interrupt window",
+	[8] = "NMI window",
+	[9] = "task switch",
+	[10] = "CPUID",
+	[11] = "GETSEC",
+	[12] = "HLT",
+	[13] = "INVD",
+	[15] = "RDPMC",
+	[18] = "VMCALL",
+	[19] = "VMCLEAR",
+	[20] = "VMLAUNCH",
+	[21] = "VMPTRLD",
+	[22] = "VMPTRST",
+	[23] = "VMREAD",
+	[24] = "VMRESUME",
+	[25] = "VMWRITE",
+	[26] = "VMXOFF",
+	[27] = "VMXON",
+	[28] = "control register",
+	[30] = "I/O",
+	[31] = "RDMSR",
+	[32] = "WRMSR",
+	[33] = "invalid guest state",
+	[34] = "MSR loading",
+	[36] = "MWAIT",
+	[39] = "MONITOR",
+	[41] = "machine check at entry",
+	[48] = "EPT violation",
+	[49] = "EPT misconfiguration",
+	[50] = "INVEPT",
+	[52] = "preemption timer",
+	[53] = "INVVPID",
+	[54] = "WBINVD",
+	[55] = "XSETBV",
+};
+
+const char *exit_reason_name(u32 reason)
+{
+	if (reason < STATS_REASONS && names[reason])
+		return names[reason];
+	return "unknown";
+}
+
+void stats_log(const struct stats *s, u64 now)
+{
+	u64 all = now - s->start;
+	/* Hundredths of a percent. */
+	u64 share = all >= 10000 ? s->ticks / (all / 10000) : 0;
+
+	log_info("stats: %lu exits, %lu of %lu ticks in Monocle (%lu.%02lu %%)",
+		 s->exits, s->ticks, all, share / 100, share % 100);
+	for (u32 i = 0; i < STATS_REASONS; i++) {
+		const struct exit_count *c = &s->reasons[i];
+
+		if (c->count)
+			log_info(
+				"stats: %-22s %9lu exits %12lu ticks %6lu each",
+				exit_reason_name(i), c->count, c->ticks,
+				c->ticks / c->count);
+	}
+}

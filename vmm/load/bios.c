@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/load/bios.h"
+
+#include "arch/x86/errno.h"
+#include "kernel/log.h"
+#include "kernel/phys.h"
+#include "kernel/string.h"
+#include "vmm/core/guest_mem.h"
+#include "vmm/machine.h"
+#include "vmm/machine_map.h"
+
+#define IMAGE_AT 0x7c00u /* where firmware puts a boot sector */
+#define SECTOR 512u
+#define LOW_END 0xa0000u
+#define BIOS_AREA 0xc0000u
+#define BDA_MEMORY 0x413u /* KiB of conventional memory, 16 bits */
+#define STUB_LEAST 3072u  /* room for code and rows */
+#define ROWS_MAX 128u
+#define BOOT_DRIVE 0x80
+
+/* The end of bios_stub.asm; the rows of INT 15h, E820, follow. */
+struct stub_parameters {
+	u32 old_int15; /* segment << 16 | offset */
+	u32 rows;
+	u16 below_16m, above_16m, extended, zero;
+} PACKED;
+
+extern const u8 bios_stub[], bios_stub_end[], bios_stub_int13[],
+	bios_stub_parameters[];
+
+int bios_check(const struct boot_info *boot, const struct options *options)
+{
+	const char *fault = NULL;
+
+	if (options->guest != GUEST_BIOS)
+		return 0;
+	if (boot->uefi)
+		fault = "the firmware is UEFI, which has no BIOS services";
+	else if (options->ram != RAM_IDENTITY)
+		fault = "it needs ram=identity: firmware and guest share the "
+			"first MiB";
+	if (fault)
+		log_error("guest=bios: %s", fault);
+	return fault ? -EINVAL : 0;
+}
+
+static const char *image_fault(const struct loader_input *in, gpa_t stub)
+{
+	const u8 *image = in->kernel;
+
+	if (in->kernel_size < SECTOR || image[510] != 0x55 ||
+	    image[511] != 0xaa)
+		return "the image has no boot signature (0x55 0xaa at byte "
+		       "510)";
+	if (in->kernel_size > stub - IMAGE_AT)
+		return "the image is too large for conventional memory";
+	return NULL;
+}
+
+/* The loader's things there would be the guest's to change. */
+static bool low_memory_is_free(gpa_t end)
+{
+	struct phys_range r = phys_largest(&host_memory, 0, LOW_END);
+
+	return r.base <= PAGE_SIZE &&
+	       r.base + r.size >= ALIGN_DOWN(end, PAGE_SIZE);
+}
+
+static int pin(struct machine *m, gpa_t from, gpa_t to, enum region_kind kind,
+	       enum e820_kind e820, const char *name)
+{
+	bool ram = kind == REGION_RAM;
+	struct region r = {.gpa = from,
+			   .hpa = from,
+			   .size = to - from,
+			   .kind = kind,
+			   .memtype = ram ? MEMTYPE_WB : MEMTYPE_WP,
+			   .e820 = e820,
+			   .cpu = REGION_RWX,
+			   .dma = ram ? REGION_RW : 0,
+			   .name = name};
+
+	return machine_pin(m, &r);
+}
+
+int bios_pin(struct machine *m)
+{
+	struct bios *b = &m->bios;
+	const char *fault;
+	u16 kib;
+	gpa_t top;
+	int err;
+
+	memcpy(&kib, phys_to_virt(BDA_MEMORY), sizeof(kib));
+	top = MIN(kib * (u64)KIB, (u64)LOW_END);
+	b->stub = ALIGN_DOWN(MAX(top, 64 * KIB) - STUB_LEAST, PAGE_SIZE);
+	fault = image_fault(&m->loader, b->stub);
+	if (!fault && (top < 256 * KIB || !low_memory_is_free(top)))
+		fault = "the loader has put something below 640 KiB";
+	if (fault) {
+		log_error("guest=bios: %s", fault);
+		return -EINVAL;
+	}
+	err = pin(m, 0, b->stub, REGION_RAM, E820_RAM, "low memory");
+	if (!err)
+		err = pin(m, b->stub, LOW_END, REGION_RAM, E820_RESERVED,
+			  "EBDA");
+	/* The chipset says what of it can be written, as natively. */
+	if (!err)
+		err = pin(m, BIOS_AREA, MIB, REGION_ROM, E820_RESERVED, "BIOS");
+	return err;
+}
+
+int bios_save(struct machine *m)
+{
+	hpa_t hpa = phys_alloc(&host_memory, MIB, PAGE_SIZE, PHYS_ANYWHERE);
+
+	if (hpa == PHYS_NONE)
+		return -ENOMEM;
+	m->bios.memory = phys_to_virt(hpa);
+	memcpy(m->bios.memory, phys_to_virt(0), LOW_END);
+	memcpy((u8 *)m->bios.memory + BIOS_AREA, phys_to_virt(BIOS_AREA),
+	       MIB - BIOS_AREA);
+	return 0;
+}
+
+/* Only what changed: the rest may be ROM, or nobody. */
+static void restore(const struct bios *b, hpa_t from, hpa_t to)
+{
+	const u8 *was = b->memory;
+	volatile u8 *is = phys_to_virt(0);
+
+	for (hpa_t at = from; at < to; at++)
+		if (is[at] != was[at])
+			is[at] = was[at];
+}
+
+static u64 ram_in(const struct region_list *map, gpa_t from, gpa_t to)
+{
+	struct e820_row row;
+	unsigned index = 0;
+
+	/* What lies in one piece from there on. */
+	while (e820_next(map, &index, &row))
+		if (row.kind == E820_RAM && row.base <= from &&
+		    from < row.base + row.size)
+			return MIN(row.base + row.size, to) - from;
+	return 0;
+}
+
+/* In low memory, which is 1:1. */
+static void put(gpa_t at, const void *data, u64 size)
+{
+	memcpy(phys_to_virt(at), data, size);
+}
+
+/* The offset of one of its symbols. */
+static u64 in_stub(const u8 *symbol)
+{
+	return (u64)symbol - (u64)bios_stub;
+}
+
+static void put_stub(struct machine *m)
+{
+	const struct region_list *map = &m->vm.map;
+	gpa_t at = m->bios.stub;
+	u64 code = in_stub(bios_stub_end);
+	u64 low = ram_in(map, MIB, 16 * MIB), high = 0;
+	struct stub_parameters p = {0};
+	struct e820_row row;
+	unsigned index = 0;
+
+	if (low == 15 * MIB)
+		high = ram_in(map, 16 * MIB, 4 * GIB);
+	memcpy(&p.old_int15, phys_to_virt(0x15 * 4), 4);
+	p.below_16m = (u16)(low / KIB);
+	p.above_16m = (u16)(high / (64 * KIB));
+	p.extended = (u16)(MIN(low + high, 63 * MIB) / KIB);
+	while (p.rows < ROWS_MAX && e820_next(map, &index, &row))
+		put(at + code + sizeof(row) * p.rows++, &row, sizeof(row));
+	put(at, bios_stub, code);
+	put(at + in_stub(bios_stub_parameters), &p, sizeof(p));
+}
+
+static bool has_disk(const struct machine *m)
+{
+	for (unsigned i = 0; i < m->assigned_count; i++)
+		if (m->assigned[i].function->class >> 8 == 1)
+			return true;
+	return false;
+}
+
+static void hook_vectors(struct machine *m)
+{
+	u16 kib = (u16)(m->bios.stub / KIB);
+	u32 segment = (u32)(m->bios.stub >> 4) << 16;
+	u32 int13 = segment | (u32)in_stub(bios_stub_int13);
+
+	put(0x15 * 4, &segment, sizeof(segment));
+	if (!has_disk(m))
+		put(0x13 * 4, &int13, sizeof(int13));
+	put(BDA_MEMORY, &kib, sizeof(kib));
+}
+
+/* Interrupt controllers and timer as the firmware's start leaves them. */
+static void set_up_devices(struct machine *m)
+{
+	static const struct {
+		u16 port;
+		u8 value;
+	} post[] = {
+		{0x20, 0x11}, {0x21, 0x08}, {0x21, 0x04}, {0x21, 0x01},
+		{0xa0, 0x11}, {0xa1, 0x70}, {0xa1, 0x02}, {0xa1, 0x01},
+		{0x21, 0xb8}, {0xa1, 0x8f}, /* IRQ 0, 1, 6; 12, 13, 14 */
+		{0x43, 0x36}, {0x40, 0x00}, {0x40, 0x00}, /* 18.2 Hz */
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(post); i++) {
+		struct bus_access a = {.addr = post[i].port,
+				       .size = 1,
+				       .write = true,
+				       .value = post[i].value};
+
+		bus_dispatch(&m->vm.bus, BUS_PORT, &a);
+	}
+}
+
+void bios_restore(const struct machine *m)
+{
+	restore(&m->bios, 0, LOW_END);
+	restore(&m->bios, BIOS_AREA, MIB);
+}
+
+int bios_start(struct machine *m, struct guest_entry *entry)
+{
+	const struct loader_input *in = &m->loader;
+
+	put_stub(m);
+	hook_vectors(m);
+	put(IMAGE_AT, in->kernel, in->kernel_size);
+	set_up_devices(m);
+	*entry = (struct guest_entry){.mode = ENTRY_REAL16,
+				      .rip = IMAGE_AT,
+				      .rsp = IMAGE_AT,
+				      .gpr[GPR_RDX] = BOOT_DRIVE};
+	return 0;
+}

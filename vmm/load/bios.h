@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * guest=bios: a boot sector or flat real-mode image on the host firmware's
+ * own memory below 1 MiB, 1:1: interrupt vectors, BIOS data areas, BIOS and
+ * option ROMs. INT 10h works; INT 15h tells of the guest's memory, INT 13h
+ * of no disk.
+ */
+#ifndef VMM_LOAD_BIOS_H
+#define VMM_LOAD_BIOS_H
+
+#include "kernel/boot_info.h"
+#include "kernel/options.h"
+#include "vmm/load/loader.h"
+
+struct machine;
+
+struct bios {
+	gpa_t stub;   /* where the handlers of INT 13h and 15h are */
+	void *memory; /* what the first MiB was at first */
+};
+
+/* Whether this machine can have such a guest; -EINVAL after a line. */
+int bios_check(const struct boot_info *boot, const struct options *options);
+/*
+ * Checks the image and pins the first MiB, all but the VGA window. -EINVAL
+ * or what machine_pin() says; each one log_error line.
+ */
+int bios_pin(struct machine *m);
+/* Keeps the first MiB for the guest's resets. -ENOMEM. */
+int bios_save(struct machine *m);
+/* The first MiB as firmware left it. */
+void bios_restore(const struct machine *m);
+/* Devices as firmware sets them up, the image, INT 13h and 15h. */
+int bios_start(struct machine *m, struct guest_entry *entry);
+
+#endif

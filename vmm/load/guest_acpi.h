@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The guest's ACPI tables (ACPI 6.4, 5.2): RSDP, RSDT, XSDT, FADT, FACS,
+ * MADT, MCFG and a DSDT with one PCI root, its interrupt routing, the ISA devices
+ * and S5. They describe the machine that vmm/devmodel/ builds.
+ */
+#ifndef VMM_LOAD_GUEST_ACPI_H
+#define VMM_LOAD_GUEST_ACPI_H
+
+#include "arch/x86/types.h"
+#include "kernel/region.h"
+
+/* Holes of the guest's memory map. */
+#define GUEST_IOAPIC 0xfec00000ull
+#define GUEST_LAPIC 0xfee00000ull
+
+#define GUEST_ACPI_SIZE (16 * KIB) /* what the tables need at most */
+#define GUEST_ACPI_WINDOWS 8
+#define GUEST_ACPI_VCPUS 64
+
+/* Guest-physical addresses that the PCI root decodes. */
+struct guest_acpi_window {
+	gpa_t base;
+	u64 size; /* bytes; 0: no window */
+};
+
+struct guest_acpi_config {
+	gpa_t tables; /* page-aligned RAM below 4 GiB, kind E820_ACPI */
+	u64 tables_size;
+	gpa_t rsdp;	 /* 16-byte aligned, in 0xE0000-0xFFFFF */
+	void *rsdp_host; /* the same bytes: the guest's BIOS area is ROM */
+	unsigned vcpus;	 /* 1 or more; their APIC IDs count from 0 */
+	u8 ioapic_id;	 /* what the IOAPIC's ID register holds at reset */
+	struct guest_acpi_window below_4g[GUEST_ACPI_WINDOWS];
+	struct guest_acpi_window above_4g;
+	gpa_t ecam;  /* a MiB for each bus, below 4 GiB; 0: none */
+	u8 last_bus; /* of the PCI root */
+};
+
+/*
+ * Writes the tables and sets *rsdp. -EINVAL: the configuration breaks one of
+ * the rules above; -ENOSPC: tables_size is too small; both are logged.
+ */
+int guest_acpi_build(const struct guest_acpi_config *cfg,
+		     const struct region_list *map, gpa_t *rsdp);
+
+#endif

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: MIT */
+/* Port I/O: SDM table 28-5 and 28.2.5. */
+#include "arch/x86/cpu.h"
+#include "arch/x86/errno.h"
+#include "vmm/vcpu/exits.h"
+
+/* Elements of a repeated string instruction done in one exit. */
+#define STRING_BURST 128
+
+struct io_exit {
+	unsigned size;
+	bool in, string, rep;
+	u16 port;
+};
+
+static struct io_exit decode(u64 q)
+{
+	return (struct io_exit){
+		.size = (unsigned)(q & 7) + 1,
+		.in = q & BIT(3),
+		.string = q & BIT(4),
+		.rep = q & BIT(5),
+		.port = (u16)(q >> 16),
+	};
+}
+
+static u64 address_mask(void)
+{
+	/* Instruction information, bits 9:7: 16, 32 or 64 bits. */
+	switch (vmcs_read32(VMCS_EXIT_INSTRUCTION) >> 7 & 7) {
+	case 0:
+		return 0xffff;
+	case 1:
+		return 0xffffffff;
+	default:
+		return ~0ull;
+	}
+}
+
+static void step(struct vcpu *v, unsigned reg, u64 mask, u64 delta)
+{
+	u64 old = v->gpr[reg];
+	u64 value = (old + delta) & mask;
+
+	/* A 32-bit result clears the upper half, a 16-bit one does not. */
+	v->gpr[reg] = mask == 0xffff ? (old & ~mask) | value : value;
+}
+
+static int one_element(struct vcpu *v, const struct io_exit *io, gva_t gva)
+{
+	struct bus_access a = {
+		.addr = io->port, .size = io->size, .write = !io->in};
+	int err;
+
+	/* A page must take the data before the device gives it. */
+	err = vcpu_read_linear(v, gva, &a.value, io->size,
+			       io->in ? GUEST_WRITE : GUEST_READ);
+	if (err)
+		return err;
+	bus_dispatch(&v->vm->bus, BUS_PORT, &a);
+	return io->in ? vcpu_write_linear(v, gva, &a.value, io->size) : 0;
+}
+
+static enum exit_action string_io(struct vcpu *v, const struct io_exit *io)
+{
+	u64 mask = address_mask();
+	u64 delta = io->size;
+	unsigned reg = io->in ? GPR_RDI : GPR_RSI;
+	gva_t base = vmcs_readn(VMCS_GUEST_LINEAR) - (v->gpr[reg] & mask);
+
+	if (vmcs_readn(VMCS_GUEST_RFLAGS) & RFLAGS_DF)
+		delta = -delta;
+	for (unsigned i = 0; i < STRING_BURST; i++) {
+		gva_t gva;
+		int err;
+
+		if (io->rep && !(v->gpr[GPR_RCX] & mask))
+			return EXIT_SKIP;
+		gva = base + (v->gpr[reg] & mask);
+		err = one_element(v, io, vcpu_long_mode() ? gva : (u32)gva);
+		if (err)
+			return err == -EFAULT ? EXIT_RESUME : EXIT_STOP;
+		step(v, reg, mask, delta);
+		if (!io->rep)
+			return EXIT_SKIP;
+		step(v, GPR_RCX, mask, ~0ull);
+	}
+	/* The rest after the events that are due: RIP stays. */
+	return v->gpr[GPR_RCX] & mask ? EXIT_RESUME : EXIT_SKIP;
+}
+
+enum exit_action exit_io(struct vcpu *v)
+{
+	struct io_exit io = decode(v->qualification);
+	u64 mask = bus_all_ones(io.size);
+	struct bus_access a = {.addr = io.port, .size = io.size};
+
+	if (io.string)
+		return string_io(v, &io);
+	a.write = !io.in;
+	a.value = v->gpr[GPR_RAX] & mask;
+	bus_dispatch(&v->vm->bus, BUS_PORT, &a);
+	if (io.in && io.size == 4)
+		v->gpr[GPR_RAX] = (u32)a.value;
+	else if (io.in)
+		v->gpr[GPR_RAX] = (v->gpr[GPR_RAX] & ~mask) | (a.value & mask);
+	return EXIT_SKIP;
+}

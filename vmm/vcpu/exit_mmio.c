@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/* Accesses that the EPT refuses: device registers, or nothing at all. */
+#include "arch/x86/cpu.h"
+#include "arch/x86/errno.h"
+#include "vmm/vcpu/exits.h"
+#include "vmm/vcpu/insn.h"
+
+/* SDM table 28-7 */
+enum ept_qualification {
+	ACCESS_FETCH = 1u << 2,
+	LINEAR_VALID = 1u << 7,
+	NOT_A_WALK = 1u << 8, /* of the guest's page tables */
+};
+
+static u64 segment_base(void *ctx, enum insn_segment segment)
+{
+	(void)ctx;
+	return vmread(VMCS_GUEST_ES_BASE + 2 * (u64)segment);
+}
+
+/*
+ * The address that trapped comes with its translation (SDM 28.2.1); MOVS's
+ * other operand, memory or another device, has to be walked.
+ */
+static int translate(struct vcpu *v, gva_t gva, bool write, gpa_t *gpa)
+{
+	struct guest_paging pg;
+	struct guest_translation t;
+	int err;
+
+	*gpa = vmcs_read64(VMCS_GUEST_PHYSICAL);
+	if (gva == vmcs_readn(VMCS_GUEST_LINEAR))
+		return 0;
+	pg = vcpu_paging(v);
+	err = guest_walk(&pg, gva, write ? GUEST_WRITE : GUEST_READ, &t);
+	if (err == -EFAULT)
+		vcpu_inject_page_fault(v, t.gva, t.error_code);
+	else if (err == -ERANGE)
+		vcpu_inject(v, VECTOR_GP, true, 0);
+	*gpa = t.gpa;
+	return err == -ERANGE ? -EFAULT : err;
+}
+
+static int access(struct vcpu *v, gva_t gva, unsigned size, bool write,
+		  u64 *value)
+{
+	struct bus_access a = {.size = size, .write = write, .value = *value};
+	const struct region *r;
+	int err = translate(v, gva, write, &a.addr);
+
+	if (err)
+		return err;
+	r = region_find(&v->vm->map, a.addr);
+	/* A closed window is nobody's, whatever will be there. */
+	if (r && !r->cpu)
+		r = NULL;
+	if (r && r->kind == REGION_ROM && write)
+		return 0; /* dropped, as a ROM does */
+	if (r && (r->kind == REGION_RAM || r->kind == REGION_ROM))
+		return write ? vcpu_write_linear(v, gva, value, size)
+			     : vcpu_read_linear(v, gva, value, size,
+						GUEST_READ);
+	bus_dispatch(&v->vm->bus, BUS_MMIO, &a);
+	*value = a.value & bus_all_ones(size);
+	return 0;
+}
+
+static enum exit_action carry_out(struct vcpu *v, struct insn *insn,
+				  struct insn_cpu *cpu)
+{
+	struct insn_result result;
+	u64 memory = 0;
+	int err = 0;
+
+	if (insn->reads)
+		err = access(v, insn->read_from, insn->size, false, &memory);
+	if (err)
+		return err == -EFAULT ? EXIT_RESUME : EXIT_STOP;
+	result = insn_execute(insn, cpu, memory);
+	if (insn->writes)
+		err = access(v, insn->write_to, insn->size, true,
+			     &result.store);
+	if (err)
+		return err == -EFAULT ? EXIT_RESUME : EXIT_STOP;
+	insn_retire(insn, cpu, &result);
+	vmcs_writen(VMCS_GUEST_RIP, cpu->rip);
+	vmcs_writen(VMCS_GUEST_RSP, cpu->regs[GPR_RSP]);
+	vmcs_writen(VMCS_GUEST_RFLAGS, cpu->rflags);
+	/* A single step ends behind this instruction (SDM 27.7.3). */
+	if (cpu->rflags & RFLAGS_TF)
+		vmcs_writen(VMCS_GUEST_PENDING_DEBUG, BIT(14));
+	vmcs_write32(VMCS_GUEST_INTERRUPTIBILITY,
+		     vmcs_read32(VMCS_GUEST_INTERRUPTIBILITY) &
+			     ~(u32)(BLOCKING_STI | BLOCKING_MOV_SS));
+	return EXIT_RESUME;
+}
+
+enum exit_action exit_ept_violation(struct vcpu *v)
+{
+	struct insn_cpu cpu = {
+		.regs = v->gpr,
+		.segment_base = segment_base,
+	};
+	struct insn insn;
+	u8 bytes[INSN_MAX];
+	unsigned count;
+
+	if ((v->qualification & ACCESS_FETCH) ||
+	    !(v->qualification & LINEAR_VALID) ||
+	    !(v->qualification & NOT_A_WALK) || v->injection.info)
+		return EXIT_STOP;
+	count = vcpu_fetch(v, bytes);
+	v->gpr[GPR_RSP] = vmcs_readn(VMCS_GUEST_RSP);
+	cpu.rip = vmcs_readn(VMCS_GUEST_RIP);
+	cpu.rflags = vmcs_readn(VMCS_GUEST_RFLAGS);
+	cpu.bits = (u8)vcpu_code_bits();
+	if (insn_decode(&insn, &cpu, bytes, count))
+		return EXIT_STOP;
+	return carry_out(v, &insn, &cpu);
+}

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/vcpu/exits.h"
+
+#include "arch/x86/cpu.h"
+#include "arch/x86/vmx/vmx.h"
+#include "kernel/log.h"
+#include "kernel/panic.h"
+#include "kernel/percpu.h"
+#include "kernel/traps.h"
+#include "vmm/vcpu/guest_cpuid.h"
+
+static enum exit_action exception_or_nmi(struct vcpu *v)
+{
+	u32 info = vmcs_read32(VMCS_EXIT_INTERRUPTION);
+
+	if ((info & INTERRUPTION_TYPE) == INTERRUPTION_NMI) {
+		/* Passed on; and NMIs stay blocked until an IRET. */
+		v->nmi_pending = true;
+		cpu_unblock_nmi();
+		return EXIT_RESUME;
+	}
+	if ((info & INTERRUPTION_VECTOR) == VECTOR_MC)
+		panic("machine check while the guest ran; this is the "
+		      "hardware's report of a fault of its own");
+	return EXIT_STOP;
+}
+
+static enum exit_action external_interrupt(void)
+{
+	host_irq_dispatch(vmcs_read32(VMCS_EXIT_INTERRUPTION));
+	return EXIT_RESUME;
+}
+
+static enum exit_action exit_cpuid(struct vcpu *v)
+{
+	u32 leaf = (u32)v->gpr[GPR_RAX];
+	struct cpuid r;
+
+	if (leaf == 1) /* alone shows a bit of it */
+		v->cpuid.cr4 = vmcs_readn(VMCS_GUEST_CR4);
+	r = guest_cpuid(&v->cpuid, leaf, (u32)v->gpr[GPR_RCX]);
+	v->gpr[GPR_RAX] = r.eax;
+	v->gpr[GPR_RBX] = r.ebx;
+	v->gpr[GPR_RCX] = r.ecx;
+	v->gpr[GPR_RDX] = r.edx;
+	return EXIT_SKIP;
+}
+
+static enum exit_action exit_hlt(struct vcpu *v)
+{
+	v->halted = true;
+	return EXIT_SKIP;
+}
+
+static enum exit_action triple_fault(struct vcpu *v)
+{
+	log_info("guest: triple fault at rip 0x%lx; it is reset",
+		 vmcs_readn(VMCS_GUEST_RIP));
+	v->vm->request = VM_RESET;
+	return EXIT_RESUME;
+}
+
+enum exit_action exit_dispatch(struct vcpu *v)
+{
+	switch (v->reason) {
+	case EXIT_EXCEPTION_NMI:
+		return exception_or_nmi(v);
+	case EXIT_EXTERNAL_INTERRUPT:
+		return external_interrupt();
+	case EXIT_TRIPLE_FAULT:
+		return triple_fault(v);
+	case EXIT_INIT:
+		v->vm->request = VM_RESET;
+		return EXIT_RESUME;
+	case EXIT_SIPI:
+	case EXIT_INTERRUPT_WINDOW:
+	case EXIT_NMI_WINDOW:
+	case EXIT_PREEMPTION_TIMER:
+		return EXIT_RESUME; /* the loop does what is due */
+	case EXIT_CPUID:
+		return exit_cpuid(v);
+	case EXIT_HLT:
+		return exit_hlt(v);
+	case EXIT_INVD: /* would lose what other memory's lines hold */
+	case EXIT_WBINVD:
+		wbinvd();
+		return EXIT_SKIP;
+	case EXIT_RDPMC: /* no PMU is shown */
+		return EXIT_GP;
+	case EXIT_VMCALL:
+		return exit_hypercall(v);
+	case EXIT_CR_ACCESS:
+		return exit_control_register(v);
+	case EXIT_IO:
+		return exit_io(v);
+	case EXIT_RDMSR:
+		return exit_rdmsr(v);
+	case EXIT_WRMSR:
+		return exit_wrmsr(v);
+	case EXIT_EPT_VIOLATION:
+		return exit_ept_violation(v);
+	case EXIT_XSETBV:
+		return exit_xsetbv(v);
+	case EXIT_GETSEC:
+	case EXIT_MWAIT:
+	case EXIT_MONITOR:
+	case EXIT_INVEPT:
+	case EXIT_INVVPID:
+		return EXIT_UD;
+	default:
+		if (v->reason >= EXIT_VMCLEAR && v->reason <= EXIT_VMXON)
+			return EXIT_UD; /* CR4.VMXE is never set */
+		return EXIT_STOP;
+	}
+}

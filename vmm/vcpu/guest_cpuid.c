@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/vcpu/guest_cpuid.h"
+
+#include "arch/x86/vmx/vmcs.h"
+
+struct row {
+	u32 eax, ebx, ecx, edx; /* the host's bits that pass */
+	void (*fix)(const struct cpuid_context *ctx, u32 subleaf,
+		    struct cpuid *r);
+};
+
+#define ALL 0xffffffffu
+
+enum leaf1_bits {
+	ECX_X2APIC = 1u << 21,
+	ECX_TSC_DEADLINE = 1u << 24,
+	ECX_OSXSAVE = 1u << 27,
+	ECX_HYPERVISOR = 1u << 31,
+	EDX_APIC = 1u << 9,
+	EDX_MTRR = 1u << 12,
+	/*
+	 * SSE3, PCLMULQDQ, SSSE3, FMA, CMPXCHG16B, PCID, SSE4.1, SSE4.2,
+	 * MOVBE, POPCNT, AES, XSAVE, AVX, F16C, RDRAND. Not: MONITOR, VMX,
+	 * SMX, thermal and performance features (no such MSRs).
+	 */
+	LEAF1_ECX = 1u << 0 | 1u << 1 | 1u << 9 | 1u << 12 | 1u << 13 |
+		    1u << 17 | 1u << 19 | 1u << 20 | 1u << 22 | 1u << 23 |
+		    1u << 25 | 1u << 26 | 1u << 28 | 1u << 29 | 1u << 30,
+	/*
+	 * FPU, VME, DE, PSE, TSC, MSR, PAE, CX8, SEP, PGE, CMOV, PAT, PSE36,
+	 * CLFSH, MMX, FXSR, SSE, SSE2, SS; MCE and MCA, with no bank. Not:
+	 * DS, ACPI and TM (no thermal MSRs), HTT (one thread).
+	 */
+	LEAF1_EDX = 0x0007u << 0 | 1u << 7 | 1u << 14 | 1u << 3 | 1u << 4 |
+		    1u << 5 | 1u << 6 | 1u << 8 | 1u << 11 | 1u << 13 |
+		    1u << 15 | 1u << 16 | 1u << 17 | 1u << 19 | 1u << 23 |
+		    1u << 24 | 1u << 25 | 1u << 26 | 1u << 27,
+};
+
+enum leaf7_bits {
+	/*
+	 * FSGSBASE, BMI1, AVX2, SMEP, BMI2, ERMS, INVPCID, AVX512 (F, DQ,
+	 * IFMA, CD, BW, VL), RDSEED, ADX, SMAP, CLFLUSHOPT, CLWB, SHA. Not:
+	 * TSC_ADJUST, SGX, TSX, RDT, MPX, PT.
+	 */
+	LEAF7_EBX = 1u << 0 | 1u << 3 | 1u << 5 | 1u << 7 | 1u << 8 | 1u << 9 |
+		    1u << 10 | 1u << 16 | 1u << 17 | 1u << 18 | 1u << 19 |
+		    1u << 20 | 1u << 21 | 1u << 23 | 1u << 24 | 1u << 28 |
+		    1u << 29 | 1u << 30 | 1u << 31,
+	/* AVX512 VBMI, UMIP, VBMI2, GFNI, VAES, VPCLMUL, VNNI, BITALG,
+	 * VPOPCNTDQ, RDPID. Not: PKU (its register is not switched). */
+	LEAF7_ECX = 1u << 1 | 1u << 2 | 1u << 6 | 1u << 8 | 1u << 9 | 1u << 10 |
+		    1u << 11 | 1u << 12 | 1u << 14 | 1u << 22,
+	/* FSRM, MD_CLEAR, SERIALIZE, IBRS and IBPB, STIBP, L1D_FLUSH,
+	 * ARCH_CAPABILITIES, SSBD: their MSRs are open (vmm/vcpu/msr.c). */
+	LEAF7_EDX = 1u << 4 | 1u << 10 | 1u << 14 | 1u << 26 | 1u << 27 |
+		    1u << 28 | 1u << 29 | 1u << 31,
+};
+
+static void fix_1(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
+{
+	(void)subleaf;
+	r->ebx = (r->ebx & 0xff00) | 1u << 16 | ctx->apic_id << 24;
+	r->ecx |= ECX_X2APIC | ECX_TSC_DEADLINE | ECX_HYPERVISOR;
+	if (ctx->cr4 & CR4_OSXSAVE)
+		r->ecx |= ECX_OSXSAVE;
+	r->edx |= EDX_APIC | EDX_MTRR;
+}
+
+/* Caches: one core and one thread share each. */
+static void fix_4(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
+{
+	(void)ctx;
+	(void)subleaf;
+	r->eax &= 0x3fff;
+}
+
+/* ARAT: the LAPIC's timer never stops. */
+static void fix_6(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
+{
+	(void)ctx;
+	(void)subleaf;
+	r->eax = 1u << 2;
+}
+
+static void fix_7(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
+{
+	if (subleaf)
+		*r = (struct cpuid){0};
+	/* Without their controls these are #UD (SDM 26.3). */
+	if (!(ctx->features->cpu2 & CPU2_INVPCID))
+		r->ebx &= ~(1u << 10);
+	if (!(ctx->features->cpu2 & CPU2_RDTSCP))
+		r->ecx &= ~(1u << 22); /* RDPID */
+	r->eax = 0;		       /* no further subleaf */
+}
+
+/* One thread in one core: both levels have one logical processor. */
+static void fix_b(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
+{
+	*r = (struct cpuid){0, subleaf < 2, subleaf & 0xff, ctx->apic_id};
+	if (subleaf < 2)
+		r->ecx |= (subleaf + 1) << 8;
+}
+
+/* Bytes of an XSAVE area with all that the guest may enable: SDM 13.4. */
+static u32 xsave_size(u64 xcr0)
+{
+	u32 size = xcr0 ? 576 : 0; /* the legacy region and the header */
+
+	for (u32 n = 2; n < 63; n++) {
+		struct cpuid r = {0};
+
+		if (xcr0 >> n & 1)
+			r = cpuid(0xd, n);
+		size = MAX(size, r.eax + r.ebx);
+	}
+	return size;
+}
+
+static void fix_d(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
+{
+	const struct guest_features *f = ctx->features;
+
+	if (subleaf == 0) {
+		r->eax &= (u32)f->xcr0_allowed;
+		r->ecx = xsave_size(f->xcr0_allowed);
+		r->edx &= (u32)(f->xcr0_allowed >> 32);
+	} else if (subleaf == 1) {
+		/* XSAVEOPT, XSAVEC, XGETBV(1), XSAVES; XFD is not offered. */
+		r->eax &= f->cpu2 & CPU2_XSAVES ? 0xf : 0x7;
+		r->ecx &= (u32)f->xss_allowed;
+		r->edx &= (u32)(f->xss_allowed >> 32);
+	} else if (subleaf > 62 ||
+		   !((f->xcr0_allowed | f->xss_allowed) >> subleaf & 1)) {
+		*r = (struct cpuid){0};
+	}
+}
+
+/* Linear addresses of 48 bits: 5-level paging is not shown. */
+static void fix_8(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
+{
+	(void)ctx;
+	(void)subleaf;
+	r->eax |= 48u << 8;
+}
+
+/* The virtual APIC timer counts at the TSC's frequency: so does the crystal. */
+static void fix_15(const struct cpuid_context *ctx, u32 subleaf,
+		   struct cpuid *r)
+{
+	u64 hz = ctx->features->tsc_hz;
+
+	(void)subleaf;
+	if (!hz || hz >> 32)
+		*r = (struct cpuid){0};
+	else
+		*r = (struct cpuid){1, 1, (u32)hz, 0};
+}
+
+static void fix_ext1(const struct cpuid_context *ctx, u32 subleaf,
+		     struct cpuid *r)
+{
+	(void)subleaf;
+	if (!(ctx->features->cpu2 & CPU2_RDTSCP))
+		r->edx &= ~(1u << 27);
+}
+
+static const struct row basic[] = {
+	[0x0] = {ALL, ALL, ALL, ALL, NULL},
+	[0x1] = {ALL, ALL, LEAF1_ECX, LEAF1_EDX, fix_1},
+	[0x2] = {ALL, ALL, ALL, ALL, NULL}, /* cache descriptors */
+	[0x4] = {ALL, ALL, ALL, ALL, fix_4},
+	[0x6] = {0, 0, 0, 0, fix_6},
+	[0x7] = {0, LEAF7_EBX, LEAF7_ECX, LEAF7_EDX, fix_7},
+	[0xb] = {0, 0, 0, 0, fix_b},
+	[0xd] = {ALL, ALL, ALL, ALL, fix_d},
+	[0x15] = {0, 0, 0, 0, fix_15},	   /* TSC and crystal */
+	[0x16] = {ALL, ALL, ALL, 0, NULL}, /* frequencies, for information */
+};
+
+static const struct row extended[] = {
+	[0] = {ALL, ALL, ALL, ALL, NULL},
+	/* LAHF, LZCNT, PREFETCHW; SYSCALL, NX, 1 GiB pages, RDTSCP, LM */
+	[1] = {ALL, 0, 0x121,
+	       1u << 11 | 1u << 20 | 1u << 26 | 1u << 27 | 1u << 29, fix_ext1},
+	[2] = {ALL, ALL, ALL, ALL, NULL}, /* brand */
+	[3] = {ALL, ALL, ALL, ALL, NULL},
+	[4] = {ALL, ALL, ALL, ALL, NULL},
+	[5] = {ALL, ALL, ALL, ALL, NULL},
+	[6] = {0, 0, ALL, 0, NULL},	/* L2 cache */
+	[7] = {0, 0, 0, 1u << 8, NULL}, /* invariant TSC */
+	[8] = {0xff, 0, 0, 0, fix_8},	/* address widths */
+};
+
+static struct cpuid hypervisor(u32 leaf)
+{
+	switch (leaf) {
+	case CPUID_HYPERVISOR: /* "MonocleVMM" */
+		return (struct cpuid){CPUID_HYPERVISOR + 1, 0x6f6e6f4d,
+				      0x56656c63, 0x00004d4d};
+	case CPUID_HYPERVISOR + 1:
+		return (struct cpuid){HYPERCALL_ABI, HYPERCALL_BASE, 0, 0};
+	case CPUID_KVM: /* "KVMKVMKVM", so that Linux uses its x2APIC */
+		return (struct cpuid){CPUID_KVM + 1, 0x4b4d564b, 0x564b4d56,
+				      0x4d};
+	default: /* KVM's features: none */
+		return (struct cpuid){0, 0, 0, 0};
+	}
+}
+
+static const struct row *find_row(u32 leaf)
+{
+	if (leaf < ARRAY_SIZE(basic))
+		return &basic[leaf];
+	if (leaf - 0x80000000 < ARRAY_SIZE(extended))
+		return &extended[leaf - 0x80000000];
+	return NULL;
+}
+
+struct cpuid guest_cpuid(const struct cpuid_context *ctx, u32 leaf, u32 subleaf)
+{
+	const struct row *row = find_row(leaf);
+	struct cpuid r;
+
+	if (!row && leaf >> 16 == CPUID_HYPERVISOR >> 16)
+		return hypervisor(leaf);
+	if (!row)
+		return (struct cpuid){0, 0, 0, 0};
+	r = cpuid(leaf, subleaf);
+	r.eax &= row->eax;
+	r.ebx &= row->ebx;
+	r.ecx &= row->ecx;
+	r.edx &= row->edx;
+	if (row->fix)
+		row->fix(ctx, subleaf, &r);
+	/* The highest leaf that has a row. */
+	if (leaf == 0)
+		r.eax = MIN(r.eax, (u32)ARRAY_SIZE(basic) - 1);
+	else if (leaf == 0x80000000)
+		r.eax = MIN(r.eax, 0x80000000 + (u32)ARRAY_SIZE(extended) - 1);
+	return r;
+}
+
+struct cr4_row {
+	u32 cr4;
+	u32 leaf;
+	u32 ebx, ecx; /* any of these bits shown: the guest may set it */
+};
+
+static const struct cr4_row cr4_rows[] = {
+	{CR4_FSGSBASE, 7, 1u << 0, 0}, {CR4_SMEP, 7, 1u << 7, 0},
+	{CR4_SMAP, 7, 1u << 20, 0},    {CR4_UMIP, 7, 0, 1u << 2},
+	{CR4_PCIDE, 1, 0, 1u << 17},   {CR4_OSXSAVE, 1, 0, 1u << 26},
+};
+
+#define XCR0_KNOWN 0xe7u /* x87, SSE, AVX, AVX-512: SDM 13.3 */
+
+void guest_features_init(struct guest_features *f, u32 cpu2)
+{
+	struct cpuid_context ctx = {.features = f};
+	struct cpuid ext;
+
+	*f = (struct guest_features){
+		.cpu2 = cpu2,
+		.cr4_allowed = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE |
+			       CR4_PAE | CR4_MCE | CR4_PGE | CR4_OSFXSR |
+			       CR4_OSXMMEXCPT,
+		.efer_allowed = EFER_SCE | EFER_LME | EFER_LMA,
+		.physical_bits = (u8)cpuid(0x80000008, 0).eax,
+	};
+	ext = guest_cpuid(&ctx, 0x80000001, 0);
+	if (ext.edx & BIT(20))
+		f->efer_allowed |= EFER_NXE;
+	for (unsigned i = 0; i < ARRAY_SIZE(cr4_rows); i++) {
+		const struct cr4_row *c = &cr4_rows[i];
+		struct cpuid r = guest_cpuid(&ctx, c->leaf, 0);
+
+		if ((r.ebx & c->ebx) || (r.ecx & c->ecx))
+			f->cr4_allowed |= c->cr4;
+	}
+	if (f->cr4_allowed & CR4_OSXSAVE)
+		f->xcr0_allowed = cpuid(0xd, 0).eax & XCR0_KNOWN;
+	/* XSAVES works, with no supervisor state: none of them is offered. */
+	f->xss_allowed = 0;
+}

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/vcpu/hypercall.h"
+
+#include "arch/x86/errno.h"
+#include "arch/x86/io.h"
+#include "kernel/log_sink.h"
+#include "kernel/string.h"
+#include "vmm/assign/windows.h"
+#include "vmm/vcpu/exits.h"
+#include "vmm/vcpu/guest_cpuid.h"
+
+static s64 call_stats(struct vcpu *v, gva_t buf, u64 size)
+{
+	v->stats.now = rdtsc();
+	size = MIN(size, sizeof(v->stats));
+	return vcpu_write_linear(v, buf, &v->stats, size) ? -EFAULT : (s64)size;
+}
+
+static s64 call_log(struct vcpu *v, gva_t buf, u64 size, u64 *position)
+{
+	char part[512];
+	u64 from = *position;
+	u64 n = log_read(&from, part, MIN(size, sizeof(part)));
+
+	if (n && vcpu_write_linear(v, buf, part, n))
+		return -EFAULT;
+	*position = from;
+	return (s64)n;
+}
+
+static s64 call_devices(struct vcpu *v, gva_t buf, u64 size, u64 *record)
+{
+	struct device_stats one;
+	u64 done = 0;
+
+	*record = sizeof(one);
+	for (unsigned n = 0; done + sizeof(one) <= MIN(size, HYPERCALL_BUFFER);
+	     n++) {
+		if (!v->vm->device_stats ||
+		    !v->vm->device_stats(v->vm->device_ctx, n, &one))
+			break;
+		if (vcpu_write_linear(v, buf + done, &one, sizeof(one)))
+			return -EFAULT;
+		done += sizeof(one);
+	}
+	return (s64)done;
+}
+
+static s64 call_reason_name(struct vcpu *v, u64 reason, gva_t buf, u64 size)
+{
+	const char *name;
+	u64 n;
+
+	if (reason >= STATS_REASONS)
+		return -EINVAL;
+	name = exit_reason_name((u32)reason);
+	n = MIN(size, strlen(name));
+	return vcpu_write_linear(v, buf, name, n) ? -EFAULT : (s64)n;
+}
+
+static s64 call_identity_map(struct vcpu *v, gva_t list, u64 count)
+{
+	struct window_run runs[WINDOWS_RUNS];
+
+	if (vcpu_cpl() != 0)
+		return -EPERM;
+	if (!count || count > WINDOWS_RUNS)
+		return -EINVAL;
+	if (vcpu_read_linear(v, list, runs, count * sizeof(runs[0]),
+			     GUEST_READ))
+		return -EFAULT;
+	return windows_open(v->vm, runs, (unsigned)count);
+}
+
+enum exit_action exit_hypercall(struct vcpu *v)
+{
+	u64 *g = v->gpr;
+	s64 result;
+
+	switch (g[GPR_RAX] - HYPERCALL_BASE) {
+	case HYPERCALL_VERSION:
+		result = HYPERCALL_ABI;
+		break;
+	case HYPERCALL_STATS:
+		result = call_stats(v, g[GPR_RBX],
+				    MIN(g[GPR_RCX], HYPERCALL_BUFFER));
+		break;
+	case HYPERCALL_LOG:
+		result = call_log(v, g[GPR_RBX],
+				  MIN(g[GPR_RCX], HYPERCALL_BUFFER),
+				  &g[GPR_RDX]);
+		break;
+	case HYPERCALL_REASON_NAME:
+		result = call_reason_name(v, g[GPR_RBX], g[GPR_RCX],
+					  MIN(g[GPR_RDX], HYPERCALL_BUFFER));
+		break;
+	case HYPERCALL_IDENTITY_MAP:
+		result = call_identity_map(v, g[GPR_RBX], g[GPR_RCX]);
+		break;
+	case HYPERCALL_ROM_DONE:
+		result = v->vm->rom_runs ? 0 : -ENOSYS;
+		if (v->vm->rom_runs)
+			v->vm->request = VM_ROM_DONE;
+		break;
+	case HYPERCALL_DEVICES:
+		result = call_devices(v, g[GPR_RBX], g[GPR_RCX], &g[GPR_RDX]);
+		break;
+	default:
+		result = -ENOSYS;
+	}
+	/* A page fault is queued: the call is made again after it. */
+	if (v->injection.info)
+		return EXIT_RESUME;
+	g[GPR_RAX] = (u64)result;
+	return EXIT_SKIP;
+}

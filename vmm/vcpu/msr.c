@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/vcpu/msr.h"
+
+#include "arch/x86/cpu.h"
+#include "arch/x86/errno.h"
+#include "kernel/string.h"
+#include "vmm/vcpu/exits.h"
+#include "vmm/vcpu/guest_cpuid.h"
+
+enum open { OPEN_READ = 1, OPEN_WRITE = 2, OPEN_BOTH = 3 };
+
+struct open_row {
+	u32 msr;
+	enum open open;
+	u32 leaf7_edx; /* only if the host's CPUID.7:EDX has one of these */
+	const char *reason;
+};
+
+static const struct open_row open_rows[] = {
+	{MSR_TSC, OPEN_READ, 0, "the guest's TSC is the host's"},
+	{MSR_SYSENTER_CS, OPEN_BOTH, 0, "switched by the VMCS"},
+	{MSR_SYSENTER_ESP, OPEN_BOTH, 0, "switched by the VMCS"},
+	{MSR_SYSENTER_EIP, OPEN_BOTH, 0, "switched by the VMCS"},
+	{MSR_PAT, OPEN_BOTH, 0, "switched by the VMCS"},
+	{MSR_EFER, OPEN_READ, 0, "switched by the VMCS; writes are checked"},
+	{MSR_FS_BASE, OPEN_BOTH, 0, "switched by the VMCS"},
+	{MSR_GS_BASE, OPEN_BOTH, 0, "switched by the VMCS"},
+	{MSR_KERNEL_GS_BASE, OPEN_BOTH, 0, "Monocle never uses it"},
+	{MSR_STAR, OPEN_BOTH, 0, "Monocle never uses it"},
+	{MSR_LSTAR, OPEN_BOTH, 0, "Monocle never uses it"},
+	{MSR_CSTAR, OPEN_BOTH, 0, "Monocle never uses it"},
+	{MSR_FMASK, OPEN_BOTH, 0, "Monocle never uses it"},
+	{MSR_TSC_AUX, OPEN_BOTH, 0, "Monocle never uses it"},
+	{MSR_SPEC_CTRL, OPEN_BOTH, 1u << 26 | 1u << 27 | 1u << 31,
+	 "the guest's own protection; Monocle only runs slower"},
+	{MSR_PRED_CMD, OPEN_WRITE, 1u << 26, "a command, no state"},
+	{MSR_FLUSH_CMD, OPEN_WRITE, 1u << 28, "a command, no state"},
+};
+
+/* Whether the CPU has one of these features, or none is needed. */
+static bool is_there(u32 leaf7_edx)
+{
+	return !leaf7_edx || leaf7_edx & cpuid(7, 0).edx;
+}
+
+/* SDM 25.6.9: four bitmaps of 1 KiB; a set bit exits. */
+static void open_bit(u8 *bitmap, u32 msr, bool write)
+{
+	u32 n = msr & 0x1fff;
+	u32 offset = (msr >= 0xc0000000 ? 1024u : 0) + (write ? 2048u : 0);
+
+	bitmap[offset + n / 8] &= (u8) ~(1u << n % 8);
+}
+
+void msr_bitmap_fill(void *bitmap)
+{
+	memset(bitmap, 0xff, PAGE_SIZE);
+	for (unsigned i = 0; i < ARRAY_SIZE(open_rows); i++) {
+		const struct open_row *row = &open_rows[i];
+
+		if (!is_there(row->leaf7_edx))
+			continue;
+		if (row->open & OPEN_READ)
+			open_bit(bitmap, row->msr, false);
+		if (row->open & OPEN_WRITE)
+			open_bit(bitmap, row->msr, true);
+	}
+}
+
+enum on_write { WRITE_GP, WRITE_DROP, WRITE_ZERO };
+
+struct fixed_row {
+	u32 msr;
+	enum on_write write;
+	u32 leaf7_edx; /* as in struct open_row */
+	u64 host;      /* reads give these bits of the host's, */
+	u64 value;     /* and these */
+	const char *name;
+};
+
+/*
+ * What IA32_ARCH_CAPABILITIES says of the CPU's faults (SDM 4, table 2-2).
+ * Not: its bits that announce a further MSR (TSX_CTRL, MCU_OPT_CTRL,
+ * XAPIC_DISABLE_STATUS ...), which a guest would then go and read.
+ */
+#define ARCH_CAPABILITIES_SHOWN 0x400000001d1ae17full
+
+static const struct fixed_row fixed_rows[] = {
+	/* A guest that sets the time-stamp counter keeps the host's. */
+	{MSR_TSC, WRITE_DROP, 0, ~0ull, 0, "TSC"},
+	{0x17, WRITE_GP, 0, 0, 0, "PLATFORM_ID"},
+	{MSR_FEATURE_CONTROL, WRITE_GP, 0, 0, 1, "FEATURE_CONTROL"},
+	/* No update in a guest; 0x79 is the trigger. */
+	{0x79, WRITE_DROP, 0, 0, 0, "BIOS_UPDT_TRIG"},
+	{MSR_MICROCODE, WRITE_DROP, 0, ~0ull, 0, "BIOS_SIGN_ID"},
+	{MSR_ARCH_CAPABILITIES, WRITE_GP, 1u << 29, ARCH_CAPABILITIES_SHOWN, 0,
+	 "ARCH_CAPABILITIES"},
+	/* Fast strings; no performance monitoring (bits 11, 12: none). */
+	{MSR_MISC_ENABLE, WRITE_DROP, 0, 0, 0x1801, "MISC_ENABLE"},
+	{0x179, WRITE_GP, 0, 0, 0, "MCG_CAP: no bank"},
+	{0x17a, WRITE_ZERO, 0, 0, 0, "MCG_STATUS"},
+	{MSR_DEBUGCTL, WRITE_ZERO, 0, 0, 0, "DEBUGCTL"},
+	{MSR_XSS, WRITE_ZERO, 0, 0, 0, "XSS"},
+};
+
+static int fixed_access(void *dev, struct bus_access *a)
+{
+	const struct fixed_row *row = dev;
+	u64 host = 0;
+
+	if (!a->write) {
+		/* Architectural, but an emulated host may lack it. */
+		if (row->host)
+			(void)rdmsr_safe(row->msr, &host);
+		a->value = row->value | (host & row->host);
+		return 0;
+	}
+	if (row->write == WRITE_GP || (row->write == WRITE_ZERO && a->value))
+		return -EFAULT;
+	return 0;
+}
+
+int msr_init(struct bus *bus)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(fixed_rows); i++) {
+		const struct fixed_row *row = &fixed_rows[i];
+		int err;
+
+		if (!is_there(row->leaf7_edx))
+			continue;
+		/* Rows are const; the handler only reads through dev. */
+		err = bus_register(bus, BUS_MSR, row->msr, row->msr,
+				   fixed_access, (void *)(u64)row, row->name);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+enum exit_action exit_rdmsr(struct vcpu *v)
+{
+	struct bus_access a = {.addr = (u32)v->gpr[GPR_RCX], .size = 8};
+
+	if (bus_dispatch(&v->vm->bus, BUS_MSR, &a))
+		return EXIT_GP;
+	v->gpr[GPR_RAX] = (u32)a.value;
+	v->gpr[GPR_RDX] = a.value >> 32;
+	return EXIT_SKIP;
+}
+
+/* SDM 2.2.1: LME only with paging off; LMA is the CPU's own. */
+static enum exit_action write_efer(struct vcpu *v, u64 value)
+{
+	u64 old = vmcs_read64(VMCS_GUEST_EFER);
+
+	if (value & ~v->vm->features.efer_allowed)
+		return EXIT_GP;
+	if (((value ^ old) & EFER_LME) && (vmcs_readn(VMCS_GUEST_CR0) & CR0_PG))
+		return EXIT_GP;
+	value = (value & ~(u64)EFER_LMA) | (old & EFER_LMA);
+	vmcs_write64(VMCS_GUEST_EFER, value);
+	return EXIT_SKIP;
+}
+
+enum exit_action exit_wrmsr(struct vcpu *v)
+{
+	struct bus_access a = {
+		.addr = (u32)v->gpr[GPR_RCX],
+		.size = 8,
+		.write = true,
+		.value = v->gpr[GPR_RDX] << 32 | (u32)v->gpr[GPR_RAX],
+	};
+
+	if (a.addr == MSR_EFER)
+		return write_efer(v, a.value);
+	return bus_dispatch(&v->vm->bus, BUS_MSR, &a) ? EXIT_GP : EXIT_SKIP;
+}

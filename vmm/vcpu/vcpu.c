@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/vcpu/vcpu.h"
+
+#include "arch/x86/cpu.h"
+#include "arch/x86/errno.h"
+#include "arch/x86/io.h"
+#include "arch/x86/vmx/vmx_check.h"
+#include "kernel/host_paging.h"
+#include "kernel/log.h"
+#include "kernel/panic.h"
+#include "kernel/percpu.h"
+#include "kernel/phys.h"
+#include "kernel/string.h"
+#include "kernel/traps.h"
+
+/* Rights of table 25-2: type, S, DPL, P, AVL, L, D/B, G. */
+enum {
+	RIGHTS_CODE64 = 0xa09b,
+	RIGHTS_CODE32 = 0xc09b,
+	RIGHTS_CODE16 = 0x009b,
+	RIGHTS_DATA32 = 0xc093,
+	RIGHTS_DATA16 = 0x0093,
+	RIGHTS_TSS32 = 0x008b,
+};
+
+#define PAT_AFTER_RESET 0x0007040600070406ull /* SDM 12.12.4 */
+
+static void write_controls(struct vcpu *v)
+{
+	const struct vmx_capabilities *cap = v->vm->vmx;
+
+	vmcs_write32(VMCS_PIN_CONTROLS, cap->pin);
+	vmcs_write32(VMCS_CPU_CONTROLS, v->cpu_controls = cap->cpu);
+	vmcs_write32(VMCS_CPU_CONTROLS2, cap->cpu2);
+	vmcs_write32(VMCS_EXIT_CONTROLS, cap->exit);
+	vmcs_write32(VMCS_EXCEPTION_BITMAP, 1u << VECTOR_MC);
+	vmcs_write32(VMCS_PF_ERROR_MASK, 0);
+	vmcs_write32(VMCS_PF_ERROR_MATCH, 0);
+	vmcs_write32(VMCS_CR3_TARGETS, 0);
+	vmcs_write32(VMCS_EXIT_MSR_STORE_COUNT, 0);
+	vmcs_write32(VMCS_EXIT_MSR_LOAD_COUNT, 0);
+	vmcs_write32(VMCS_ENTRY_MSR_LOAD_COUNT, 0);
+	vmcs_write16(VMCS_VPID, 1);
+	vmcs_write64(VMCS_EPTP, v->vm->ept.eptp);
+	vmcs_write64(VMCS_IO_BITMAP_A, virt_to_phys(v->vm->io_bitmap));
+	vmcs_write64(VMCS_IO_BITMAP_B,
+		     virt_to_phys(v->vm->io_bitmap) + PAGE_SIZE);
+	vmcs_write64(VMCS_MSR_BITMAP, virt_to_phys(v->vm->msr_bitmap));
+	vmcs_write64(VMCS_TSC_OFFSET, 0);
+	vmcs_write64(VMCS_LINK_POINTER, ~0ull);
+	if (cap->xsaves)
+		vmcs_write64(VMCS_XSS_EXITING, 0);
+	/* Bits that are set here are Monocle's: writes of them exit. */
+	vmcs_writen(VMCS_CR0_MASK, ~(u64)(CR0_PE | CR0_MP | CR0_EM | CR0_TS |
+					  CR0_WP | CR0_AM | CR0_PG));
+	vmcs_writen(VMCS_CR4_MASK, ~v->vm->features.cr4_allowed | CR4_MCE);
+}
+
+int vcpu_init(struct vcpu *v, struct vm *vm, struct lapic *lapic)
+{
+	struct percpu *cpu = percpu();
+	void *page = page_alloc();
+	int err;
+
+	if (!page)
+		return -ENOMEM;
+	v->vm = vm;
+	v->cpu = cpu;
+	v->lapic = lapic;
+	v->cpuid = (struct cpuid_context){.apic_id = lapic->id,
+					  .features = &vm->features};
+	v->vmcs = virt_to_phys(page);
+	err = vmcs_load(vm->vmx, v->vmcs);
+	if (err)
+		return err;
+	write_controls(v);
+	vmx_write_host_state((u64)cpu, (u64)&cpu->tables.tss,
+			     (u64)cpu->tables.gdt, idt_base(), host_cr3());
+	return 0;
+}
+
+static void write_segment(unsigned n, u16 selector, u64 base, u32 limit,
+			  u32 rights)
+{
+	vmwrite(VMCS_GUEST_ES + 2 * n, selector);
+	vmwrite(VMCS_GUEST_ES_LIMIT + 2 * n, limit);
+	vmwrite(VMCS_GUEST_ES_RIGHTS + 2 * n, rights);
+	vmwrite(VMCS_GUEST_ES_BASE + 2 * n, base);
+}
+
+static void write_segments(const struct guest_entry *e)
+{
+	static const u32 code[] = {RIGHTS_CODE16, RIGHTS_CODE32, RIGHTS_CODE64};
+	bool real = e->mode == ENTRY_REAL16;
+	u32 limit = real ? 0xffff : 0xffffffff;
+
+	for (unsigned n = 0; n < 6; n++) { /* ES, CS, SS, DS, FS, GS */
+		u16 selector = n == 1 ? e->cs : e->ds;
+
+		write_segment(n, selector, real ? (u64)selector << 4 : 0, limit,
+			      n == 1 ? code[e->mode]
+			      : real ? RIGHTS_DATA16
+				     : RIGHTS_DATA32);
+	}
+	write_segment(6, 0, 0, 0xffff, SEGMENT_UNUSABLE | 0x82); /* LDTR */
+	write_segment(7, 0, 0, 0xffff, RIGHTS_TSS32);		 /* TR */
+	vmcs_writen(VMCS_GUEST_GDTR_BASE, e->gdt_base);
+	vmcs_write32(VMCS_GUEST_GDTR_LIMIT, e->gdt_limit);
+	vmcs_writen(VMCS_GUEST_IDTR_BASE, 0);
+	vmcs_write32(VMCS_GUEST_IDTR_LIMIT, real ? 0x3ff : 0);
+}
+
+static void write_control_registers(struct vcpu *v, const struct guest_entry *e)
+{
+	const struct vmx_capabilities *cap = v->vm->vmx;
+	u64 cr0 = CR0_ET, cr4 = 0, efer = 0;
+
+	if (e->mode != ENTRY_REAL16)
+		cr0 |= CR0_PE;
+	if (e->mode == ENTRY_LONG64) {
+		cr0 |= CR0_PG;
+		cr4 |= CR4_PAE;
+		efer |= EFER_LME | EFER_LMA;
+	}
+	/* Unrestricted guest: PE and PG are free (SDM 27.3.1.1). */
+	vmcs_writen(VMCS_GUEST_CR0,
+		    cr0 | (cap->cr0_fixed0 & ~(u64)(CR0_PE | CR0_PG)));
+	vmcs_writen(VMCS_CR0_SHADOW, cr0);
+	vmcs_writen(VMCS_GUEST_CR4, cr4 | cap->cr4_fixed0);
+	vmcs_writen(VMCS_CR4_SHADOW, cr4);
+	vmcs_writen(VMCS_GUEST_CR3, e->cr3);
+	vmcs_write64(VMCS_GUEST_EFER, efer);
+	vmcs_write32(VMCS_ENTRY_CONTROLS,
+		     v->vm->vmx->entry | (efer ? ENTRY_IA32E : 0));
+}
+
+void vcpu_reset(struct vcpu *v, const struct guest_entry *e)
+{
+	memcpy(v->gpr, e->gpr, sizeof(v->gpr));
+	v->halted = v->asleep = false;
+	v->nmi_pending = false;
+	v->injection.info = 0;
+	write_segments(e);
+	write_control_registers(v, e);
+	vmcs_write64(VMCS_GUEST_DEBUGCTL, 0);
+	vmcs_write64(VMCS_GUEST_PAT, PAT_AFTER_RESET);
+	vmcs_write32(VMCS_GUEST_INTERRUPTIBILITY, 0);
+	vmcs_write32(VMCS_GUEST_ACTIVITY, ACTIVITY_ACTIVE);
+	vmcs_write32(VMCS_GUEST_SYSENTER_CS, 0);
+	vmcs_writen(VMCS_GUEST_SYSENTER_ESP, 0);
+	vmcs_writen(VMCS_GUEST_SYSENTER_EIP, 0);
+	vmcs_writen(VMCS_GUEST_DR7, 0x400);
+	vmcs_writen(VMCS_GUEST_RSP, e->rsp);
+	vmcs_writen(VMCS_GUEST_RIP, e->rip);
+	vmcs_writen(VMCS_GUEST_RFLAGS, RFLAGS_FIXED);
+	vmcs_writen(VMCS_GUEST_PENDING_DEBUG, 0);
+	/* An INIT may have come between an event and its entry. */
+	vmcs_write32(VMCS_ENTRY_INTERRUPTION, 0);
+	/* Reset values that the host never uses: SDM table 10-1. */
+	if (v->vm->features.cr4_allowed & CR4_OSXSAVE) {
+		write_cr4(read_cr4() | CR4_OSXSAVE);
+		xsetbv(0, 1);
+		vmcs_writen(VMCS_HOST_CR4, read_cr4());
+	}
+	/* Nothing of another guest's translations may serve this one. */
+	vmx_invept(v->vm->vmx, v->vm->ept.eptp);
+}
+
+static void set_window(struct vcpu *v, u32 control, bool on)
+{
+	u32 controls =
+		on ? v->cpu_controls | control : v->cpu_controls & ~control;
+
+	if (controls != v->cpu_controls)
+		vmcs_write32(VMCS_CPU_CONTROLS, v->cpu_controls = controls);
+}
+
+static void inject_now(const struct injection *i)
+{
+	vmcs_write32(VMCS_ENTRY_INTERRUPTION, i->info);
+	if (i->info & INTERRUPTION_ERROR)
+		vmcs_write32(VMCS_ENTRY_ERROR_CODE, i->error);
+	vmcs_write32(VMCS_ENTRY_LENGTH, i->length);
+}
+
+static bool interrupt_waits(const struct vcpu *v)
+{
+	return lapic_pending(v->lapic) >= 0 || v->lapic->extint_pending ||
+	       (pic_pending(v->vm->pic) && lapic_accepts_pic(v->lapic));
+}
+
+static u8 take_interrupt(struct vcpu *v)
+{
+	int vector = lapic_pending(v->lapic);
+
+	if (vector >= 0) {
+		lapic_ack(v->lapic, (unsigned)vector);
+		return (u8)vector;
+	}
+	v->lapic->extint_pending = false;
+	return pic_ack(v->vm->pic);
+}
+
+static bool interrupts_open(u32 blocking)
+{
+	return !blocking && (vmcs_readn(VMCS_GUEST_RFLAGS) & RFLAGS_IF);
+}
+
+/* What devices, CPUs and NMIs outside of the guest have left. */
+static void take_signals(struct vcpu *v)
+{
+	if (v->lapic->init_pending) /* to the only vCPU: a reset */
+		v->vm->request = VM_RESET;
+	v->nmi_pending |= v->lapic->nmi_pending || v->cpu->nmis;
+	v->lapic->nmi_pending = false;
+	v->cpu->nmis = 0;
+}
+
+/* An NMI or an interrupt, if the guest can take it now. */
+static void deliver(struct vcpu *v, bool interrupt)
+{
+	u32 blocking = vmcs_read32(VMCS_GUEST_INTERRUPTIBILITY);
+	struct injection event = {(u32)INTERRUPTION_VALID, 0, 0};
+
+	if (v->nmi_pending && !(blocking & ~(u32)BLOCKING_SMI)) {
+		v->nmi_pending = false;
+		event.info |= VECTOR_NMI | INTERRUPTION_NMI;
+	} else if (interrupt && interrupts_open(blocking & (BLOCKING_STI |
+							    BLOCKING_MOV_SS))) {
+		event.info |= take_interrupt(v);
+	} else {
+		return;
+	}
+	inject_now(&event);
+	v->halted = false;
+}
+
+/* Wakes a halted vCPU and hands it at most one event. */
+static void prepare_events(struct vcpu *v)
+{
+	bool interrupt = interrupt_waits(v);
+
+	take_signals(v);
+	if (v->injection.info) {
+		inject_now(&v->injection);
+		v->injection.info = 0;
+		v->halted = false;
+	} else if (interrupt || v->nmi_pending) {
+		deliver(v, interrupt);
+		interrupt = interrupt_waits(v);
+	}
+	set_window(v, CPU_INTERRUPT_WINDOW, interrupt && !v->halted);
+	set_window(v, CPU_NMI_WINDOW, v->nmi_pending);
+}
+
+/* SDM 26.5.1: counts TSC >> shift; rounded up, so never early. */
+static void arm_preemption_timer(const struct vm *vm, u64 now)
+{
+	u64 next = vm->clock.next;
+	u64 left = next > now ? next - now : 0;
+	u64 value = (left >> vm->vmx->preemption_shift) + 1;
+
+	vmcs_write32(VMCS_PREEMPTION_TIMER,
+		     value > 0xffffffff ? 0xffffffff : (u32)value);
+}
+
+/* Each time while it waits: Bochs 2.7 saves "active" at an exit from HLT. */
+static void set_activity(struct vcpu *v)
+{
+	if (v->halted || v->asleep)
+		vmcs_write32(VMCS_GUEST_ACTIVITY, (v->asleep = v->halted)
+							  ? ACTIVITY_HLT
+							  : ACTIVITY_ACTIVE);
+}
+
+/*
+ * An event whose delivery the exit cut short is delivered again (SDM
+ * 25.9.3). A CPU without protection on pushes no error code, whatever the
+ * field says.
+ */
+static void keep_vectoring(struct vcpu *v)
+{
+	u32 info = vmcs_read32(VMCS_IDT_VECTORING);
+
+	if (!(info & INTERRUPTION_VALID))
+		return;
+	if (!(vmcs_readn(VMCS_GUEST_CR0) & CR0_PE))
+		info &= ~(u32)INTERRUPTION_ERROR;
+	v->injection.info = info & ~(u32)INTERRUPTION_NMI_UNBLOCKED;
+	v->injection.error = vmcs_read32(VMCS_IDT_VECTORING_ERROR);
+	v->injection.length = vmcs_read32(VMCS_EXIT_LENGTH);
+	if ((info & INTERRUPTION_TYPE) == INTERRUPTION_NMI)
+		vmcs_write32(VMCS_GUEST_INTERRUPTIBILITY,
+			     vmcs_read32(VMCS_GUEST_INTERRUPTIBILITY) &
+				     ~(u32)BLOCKING_NMI);
+}
+
+static void failed_entry(struct vcpu *v, int fail)
+{
+	if (fail)
+		log_error("VM entry failed: %s, VM-instruction error %u",
+			  fail == 1 ? "VMfailInvalid" : "VMfailValid",
+			  fail == 2 ? vmcs_read32(VMCS_INSTRUCTION_ERROR) : 0);
+	else
+		log_error("VM entry failed: %s, qualification 0x%lx",
+			  exit_reason_name(v->reason & 0xffff),
+			  v->qualification);
+	vmx_check(v->vm->vmx);
+	vcpu_dump(v);
+	v->vm->request = VM_STOP;
+}
+
+static void finish(struct vcpu *v, enum exit_action action)
+{
+	switch (__builtin_expect(action, EXIT_SKIP)) {
+	case EXIT_RESUME:
+		break;
+	case EXIT_SKIP:
+		vcpu_skip(v);
+		break;
+	case EXIT_GP:
+		vcpu_inject(v, VECTOR_GP, true, 0);
+		break;
+	case EXIT_UD:
+		vcpu_inject(v, VECTOR_UD, false, 0);
+		break;
+	case EXIT_STOP:
+		log_error("the guest did what Monocle does not emulate: %s",
+			  exit_reason_name(v->reason));
+		vcpu_dump(v);
+		v->vm->request = VM_STOP;
+		break;
+	}
+}
+
+static void handle_exit(struct vcpu *v)
+{
+	v->reason = vmcs_read32(VMCS_EXIT_REASON);
+	v->qualification = vmcs_readn(VMCS_QUALIFICATION);
+	if (v->reason & EXIT_REASON_FAILED_ENTRY) {
+		failed_entry(v, 0);
+		return;
+	}
+	keep_vectoring(v);
+	finish(v, exit_dispatch(v));
+}
+
+/* No event is due, no window open: so it is at most exits. */
+static bool is_quiet(const struct vcpu *v)
+{
+	const struct lapic *l = v->lapic;
+
+	return !(l->irr_words | l->nmi_pending | l->init_pending |
+		 l->extint_pending | v->vm->pic->intr | v->nmi_pending |
+		 v->halted | v->asleep) &&
+	       !v->injection.info && !v->cpu->nmis &&
+	       !(v->cpu_controls & (CPU_INTERRUPT_WINDOW | CPU_NMI_WINDOW));
+}
+
+void vcpu_run(struct vcpu *v)
+{
+	struct vm *vm = v->vm;
+	u64 now = rdtsc();
+	bool exited = false;
+
+	while (vm->request == VM_RUN) {
+		int fail;
+
+		if (now >= vm->clock.next || !is_quiet(v)) {
+			vclock_run(&vm->clock, now);
+			prepare_events(v);
+			set_activity(v);
+			if (vm->request != VM_RUN) /* by an INIT, or a timer */
+				break;
+		}
+		arm_preemption_timer(vm, now);
+		if (__builtin_expect(exited, true))
+			stats_exit(&v->stats, v->reason, rdtsc() - now);
+		fail = vmx_enter(v->gpr, v->launched);
+		now = rdtsc();
+		if (fail) {
+			failed_entry(v, fail);
+			return;
+		}
+		v->launched = exited = true;
+		handle_exit(v);
+	}
+}
