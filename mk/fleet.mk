@@ -6,23 +6,24 @@
 FLEET ?=
 HV ?= igd assign=all
 
-# What tests/fleet/fleet.c stands for, or includes; by name, for files move
-FLEET_NOT := main panic traps host_paging string trap vmx smp vcpu \
-	selftest start ap entry
-fleet_has = $(foreach s,$(1),$(if $(filter $(FLEET_NOT), \
-	$(basename $(notdir $(s)))),,$(s)))
-FLEET_SRC := $(call fleet_has,$(SRC_C)) $(wildcard tests/fleet/*.c)
-FLEET_OBJ := $(FLEET_SRC:%.c=$(B)/fleet/obj/%.o) \
-	$(patsubst %.asm,$(B)/obj/%.asm.o,$(call fleet_has,$(SRC_ASM)))
+# All but what tests/fleet/fleet.c includes or stands for; files by name, for
+# they move. Of the assembly what is no host's is boot's and the CPU's.
+FLEET_NOT := main.c string.c selftest.c
+FLEET_SRC := $(foreach s,$(SRC_C),$(if $(filter $(FLEET_NOT), \
+	$(notdir $(s))),,$(s))) $(wildcard tests/fleet/*.c)
+FLEET_OBJ := $(FLEET_SRC:%.c=$(B)/fleet/obj/%.o) $(patsubst \
+	%.asm,$(B)/obj/%.asm.o,$(filter-out boot/% arch/%,$(SRC_ASM)))
 HOSTCC ?= gcc
 # Its image is the program itself: no PIE.
 FLEET_CFLAGS := -std=c17 -DMONOCLE_HOST -g -O1 -I. -fno-strict-aliasing \
 	-fno-pie -ffunction-sections -fdata-sections -fsanitize=undefined \
 	-fno-sanitize-recover=all -fno-sanitize=alignment $(WARN)
 FLEET_LDFLAGS := -no-pie -Wl,--gc-sections -Wl,-z,noexecstack \
-	-Wl,--wrap=page_alloc \
-	-Wl,--wrap=page_free -Wl,--defsym=image_start=__executable_start \
-	-Wl,--defsym=image_end=_end
+	$(foreach f,page_alloc page_free stack_alloc,-Wl,--wrap=$(f)) \
+	-Wl,--defsym=image_start=__executable_start \
+	-Wl,--defsym='image_text_end=etext+4095&~4095' \
+	-Wl,--defsym=image_rodata_end=image_text_end \
+	-Wl,--defsym='image_end=_end+4095&~4095'
 
 .PHONY: fleet
 fleet: $(B)/fleet/fleet

@@ -24,6 +24,8 @@ LIMIT = 60
 PAGE = 4096
 ERROR = re.compile(r"^monocle: error: (.*)$", re.MULTILINE)
 ASSIGNED = re.compile(r"^monocle: assigned: (\w\w:\w\w\.\w)", re.MULTILINE)
+END = re.compile(r"^monocle: end: (\d+) ", re.MULTILINE)
+ENDS = {"0": "ended", "4": "refused", "5": "panic"}     # kernel/panic.h
 VERDICT = re.compile(r"^monocle: this machine (.*)$", re.MULTILINE)
 
 
@@ -73,7 +75,9 @@ class Run:
             last = [line for line in self.complaint.splitlines() if line]
             return f"crash, status {self.status}: {last[0] if last else ''}"
         how = self.facts("end")[-1]
-        return how[0] if how[0] != "panic" else " ".join(how)
+        status = END.search(self.log)
+        return ENDS.get(status and status[1], "an end without a status") \
+            if how == ["stopped"] else " ".join(how)
 
 
 class Start:
@@ -373,9 +377,11 @@ def _judge_start(row, run, words):
     row.given = {bdf: machine.functions[bdf].kind() or "other"
                  for bdf in start.given}
     row.memory = start.memory()
+    if run.facts("entry") != [["0"]]:
+        row.faults.append("the CPU would not enter the guest")
     row.faults += [*start.walk(), *start.lacks(), *start.strays()]
     said, is_so = (int(n) for n in run.facts("tsc")[0])
-    if abs(said - is_so) > is_so // 50:
+    if abs(said - is_so) > is_so // 100:
         row.faults.append(f"the TSC is taken for {said} Hz, not {is_so}")
     if "assign=all" in words.split():
         row.faults += _unsaid(machine, run, row.given)

@@ -3,18 +3,25 @@
 #define _GNU_SOURCE
 #include "tests/fleet/model.h"
 
+#include <asm/prctl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include "arch/x86/apic.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/errno.h"
 #include "arch/x86/io.h"
+#include "arch/x86/vmx/vmcs.h"
+#include "arch/x86/vmx/vmx.h"
 #include "drivers/pci/pci.h"
 #include "drivers/vtd/dmar.h"
 #include "drivers/vtd/regs.h"
+#include "kernel/percpu.h"
 #include "kernel/phys.h"
 
 #define CHIPSET 0xfec00000ull /* I/O APICs, units, local APICs, flash */
@@ -22,6 +29,7 @@
 #define UNIT_SIZE 0x8000
 #define IOAPICS 16
 #define IOAPIC_PINS 120
+#define LOCAL_APIC 0xfee00000ull
 #define CPUIDS 1024
 #define MSRS 512
 #define JOURNAL 65536
@@ -31,6 +39,7 @@
 struct model model;
 
 extern const char image_start[], image_end[]; /* of this program */
+extern const u8 ap_trampoline[], ap_parameters[];
 
 static struct {
 	u32 leaf, subleaf;
@@ -63,6 +72,7 @@ static struct {
 	unsigned size;
 } journal[JOURNAL];
 
+static unsigned ends; /* CPUs parked, VMXON: there is no way back */
 static unsigned cpuid_count, msr_count, journal_count, other_ports;
 static u16 other_port;
 static u64 now;
@@ -164,15 +174,23 @@ static u64 ticks(u64 hz, u64 since)
 	return (u64)((unsigned __int128)(now - since) * hz / model.tsc_hz);
 }
 
-/* What the manuals let CPUID say, and else what a file may state. */
+/* What the manuals let CPUID say, and else what a file may state. Of the
+ * crystals that there are one makes what 0x16 rounds (SDM 3B 18.7.3). */
 static u64 clock_of_cpuid(void)
 {
-	struct cpuid r = cpuid(0x15, 0), base = cpuid(0x16, 0);
+	static const u32 crystals[] = {24000000, 19200000, 38400000, 25000000};
+	struct cpuid r = cpuid(0x15, 0);
+	u64 base = (cpuid(0x16, 0).eax & 0xffff) * 1000000ull;
 
 	if (r.eax && r.ebx && r.ecx)
 		return (u64)r.ecx * r.ebx / r.eax;
-	return base.eax & 0xffff ? (base.eax & 0xffff) * 1000000ull
-				 : 2400000000ull;
+	for (unsigned i = 0; r.eax && r.ebx && i < 4; i++) {
+		u64 hz = (u64)crystals[i] * r.ebx / r.eax;
+
+		if (hz - base + base / 100 < base / 50)
+			return hz;
+	}
+	return base ? base : 2400000000ull;
 }
 
 /* -- CPUID, MSRs */
@@ -232,10 +250,148 @@ int rdmsr_safe(u32 number, u64 *value)
 	return 0;
 }
 
+/* The other CPUs: SDM 9.4.4.1, and boot/ap.asm for the parameters' order. */
+static void interprocessor(u32 low)
+{
+	u64 page = (low & 0xff) << PAGE_SHIFT;
+	struct percpu *cpu;
+
+	if ((low & 0x700) != 0x600)
+		return;
+	memcpy(&cpu, model.space + page + (ap_parameters - ap_trampoline) + 16,
+	       sizeof(cpu));
+	cpu->parked = true;
+	ends++;
+}
+
 void wrmsr(u32 number, u64 value)
 {
-	model_msr(number, value);
+	if (number == MSR_GS_BASE)
+		syscall(SYS_arch_prctl, ARCH_SET_GS, value);
+	else if (number == 0x830)
+		interprocessor((u32)value);
+	else
+		model_msr(number, value);
 }
+
+/* -- the CPU */
+
+static u64 control_registers[5];
+static u64 fields[0x8000]; /* of the VMCS */
+
+#define CONTROL_REGISTER(n)                   \
+	u64 read_cr##n(void)                  \
+	{                                     \
+		return control_registers[n];  \
+	}                                     \
+	void write_cr##n(u64 value)           \
+	{                                     \
+		control_registers[n] = value; \
+	}
+
+CONTROL_REGISTER(0)
+CONTROL_REGISTER(2)
+CONTROL_REGISTER(3)
+CONTROL_REGISTER(4)
+
+void xsetbv(u32 index, u64 value)
+{
+	(void)index;
+	(void)value;
+}
+
+u64 xgetbv(u32 index)
+{
+	(void)index;
+	return 1;
+}
+
+void lgdt(const struct descriptor_pointer *p)
+{
+	(void)p;
+}
+
+void lidt(const struct descriptor_pointer *p)
+{
+	(void)p;
+}
+
+void ltr(u16 selector)
+{
+	(void)selector;
+}
+
+void load_segments(u16 code, u16 data)
+{
+	(void)code;
+	(void)data;
+}
+
+void invlpg(const void *p)
+{
+	(void)p;
+}
+
+void cpu_cli(void)
+{
+}
+
+void cpu_unblock_nmi(void)
+{
+}
+
+void wbinvd(void)
+{
+}
+
+/* Bits 14:13 of a field's encoding are its width: SDM 25.11.2. */
+static u64 in_width(u64 field, u64 value)
+{
+	unsigned width = field >> 13 & 3;
+
+	return width == 0 ? (u16)value : width == 2 ? (u32)value : value;
+}
+
+u64 vmread(u64 field)
+{
+	return in_width(field, fields[field & 0x7fff]);
+}
+
+void vmwrite(u64 field, u64 value)
+{
+	fields[field & 0x7fff] = in_width(field, value);
+}
+
+bool vmxon(hpa_t region)
+{
+	(void)region;
+	ends++;
+	return true;
+}
+
+bool vmclear(hpa_t vmcs)
+{
+	return vmcs;
+}
+
+bool vmptrld(hpa_t vmcs)
+{
+	return vmcs;
+}
+
+void invept(u64 type, u64 eptp)
+{
+	(void)type;
+	(void)eptp;
+}
+
+/* What the assembly of boot/ and arch/ has; nothing here goes there. */
+const char trap_stubs[1], vmx_exit[1], rdmsr_fault[1], rdmsr_recover[1];
+__asm__(".pushsection .rodata\n"
+	".globl ap_trampoline, ap_parameters, ap_trampoline_end\n"
+	"ap_trampoline: .skip 64\n"
+	"ap_parameters: .skip 32\n"
+	"ap_trampoline_end: .popsection");
 
 /* -- configuration space */
 
@@ -646,6 +802,8 @@ static void write_memory(u64 hpa, volatile void *p, unsigned size, u64 value)
 		journal[journal_count++].size = size;
 	}
 	memcpy((void *)p, &value, size);
+	if (hpa == LOCAL_APIC + APIC_ICR)
+		interprocessor((u32)value);
 }
 
 static void put(volatile void *p, unsigned size, u64 value)
@@ -860,6 +1018,12 @@ void model_own_pages(void (*tell)(u64 base, u64 size))
 
 /* -- what has changed */
 
+static void default_msr(u32 number, u64 value)
+{
+	if (msr_at(number) == msr_count)
+		model_msr(number, value);
+}
+
 void model_finish(void)
 {
 	if (!model.ecam_size)
@@ -867,13 +1031,14 @@ void model_finish(void)
 	/* Tables claim more buses than there is room for. */
 	if (model.ecam < CHIPSET)
 		model.ecam_size = MIN(model.ecam_size, CHIPSET - model.ecam);
-	if (msr_at(MSR_APIC_BASE) == msr_count)
-		model_msr(MSR_APIC_BASE, 0xfee00900);
-	if (msr_at(MSR_FEATURE_CONTROL) == msr_count)
-		model_msr(MSR_FEATURE_CONTROL, 5);
+	default_msr(MSR_EFER, EFER_LME | EFER_LMA | EFER_NXE);
+	default_msr(MSR_PAT, 0x0007040600070406);
+	default_msr(MSR_APIC_BASE, LOCAL_APIC | 0x900);
+	default_msr(MSR_FEATURE_CONTROL, 5);
 	model.tsc_hz = model.tsc_hz ? model.tsc_hz : clock_of_cpuid();
 	now = model.tsc_hz; /* a second since power-on */
-	*(u32 *)phys_to_virt(0xfee00020) = cpuid(1, 0).ebx & 0xff000000;
+	*(u32 *)phys_to_virt(LOCAL_APIC + APIC_ID) =
+		cpuid(1, 0).ebx & 0xff000000;
 	find_ioapics();
 	find_silent_units();
 	for (unsigned bdf = 0; bdf < 0x10000; bdf++) {
@@ -966,7 +1131,7 @@ void model_changes(void (*tell)(const char *what))
 			changed("MSR 0x%x", msrs[i].number);
 	if (other_ports)
 		changed("port 0x%x, %u writes", other_port, other_ports);
-	if (model.ends)
+	if (ends)
 		changed("CPUs, in VMX or parked");
 	memory_changes();
 }

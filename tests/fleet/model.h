@@ -37,8 +37,7 @@ struct model {
 	u64 fb[5];				   /* base, pitch, w, h, bpp */
 	u64 tsc_hz;				   /* 0: as CPUID has it */
 	bool pit_stopped, pm_timer_stopped;
-	u64 image;     /* where Monocle lies */
-	unsigned ends; /* CPUs parked, VMXON: there is no way back */
+	u64 image; /* where Monocle lies */
 };
 
 extern struct model model;

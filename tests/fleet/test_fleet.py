@@ -253,6 +253,11 @@ def test_a_wrong_clock_is_found():
         "TSC")
 
 
+def test_a_guest_that_cannot_be_entered_is_found():
+    has(spoiled("usb-rmrr", facts(
+        lambda f: [["entry", "2"] if f[0] == "entry" else f])), "enter")
+
+
 def test_another_list_is_found():
     def less(run, listing):
         if listing:
