@@ -137,7 +137,8 @@ static int plan(void)
 			  "and 0x16 nor the PIT nor the ACPI timer tells it");
 		return -ENODEV;
 	}
-	err = machine_plan(&machine, &host);
+	machine_connect(&machine, &host);
+	err = machine_plan(&machine);
 	return host.has_vmx ? err : -ENOTSUP;
 }
 
@@ -178,7 +179,7 @@ static void find_iommu(void)
 		.apic_id = cpuid(1, 0).ebx >> 24,
 		.dma_faults = host.options.dma_faults,
 		.stopped = assigned_stopped,
-		.ctx = &machine,
+		.ctx = &machine.assign,
 	};
 	int err;
 
@@ -308,7 +309,8 @@ static NORETURN void run(void)
 	read_tables();
 	find_iommu();
 	if (host.options.list) {
-		list_functions(&machine, &host);
+		machine_connect(&machine, &host);
+		list_functions(&machine);
 		list_verdict(&machine, plan());
 		end(END_POWER_OFF, "list");
 	}
@@ -318,7 +320,7 @@ static NORETURN void run(void)
 		refuse();
 	vmx_log(&host.vmx);
 	region_log(&machine.vm.map);
-	assigned_take_over(&machine);
+	assigned_take_over(&machine.assign);
 	take_interrupts();
 	take_iommu();
 	take_cpus();

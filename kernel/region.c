@@ -175,6 +175,33 @@ static const char *rights_name(u8 rights)
 	return names[rights & REGION_RWX];
 }
 
+int region_pin(struct region_list *list, const struct region *r)
+{
+	const struct region *clash;
+	int err = region_add(list, r, &clash);
+
+	if (err == -EEXIST)
+		log_error("guest memory: %s at 0x%lx lies over %s at 0x%lx; "
+			  "this machine's map cannot be used",
+			  r->name, r->gpa, clash->name, clash->gpa);
+	else if (err)
+		log_error("guest memory: %s at 0x%lx does not fit the list",
+			  r->name, r->gpa);
+	return err;
+}
+
+int region_pin_hole(struct region_list *list, gpa_t gpa, u64 size,
+		    const char *name)
+{
+	struct region r = {.gpa = gpa,
+			   .size = size,
+			   .kind = REGION_HOLE,
+			   .e820 = E820_RESERVED,
+			   .name = name};
+
+	return region_pin(list, &r);
+}
+
 int region_paint(struct region_list *list, struct region r)
 {
 	int err = 0;

@@ -84,6 +84,25 @@ int region_remove(struct region_list *list, gpa_t gpa, u64 size);
  */
 int region_paint(struct region_list *list, struct region r);
 
+/* region_add(), and on an error a line in the log: this map cannot be used. */
+int region_pin(struct region_list *list, const struct region *r);
+/* A hole that the guest's E820 shows as reserved: region_pin()'s errors. */
+int region_pin_hole(struct region_list *list, gpa_t gpa, u64 size,
+		    const char *name);
+
+/* Device memory: uncached, but without "ignore PAT" in the EPT; not for DMA. */
+static inline struct region region_device(gpa_t gpa, hpa_t hpa, u64 size,
+					  const char *name)
+{
+	return (struct region){.gpa = gpa,
+			       .hpa = hpa,
+			       .size = size,
+			       .kind = REGION_DEVICE,
+			       .memtype = MEMTYPE_UC,
+			       .cpu = REGION_RW,
+			       .name = name};
+}
+
 /* The region that holds gpa, or NULL. */
 const struct region *region_find(const struct region_list *list, gpa_t gpa);
 

@@ -290,10 +290,11 @@ static void list_function(const struct machine *m, struct pci_function *f)
 {
 	const struct pci_host *pci = &m->host->pci;
 	bool display = is_display(m, f);
-	const char *why = display ? NULL : assigned_objection(m, f);
+	const char *why = display ? NULL : assigned_objection(&m->assign, f);
 	char text[12];
 	const char *irq = interrupt(pci, f->bdf, text);
-	bool by_line = !display && !why && assigned_line_objection(m, f);
+	bool by_line =
+		!display && !why && assigned_line_objection(&m->assign, f);
 	bool by_name = !display && !assign_is_ordinary(f);
 
 	pci_size_bars(pci, f);
@@ -330,16 +331,18 @@ static void default_words(struct host *h)
 {
 	struct options *o = &h->options;
 
-	if (o->assign_count || o->igd || !h->has_vtd)
+	if (o->assign_count || o->igd)
 		return;
-	o->assign[o->assign_count++] = (struct option_word){"all", 3};
+	if (h->has_vtd || options_unsafe_dma(o))
+		o->assign[o->assign_count++] = (struct option_word){"all", 3};
 	if (igd_is_one(pci_find(&h->pci, IGD_BDF)))
 		o->igd = IGD_OPEN;
 }
 
-void list_functions(struct machine *m, struct host *host)
+void list_functions(const struct machine *m)
 {
-	m->host = host;
+	struct host *host = m->host;
+
 	default_words(host);
 	say("function ID        class            interrupt  reset  ROM  "
 	    "unit assign");

@@ -7,9 +7,9 @@
 /*
  * Logs every function with what its assignment depends on. BARs are sized;
  * nothing else changes. Where no word of the command line says what to assign,
- * host->options become those that give the guest all.
+ * m->host->options become those that give the guest all.
  */
-void list_functions(struct machine *m, struct host *host);
+void list_functions(const struct machine *m);
 /* Then, of the plan that was made by these options and ended with err,
  * whether this machine will do, and the words for it. */
 void list_verdict(const struct machine *m, int err);

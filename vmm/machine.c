@@ -47,7 +47,7 @@ static int find_modules(struct machine *m)
 			in->initrd = phys_to_virt(module->start);
 			in->initrd_size = module->size;
 		} else if (module_role(module->string, "rom")) {
-			m->rom_file = module;
+			m->assign.rom_file = module;
 		} else {
 			log_warn("module '%s': its first word is none of "
 				 "'kernel', 'initrd', 'rom'",
@@ -65,8 +65,8 @@ static int find_modules(struct machine *m)
 static bool owns_screen(const struct machine *m)
 {
 	const struct boot_framebuffer *fb = &m->host->boot.fb;
-	const struct pci_function *f = m->display_function;
-	bool owns = m->vga;
+	const struct pci_function *f = m->assign.display;
+	bool owns = m->assign.vga;
 
 	for (unsigned i = 0; f && fb->kind == DISPLAY_RGB && i < 6; i++)
 		owns |= !f->bars[i].io &&
@@ -96,12 +96,12 @@ static int init_vm(struct machine *m)
 	guest_features_init(&vm->features, vm->vmx->cpu2);
 	vm->features.tsc_hz = m->host->tsc_hz;
 	vclock_init(&vm->clock, m->host->tsc_hz);
-	err = ept_init(&vm->ept, vm->vmx);
-	err = err ? err : ept_map_list(&vm->ept, &vm->map);
+	err = ept_init(vm->ept, vm->vmx);
+	err = err ? err : ept_map_list(vm->ept, &vm->map);
 	/* For the independent walker of tests/walker */
 	if (!err)
-		log_info("vmx: EPTP 0x%lx, %u tables", vm->ept.eptp,
-			 vm->ept.tables);
+		log_info("vmx: EPTP 0x%lx, %u tables", vm->ept->eptp,
+			 vm->ept->tables);
 	return err;
 }
 
@@ -110,7 +110,7 @@ static int init_dma(struct machine *m)
 {
 	if (!m->host->has_vtd)
 		return 0;
-	return vtd_domain_create(&m->host->vtd, &m->vm.map, &m->domain);
+	return vtd_domain_create(&m->host->vtd, &m->vm.map, &m->assign.domain);
 }
 
 static int write_acpi(struct machine *m)
@@ -135,7 +135,8 @@ static int write_acpi(struct machine *m)
 /* The guest's kernel, or the boot sector's BIOS, will find what it needs. */
 static int check_start(struct machine *m)
 {
-	if (m->host->options.rom_init && rom_init_check(m, true))
+	if (m->host->options.rom_init &&
+	    rom_init_check(&m->rom_init, &m->vm.map, true))
 		return -EINVAL;
 	if (is_bios_guest(m))
 		return 0;
@@ -161,31 +162,6 @@ static int build_tables(struct machine *m)
 	return err;
 }
 
-int machine_plan(struct machine *m, struct host *host)
-{
-	int err;
-
-	m->host = host;
-	err = find_modules(m);
-	if (err)
-		return err;
-	err = assigned_choose(m);
-	if (!err)
-		err = assigned_find_roms(m);
-	if (!err)
-		err = machine_map(m);
-	if (!err)
-		err = build_tables(m);
-	if (err)
-		return err;
-	m->loader.map = &m->vm.map;
-	m->loader.rsdp = BIOS_RSDP;
-	m->loader.uefi = host->boot.uefi;
-	if (owns_screen(m))
-		m->loader.screen = &host->boot.fb;
-	return check_start(m);
-}
-
 static void set_line(void *ctx, unsigned line, bool asserted)
 {
 	struct machine *m = ctx;
@@ -200,7 +176,65 @@ static void send_msi(void *ctx, u64 address, u32 data)
 {
 	struct machine *m = ctx;
 
-	apic_bus_msi(&m->vm.apics, address, data);
+	apic_bus_msi(&m->apics, address, data);
+}
+
+void machine_connect(struct machine *m, struct host *host)
+{
+	m->host = host;
+	m->assign.pci = &host->pci;
+	m->assign.vtd = host->has_vtd ? &host->vtd : NULL;
+	m->assign.madt = &host->madt;
+	m->assign.boot = &host->boot;
+	m->assign.options = &host->options;
+	m->assign.tsc_hz = host->tsc_hz;
+	m->assign.vm = &m->vm;
+	m->assign.vpci = &m->vpci;
+	m->assign.ioapic = &m->ioapic;
+	m->assign.virq = &m->virq;
+	m->virq = (struct virq){set_line, send_msi, m};
+	m->vm.ept = &m->ept;
+	m->vm.open_windows = windows_open;
+	m->loader.map = &m->vm.map;
+	m->loader.rsdp = BIOS_RSDP;
+	m->loader.uefi = host->boot.uefi;
+	m->bios.loader = &m->loader;
+	m->bios.bus = &m->vm.bus;
+	m->rom_init.vcpu = &m->vcpu;
+	m->rom_init.boot = &host->boot;
+	m->rom_init.options = &host->options;
+}
+
+/* What the other rooms need to know of what is assigned. */
+static void tell_choice(struct machine *m)
+{
+	const struct assignment *all = &m->assign;
+
+	m->rom_init.display = all->display;
+	m->rom_init.rom = assigned_display_rom(all);
+	m->rom_init.vga = all->vga;
+	for (unsigned i = 0; i < all->count; i++)
+		m->bios.has_disk |= all->functions[i].function->class >> 8 == 1;
+	if (owns_screen(m))
+		m->loader.screen = &m->host->boot.fb;
+}
+
+int machine_plan(struct machine *m)
+{
+	int err = find_modules(m);
+
+	if (!err)
+		err = assigned_choose(&m->assign);
+	if (!err)
+		err = assigned_find_roms(&m->assign);
+	if (!err)
+		err = machine_map(m);
+	if (!err)
+		err = build_tables(m);
+	if (err)
+		return err;
+	tell_choice(m);
+	return check_start(m);
 }
 
 static void request(struct machine *m, enum vm_request what)
@@ -281,14 +315,13 @@ static u64 guest_memory(const struct machine *m, gpa_t from, gpa_t to)
 static int init_interrupts(struct machine *m)
 {
 	struct bus *bus = &m->vm.bus;
-	int err = lapic_init(&m->lapic, &m->vm.apics, bus, &m->vm.clock, 0,
+	int err = lapic_init(&m->lapic, &m->apics, bus, &m->vm.clock, 0,
 			     m->vm.features.physical_bits);
 
 	if (!err)
-		err = ioapic_init(&m->ioapic, bus, &m->vm.apics, IOAPIC_ID);
+		err = ioapic_init(&m->ioapic, bus, &m->apics, IOAPIC_ID);
 	if (!err)
 		err = pic_init(&m->pic, bus);
-	m->vm.pic = &m->pic;
 	return err;
 }
 
@@ -345,15 +378,15 @@ static int init_pci(struct machine *m)
 	pci_identity_isa(host, &isa);
 	if (!err)
 		err = host_bridge_init(&m->host_bridge, &m->vpci, &bridge);
-	if (m->igd.function)
+	if (m->assign.igd.function)
 		host_bridge_graphics(&m->host_bridge, host,
-				     m->igd.generation == 5
+				     m->assign.igd.generation == 5
 					     ? BRIDGE_IRONLAKE
 					     : BRIDGE_SANDY_BRIDGE);
 	if (!err)
 		err = isa_bridge_init(&m->isa_bridge, &m->vpci, &isa);
 	if (!err)
-		err = assigned_init(m);
+		err = assigned_init(&m->assign);
 	return err;
 }
 
@@ -361,7 +394,6 @@ int machine_build(struct machine *m)
 {
 	int err = msr_init(&m->vm.bus);
 
-	m->virq = (struct virq){set_line, send_msi, m};
 	if (!err)
 		err = init_interrupts(m);
 	if (!err)
@@ -371,9 +403,9 @@ int machine_build(struct machine *m)
 	if (!err)
 		err = init_pci(m);
 	if (!err)
-		err = vcpu_init(&m->vcpu, &m->vm, &m->lapic);
+		err = vcpu_init(&m->vcpu, &m->vm, &m->lapic, &m->pic);
 	if (!err && is_bios_guest(m))
-		err = bios_save(m);
+		err = bios_save(&m->bios);
 	if (err) {
 		log_error("the guest's machine cannot be built (error %d)",
 			  -err);
@@ -397,7 +429,7 @@ static void reset_devices(struct machine *m)
 {
 	if (m->host->options.igd == IGD_CLOSED)
 		windows_close(&m->vm);
-	assigned_reset_all(m, display_is_reset(m));
+	assigned_reset_all(&m->assign, display_is_reset(m));
 	vpci_reset(&m->vpci);
 	lapic_reset(&m->lapic);
 	lapic_virtual_wire(&m->lapic);
@@ -410,7 +442,7 @@ static void reset_devices(struct machine *m)
 	acpi_pm_reset(&m->acpi_pm);
 	reset_ports_reset(&m->reset_ports);
 	mtrr_reset(&m->mtrr);
-	assigned_log(m);
+	assigned_log(&m->assign);
 }
 
 static int load_kernel(struct machine *m, struct guest_entry *entry)
@@ -424,10 +456,11 @@ static int load_kernel(struct machine *m, struct guest_entry *entry)
 static int bring_picture_back(struct machine *m)
 {
 	if (!m->host->options.rom_init &&
-	    (!display_is_reset(m) || rom_init_check(m, false)))
+	    (!display_is_reset(m) ||
+	     rom_init_check(&m->rom_init, &m->vm.map, false)))
 		return 0;
 	m->loader.screen = &m->text;
-	return rom_init(m, &m->text, &m->loader.cursor_row);
+	return rom_init(&m->rom_init, &m->text, &m->loader.cursor_row);
 }
 
 /* Devices as after power-on, the kernel anew from its pristine module. */
@@ -439,11 +472,12 @@ static int start_guest(struct machine *m)
 	reset_devices(m);
 	m->loader.cursor_row = (u8)MIN(m->host->screen_row, 24u);
 	if (is_bios_guest(m))
-		bios_restore(m);
+		bios_restore(&m->bios);
 	err = bring_picture_back(m);
 	if (err && !m->resets)
 		return err;
-	err = is_bios_guest(m) ? bios_start(m, &entry) : load_kernel(m, &entry);
+	err = is_bios_guest(m) ? bios_start(&m->bios, &entry)
+			       : load_kernel(m, &entry);
 	if (err)
 		return err;
 	vcpu_reset(&m->vcpu, &entry);
@@ -466,10 +500,10 @@ enum vm_request machine_run(struct machine *m)
 			break;
 		log_info("guest: reset (%u)", m->resets + 1);
 		stats_log(stats, rdtsc());
-		assigned_stats_log(m);
+		assigned_stats_log(&m->assign);
 	}
 	stats_log(stats, rdtsc());
-	assigned_stats_log(m);
-	assigned_reset_all(m, false);
+	assigned_stats_log(&m->assign);
+	assigned_reset_all(&m->assign, false);
 	return m->vm.request;
 }

@@ -6,13 +6,13 @@
 #ifndef VMM_MACHINE_H
 #define VMM_MACHINE_H
 
+#include "arch/x86/vmx/ept.h"
 #include "drivers/pci/pci.h"
 #include "drivers/vtd/vtd.h"
 #include "kernel/acpi.h"
 #include "kernel/boot_info.h"
 #include "kernel/options.h"
 #include "vmm/assign/assigned.h"
-#include "vmm/assign/igd.h"
 #include "vmm/console.h"
 #include "vmm/core/virq.h"
 #include "vmm/devmodel/acpi_pm.h"
@@ -27,9 +27,8 @@
 #include "vmm/devmodel/reset.h"
 #include "vmm/devmodel/rtc.h"
 #include "vmm/load/bios.h"
+#include "vmm/rom_init.h"
 #include "vmm/vcpu/vcpu.h"
-
-#define PORTS_MAX 64
 
 /* The host as Monocle found it; outlives the machine. */
 struct host {
@@ -50,6 +49,8 @@ struct host {
 struct machine {
 	struct host *host;
 	struct vm vm;
+	struct ept ept;
+	struct apic_bus apics;
 	struct vcpu vcpu;
 	struct lapic lapic;
 	struct ioapic ioapic;
@@ -64,20 +65,11 @@ struct machine {
 	struct mtrr mtrr;
 	struct vpci vpci;
 	struct pci_bridge host_bridge, isa_bridge;
-	unsigned port_count;
-	struct pci_port ports[PORTS_MAX]; /* bridges on the way to functions */
-	unsigned assigned_count;
-	struct assigned assigned[ASSIGNED_MAX];
-	struct vtimer assigned_timer;		     /* for all of them */
-	const struct pci_function *display_function; /* NULL: none */
-	const struct boot_module *rom_file;	     /* for it, or NULL */
-	bool vga;	/* legacy VGA is the display's, and open */
-	struct igd igd; /* function NULL: not in use */
 	struct virq virq;
-	struct vtd_domain *domain; /* NULL: the guest does no DMA */
+	struct assignment assign;
 	struct loader_input loader;
-	struct bios bios;	      /* guest=bios */
-	struct vtimer rom_limit;      /* rom-init */
+	struct bios bios; /* guest=bios */
+	struct rom_init rom_init;
 	struct boot_framebuffer text; /* the screen after it */
 	void *rsdp;		      /* where the guest's BIOS area holds it */
 	gpa_t acpi_base;	      /* the guest's ACPI tables */
@@ -86,13 +78,15 @@ struct machine {
 	unsigned resets;
 };
 
+/* Hands the rooms what is theirs of the host, and of each other. */
+void machine_connect(struct machine *m, struct host *host);
 /*
- * Chooses what the guest is given, lays out its memory, builds EPT and VT-d
+ * After machine_connect(). Chooses what the guest is given, lays out its memory, builds EPT and VT-d
  * tables and checks that the kernel can be loaded; touches no device but to
  * size BARs. Errors are logged in one line each. For the option list it does
  * without a kernel, and without VMX.
  */
-int machine_plan(struct machine *m, struct host *host);
+int machine_plan(struct machine *m);
 /* Builds the devices and the vCPU. After VMXON. */
 int machine_build(struct machine *m);
 /* Runs the guest, through its resets, until it ends; says how. */

@@ -8,98 +8,10 @@
 #include "vmm/load/guest_acpi.h"
 #include "vmm/physmap.h"
 
-#define VGA_MEMORY 0xa0000u
-#define VGA_SIZE 0x20000u
 #define BIOS_AREA 0xc0000u
 #define BIOS_SIZE 0x40000u
 #define ECAM_FROM 0xe0000000u
 #define MEMORY_RESERVE (8 * MIB) /* for EPT, tables and what comes */
-
-int machine_pin(struct machine *m, const struct region *r)
-{
-	const struct region *clash;
-	int err = region_add(&m->vm.map, r, &clash);
-
-	if (err == -EEXIST)
-		log_error("guest memory: %s at 0x%lx lies over %s at 0x%lx; "
-			  "this machine's map cannot be used",
-			  r->name, r->gpa, clash->name, clash->gpa);
-	else if (err)
-		log_error("guest memory: %s at 0x%lx does not fit the list",
-			  r->name, r->gpa);
-	return err;
-}
-
-int machine_pin_hole(struct machine *m, gpa_t gpa, u64 size, const char *name)
-{
-	struct region r = {.gpa = gpa,
-			   .size = size,
-			   .kind = REGION_HOLE,
-			   .e820 = E820_RESERVED,
-			   .name = name};
-
-	return machine_pin(m, &r);
-}
-
-/* Device memory, 1:1: uncached, but without "ignore PAT" in the EPT. */
-struct region machine_device(gpa_t gpa, hpa_t hpa, u64 size, const char *name)
-{
-	return (struct region){.gpa = gpa,
-			       .hpa = hpa,
-			       .size = size,
-			       .kind = REGION_DEVICE,
-			       .memtype = MEMTYPE_UC,
-			       .cpu = REGION_RW,
-			       .name = name};
-}
-
-static int pin_window(struct machine *m, struct region r)
-{
-	if (m->host->options.igd == IGD_CLOSED)
-		r.cpu = 0;
-	return machine_pin(m, &r);
-}
-
-static int pin_windows(struct machine *m)
-{
-	struct region_list *windows = &m->vm.windows;
-	struct region vga =
-		machine_device(VGA_MEMORY, VGA_MEMORY, VGA_SIZE, "legacy VGA");
-	int err = m->vga ? region_add(windows, &vga, NULL)
-			 : machine_pin_hole(m, VGA_MEMORY, VGA_SIZE,
-					    "legacy VGA (closed)");
-
-	if (!err && m->igd.function)
-		err = igd_regions(&m->igd, windows);
-	for (unsigned i = 0; !err && i < windows->count; i++)
-		err = pin_window(m, windows->regions[i]);
-	return err;
-}
-
-/* What firmware shares with assigned functions: for their DMA alone. */
-static int pin_rmrrs(struct machine *m)
-{
-	int err = 0;
-
-	for (unsigned n = 0; n < m->assigned_count; n++) {
-		const struct pci_function *f = m->assigned[n].function;
-		const struct dmar_entry *e = NULL;
-
-		while (!err && (e = assigned_next_rmrr(m->host, f, e))) {
-			hpa_t base = ALIGN_DOWN(e->base, PAGE_SIZE);
-			struct region r = machine_device(
-				base, base,
-				ALIGN_UP(e->limit + 1, PAGE_SIZE) - base,
-				"RMRR");
-
-			r.cpu = 0;
-			r.dma = REGION_RW;
-			r.e820 = E820_RESERVED;
-			err = region_paint(&m->vm.map, r);
-		}
-	}
-	return err;
-}
 
 /* The video BIOS's part of the BIOS area is a window. */
 static int close_video_bios(struct machine *m, struct region *bios, u64 size)
@@ -113,7 +25,7 @@ static int close_video_bios(struct machine *m, struct region *bios, u64 size)
 	bios->hpa += r.size;
 	bios->size -= r.size;
 	err = region_add(&m->vm.windows, &r, NULL);
-	return err ? err : pin_window(m, r);
+	return err ? err : assigned_window(&m->assign, &m->vm.map, r);
 }
 
 /*
@@ -125,7 +37,7 @@ static int pin_bios(struct machine *m)
 {
 	hpa_t hpa =
 		phys_alloc(&host_memory, BIOS_SIZE, PAGE_SIZE, PHYS_ANYWHERE);
-	const struct pci_rom *rom = assigned_display_rom(m);
+	const struct pci_rom *rom = assigned_display_rom(&m->assign);
 	struct region r = {.gpa = BIOS_AREA,
 			   .hpa = hpa,
 			   .size = BIOS_SIZE,
@@ -146,7 +58,7 @@ static int pin_bios(struct machine *m)
 	if (rom && rom->legacy && m->host->options.igd == IGD_CLOSED)
 		err = close_video_bios(m, &r, rom->legacy_size);
 	m->rsdp = (u8 *)phys_to_virt(hpa) + BIOS_RSDP - BIOS_AREA;
-	return err ? err : machine_pin(m, &r);
+	return err ? err : region_pin(&m->vm.map, &r);
 }
 
 /* Where the host's RAM below 4 GiB ends: there begins its PCI hole. */
@@ -200,17 +112,18 @@ static int pin_acpi(struct machine *m, gpa_t limit)
 	if (m->host->options.ram != RAM_IDENTITY)
 		r.gpa = last_free(&m->vm.map, limit, GUEST_ACPI_SIZE);
 	m->acpi_base = r.gpa;
-	return machine_pin(m, &r);
+	return region_pin(&m->vm.map, &r);
 }
 
 static u8 last_bus(const struct machine *m)
 {
 	unsigned last = 0;
 
-	for (unsigned i = 0; i < m->port_count; i++)
-		last = MAX(last, pci_config_read(&m->host->pci,
-						 m->ports[i].function->bdf,
-						 PCI_SUBORDINATE_BUS, 1));
+	for (unsigned i = 0; i < m->assign.port_count; i++)
+		last = MAX(last,
+			   pci_config_read(&m->host->pci,
+					   m->assign.ports[i].function->bdf,
+					   PCI_SUBORDINATE_BUS, 1));
 	return (u8)last;
 }
 
@@ -244,7 +157,7 @@ static int pin_ecam(struct machine *m, gpa_t limit)
 		m->ecam = host->ecam;
 	else
 		m->ecam = find_ecam(m, size, MAX(limit, ECAM_FROM));
-	return m->ecam ? machine_pin_hole(m, m->ecam, size, "ECAM") : 0;
+	return m->ecam ? region_pin_hole(&m->vm.map, m->ecam, size, "ECAM") : 0;
 }
 
 int machine_map(struct machine *m)
@@ -259,19 +172,17 @@ int machine_map(struct machine *m)
 	bool bios = m->host->options.guest == GUEST_BIOS;
 	int err;
 
-	err = pin_windows(m);
-	if (!err)
-		err = pin_rmrrs(m);
-	if (!err)
-		err = assigned_pin(m);
+	err = assigned_regions(&m->assign, &m->vm.map);
 	if (!err)
 		err = pin_ecam(m, map.low_limit);
 	if (!err)
-		err = bios ? bios_pin(m) : pin_bios(m);
+		err = bios ? bios_regions(&m->bios, &m->vm.map) : pin_bios(m);
 	if (!err)
-		err = machine_pin_hole(m, GUEST_IOAPIC, PAGE_SIZE, "IOAPIC");
+		err = region_pin_hole(&m->vm.map, GUEST_IOAPIC, PAGE_SIZE,
+				      "IOAPIC");
 	if (!err)
-		err = machine_pin_hole(m, GUEST_LAPIC, PAGE_SIZE, "local APIC");
+		err = region_pin_hole(&m->vm.map, GUEST_LAPIC, PAGE_SIZE,
+				      "local APIC");
 	if (!err && !bios) /* that guest reads the firmware's */
 		err = pin_acpi(m, map.low_limit);
 	if (!err)
@@ -318,33 +229,18 @@ void machine_windows(const struct machine *m, struct guest_acpi_window below[],
 		first = MIN(first, r->gpa);
 		last = MAX(last, r->gpa + r->size);
 	}
-	for (unsigned i = 0; i < m->port_count; i++) {
+	for (unsigned i = 0; i < m->assign.port_count; i++) {
 		u64 base, end;
 
-		if (!pci_port_window(&m->host->pci, m->ports[i].function->bdf,
-				     &base, &end))
+		if (!pci_port_window(&m->host->pci,
+				     m->assign.ports[i].function->bdf, &base,
+				     &end))
 			continue;
 		first = MIN(first, base);
 		last = MAX(last, end);
 	}
 	*above = (struct guest_acpi_window){.base = last ? first : 0,
 					    .size = last ? last - first : 0};
-}
-
-static void open_port(void *bitmap, u32 port, bool open)
-{
-	u8 *byte = (u8 *)bitmap + port / 8;
-
-	if (open)
-		*byte = (u8)(*byte & ~(1u << port % 8));
-	else
-		*byte = (u8)(*byte | 1u << port % 8);
-}
-
-void machine_open_range(struct machine *m, u64 first, u64 size, bool open)
-{
-	for (u64 port = first; port < first + size && port < 0x10000; port++)
-		open_port(m->vm.io_bitmap, (u32)port, open);
 }
 
 struct port_row {
@@ -363,16 +259,16 @@ static const struct port_row display_ports[] = {
 
 void machine_open_ports(struct machine *m)
 {
-	const struct pci_function *f = m->display_function;
+	const struct pci_function *f = m->assign.display;
 
 	for (unsigned i = 0; f && i < ARRAY_SIZE(display_ports); i++) {
 		const struct port_row *row = &display_ports[i];
 
 		if (row->vendor ? row->vendor != f->vendor ||
 					  row->device != f->device
-				: !m->vga)
+				: !m->assign.vga)
 			continue;
-		machine_open_range(m, row->first, row->last - row->first + 1u,
-				   true);
+		vm_open_ports(&m->vm, row->first, row->last - row->first + 1u,
+			      true);
 	}
 }

@@ -5,7 +5,6 @@
 #include "arch/x86/io.h"
 #include "kernel/log.h"
 #include "vmm/core/guest_mem.h"
-#include "vmm/machine.h"
 
 #define STUB_AT 0x7c00u /* and below it the stack */
 #define BDA 0x400u
@@ -18,19 +17,19 @@
 
 extern const u8 rom_init_stub[], rom_init_stub_iret[], rom_init_stub_end[];
 
-int rom_init_check(const struct machine *m, bool say)
+int rom_init_check(const struct rom_init *r, const struct region_list *map,
+		   bool say)
 {
-	const struct pci_rom *rom = assigned_display_rom(m);
-	const struct region *low = region_find(&m->vm.map, 0);
+	const struct region *low = region_find(map, 0);
 	const char *fault = NULL;
 
-	if (m->host->boot.uefi)
+	if (r->boot->uefi)
 		fault = "the firmware is UEFI; its driver has set the mode, "
 			"and a video BIOS would change it";
-	else if (!m->vga || !rom || !rom->legacy)
+	else if (!r->vga || !r->rom || !r->rom->legacy)
 		fault = "the display has no video BIOS; name a file: module2 "
 			"FILE rom";
-	else if (m->host->options.igd == IGD_CLOSED)
+	else if (r->options->igd == IGD_CLOSED)
 		fault = "igd=closed takes the memory that it draws on";
 	else if (!low || low->kind != REGION_RAM)
 		fault = "it needs the first page of memory: ram=relocated or "
@@ -41,54 +40,53 @@ int rom_init_check(const struct machine *m, bool say)
 }
 
 /* Where there is no firmware below: no vector leads anywhere. */
-static int empty_firmware(struct machine *m)
+static int empty_firmware(const struct region_list *map)
 {
 	u32 vector =
 		STUB_AT + (u32)((u64)rom_init_stub_iret - (u64)rom_init_stub);
 	u8 equipment = COLOUR_80X25;
-	int err = guest_set(&m->vm.map, BDA, 0, BDA_SIZE);
+	int err = guest_set(map, BDA, 0, BDA_SIZE);
 
 	for (unsigned n = 0; !err && n < 256; n++)
-		err = guest_write(&m->vm.map, 4 * n, &vector, sizeof(vector));
+		err = guest_write(map, 4 * n, &vector, sizeof(vector));
 	if (!err)
-		err = guest_write(&m->vm.map, BDA_EQUIPMENT, &equipment, 1);
+		err = guest_write(map, BDA_EQUIPMENT, &equipment, 1);
 	return err;
 }
 
 static void late(void *dev, u64 now)
 {
-	struct machine *m = dev;
+	struct vm *vm = dev;
 
 	(void)now;
-	m->vm.request = VM_STOP;
+	vm->request = VM_STOP;
 }
 
-static enum vm_request run(struct machine *m)
+static enum vm_request run(struct rom_init *r)
 {
-	bdf_t bdf = m->display_function->bdf;
+	struct vm *vm = r->vcpu->vm;
 	struct guest_entry entry = {
 		.mode = ENTRY_REAL16,
 		.rip = STUB_AT,
 		.rsp = STUB_AT,
-		.gpr[GPR_RAX] = bdf,
+		.gpr[GPR_RAX] = r->display->bdf,
 		/* Neither an ISA card nor Plug and Play firmware */
 		.gpr[GPR_RBX] = 0xffff,
 		.gpr[GPR_RDX] = 0xffff,
 	};
 
-	vcpu_reset(&m->vcpu, &entry);
-	vtimer_set(&m->vm.clock, &m->rom_limit,
-		   rdtsc() + SECONDS * m->host->tsc_hz);
-	m->vm.request = VM_RUN;
-	m->vm.rom_runs = true;
-	vcpu_run(&m->vcpu);
-	m->vm.rom_runs = false;
-	vtimer_set(&m->vm.clock, &m->rom_limit, VCLOCK_NEVER);
-	return m->vm.request;
+	vcpu_reset(r->vcpu, &entry);
+	vtimer_set(&vm->clock, &r->limit, rdtsc() + SECONDS * vm->clock.tsc_hz);
+	vm->request = VM_RUN;
+	vm->rom_runs = true;
+	vcpu_run(r->vcpu);
+	vm->rom_runs = false;
+	vtimer_set(&vm->clock, &r->limit, VCLOCK_NEVER);
+	return vm->request;
 }
 
 /* Text mode, as the ROM's start leaves it; the cursor by the BDA. */
-static void read_screen(const struct machine *m,
+static void read_screen(const struct region_list *map,
 			struct boot_framebuffer *screen, u8 *row)
 {
 	*screen = (struct boot_framebuffer){.kind = DISPLAY_TEXT,
@@ -97,33 +95,34 @@ static void read_screen(const struct machine *m,
 					    .width = 80,
 					    .height = 25,
 					    .bpp = 16};
-	if (guest_read(&m->vm.map, BDA_CURSOR_ROW, row, 1) || *row > 24)
+	if (guest_read(map, BDA_CURSOR_ROW, row, 1) || *row > 24)
 		*row = 24;
 }
 
-int rom_init(struct machine *m, struct boot_framebuffer *screen, u8 *row)
+int rom_init(struct rom_init *r, struct boot_framebuffer *screen, u8 *row)
 {
+	struct vm *vm = r->vcpu->vm;
 	enum vm_request how;
 	int err = 0;
 
-	if (!m->rom_limit.fire)
-		err = vclock_add(&m->vm.clock, &m->rom_limit, late, m);
-	if (!err && m->host->options.guest != GUEST_BIOS)
-		err = empty_firmware(m);
+	if (!r->limit.fire)
+		err = vclock_add(&vm->clock, &r->limit, late, vm);
+	if (!err && r->options->guest != GUEST_BIOS)
+		err = empty_firmware(&vm->map);
 	if (!err)
-		err = guest_write(&m->vm.map, STUB_AT, rom_init_stub,
+		err = guest_write(&vm->map, STUB_AT, rom_init_stub,
 				  (u64)rom_init_stub_end - (u64)rom_init_stub);
 	if (err)
 		return err;
-	how = run(m);
+	how = run(r);
 	if (how == VM_ROM_DONE) {
 		log_info("rom-init: the video BIOS of %02x:%02x.%x has run",
-			 BDF_ARGS(m->display_function->bdf));
-		read_screen(m, screen, row);
+			 BDF_ARGS(r->display->bdf));
+		read_screen(&vm->map, screen, row);
 		return 0;
 	}
 	log_error("rom-init: the video BIOS of %02x:%02x.%x does not return "
 		  "(%d s at most); leave rom-init out or name another ROM",
-		  BDF_ARGS(m->display_function->bdf), SECONDS);
+		  BDF_ARGS(r->display->bdf), SECONDS);
 	return -EIO;
 }

@@ -302,8 +302,8 @@ static void tell_open_ports(void)
 
 static void tell_given(void)
 {
-	for (unsigned i = 0; i < machine.assigned_count; i++) {
-		const struct assigned *a = &machine.assigned[i];
+	for (unsigned i = 0; i < machine.assign.count; i++) {
+		const struct assigned *a = &machine.assign.functions[i];
 
 		printf("fact given %02x:%02x.%x\n", BDF_ARGS(a->function->bdf));
 	}
@@ -339,8 +339,8 @@ int vmx_enter(u64 gpr[16], bool launched)
 	tell_ranges(BUS_MMIO, "memory");
 	tell_ranges(BUS_PORT, "ports");
 	tell_open_ports();
-	for (unsigned i = 0; i < machine.assigned_count; i++)
-		guest_interrupts(machine.assigned[i].function->bdf);
+	for (unsigned i = 0; i < machine.assign.count; i++)
+		guest_interrupts(machine.assign.functions[i].function->bdf);
 	leave("starts");
 }
 

@@ -1,31 +1,31 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * For test_bars.py: two functions' configuration spaces, a machine of which
+ * For test_bars.py: two functions' configuration spaces, an assignment of which
  * only the memory map and the bus are there, and an EPT that is a list.
  */
 #include <string.h>
 
 #include "kernel/host_paging.h"
+#include "tests/unit/assign_fakes.h"
 #include "tests/unit/fakes.h"
-#include "tests/unit/machine_fakes.h"
-#include "vmm/machine_map.h"
 
 extern u8 host_config[0x10000][256];
-extern u8 open_ports[0x10000];
+extern u8 io_bitmap[0x2000];
 extern struct region_list ept_list;
 
 u8 host_config[0x10000][256];
-u8 open_ports[0x10000];
+u8 io_bitmap[0x2000];
 struct region_list ept_list;
 
-struct machine *fresh_machine(void)
+struct assignment *fresh_assignment(void)
 {
-	struct machine *machine = empty_machine();
+	struct assignment *all = empty_assignment();
 
-	memset(open_ports, 0, sizeof(open_ports));
+	memset(io_bitmap, 0xff, sizeof(io_bitmap));
 	ept_list.count = 0;
-	machine->vm.features.physical_bits = 39;
-	return machine;
+	all->vm->io_bitmap = io_bitmap;
+	all->vm->features.physical_bits = 39;
+	return all;
 }
 
 u32 pci_config_read(const struct pci_host *pci, bdf_t bdf, unsigned offset,
@@ -54,27 +54,6 @@ volatile void *mmio_map(hpa_t hpa, u64 size)
 {
 	(void)size;
 	return (volatile void *)hpa;
-}
-
-struct region machine_device(gpa_t gpa, hpa_t hpa, u64 size, const char *name)
-{
-	return (struct region){.gpa = gpa,
-			       .hpa = hpa,
-			       .size = size,
-			       .kind = REGION_DEVICE,
-			       .cpu = REGION_RW,
-			       .name = name};
-}
-
-int machine_pin(struct machine *m, const struct region *r)
-{
-	return region_add(&m->vm.map, r, NULL);
-}
-
-void machine_open_range(struct machine *m, u64 first, u64 size, bool open)
-{
-	(void)m;
-	memset(&open_ports[first], open, size);
 }
 
 int ept_map(struct ept *ept, const struct region *r)

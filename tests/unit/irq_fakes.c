@@ -8,8 +8,8 @@
 #include "kernel/host_paging.h"
 #include "kernel/phys.h"
 #include "kernel/traps.h"
+#include "tests/unit/assign_fakes.h"
 #include "tests/unit/fakes.h"
-#include "vmm/machine.h"
 
 #define FUNCTION 0x0028 /* 00:05.0 */
 
@@ -20,8 +20,9 @@ struct irq_sent irq_sent[IRQ_SENT];
 unsigned irq_sent_count;
 u64 irq_pins[24];
 
-static struct machine *machine;
-static struct host *host;
+static struct assignment *all;
+static struct vtd *vtd; /* of all; it may be told that there is none */
+static struct acpi_madt *madt;
 static struct vtd_entry seen[VTD_IRTES]; /* by the IOMMU */
 static void *memory;
 
@@ -121,7 +122,7 @@ int inv_interrupt(struct vtd_unit *u, int index)
 	(void)u;
 	if (index < 0)
 		abort();
-	seen[index] = host->vtd.irt[index];
+	seen[index] = vtd->irt[index];
 	return 0;
 }
 
@@ -161,7 +162,7 @@ int irq_message(u16 source, u64 address, u32 data)
 
 	if (address >> 20 != 0xfee)
 		return -1;
-	if (!host->vtd.remapping)
+	if (!vtd->remapping)
 		return (int)(data & 0xff);
 	index += address & 8 ? data & 0xffff : 0;
 	if (!(address & 16) || index >= VTD_IRTES || !(seen[index].lo & 1) ||
@@ -170,7 +171,7 @@ int irq_message(u16 source, u64 address, u32 data)
 	return (int)(seen[index].lo >> 16 & 0xff);
 }
 
-/* -- the guest's machine */
+/* -- the guest */
 
 static void sent(u64 address, u32 data)
 {
@@ -178,9 +179,9 @@ static void sent(u64 address, u32 data)
 		irq_sent[irq_sent_count++] = (struct irq_sent){address, data};
 }
 
-void apic_bus_msi(struct apic_bus *apics, u64 address, u32 data)
+static void send_msi(void *ctx, u64 address, u32 data)
 {
-	(void)apics;
+	(void)ctx;
 	sent(address, data);
 }
 
@@ -231,44 +232,43 @@ unsigned irq_entries(void)
 	unsigned count = 0;
 
 	for (unsigned i = 0; i < VTD_IRTES; i++)
-		count += host->vtd.irtes[i].used || seen[i].lo & 1;
+		count += vtd->irtes[i].used || seen[i].lo & 1;
 	return count;
 }
 
 static struct assigned *function(void)
 {
-	return machine->assigned;
+	return all->functions;
 }
 
-static void make_machine(bool remapping)
+static void make_guest(bool remapping)
 {
 	static struct pci_function f;
+	static struct vtd_entry irt[VTD_IRTES];
+	static struct apic_bus apics;
+	static const struct virq virq = {.send_msi = send_msi};
 
-	if (host)
-		free(host->vtd.irt);
-	free(machine);
-	free(host);
-	machine = aligned_alloc(_Alignof(struct machine), sizeof(*machine));
-	memset(machine, 0, sizeof(*machine));
-	host = calloc(1, sizeof(*host));
-	machine->host = host;
-	host->has_vtd = remapping;
-	host->tsc_hz = 1000000000;
-	host->madt.ioapic_count = 1;
-	host->madt.ioapics[0].address = (u32)IOAPIC_BASE;
-	host->vtd.remapping = remapping;
-	host->vtd.unit_count = 1;
-	host->vtd.irt = calloc(VTD_IRTES, sizeof(struct vtd_entry));
+	all = empty_assignment();
+	vtd = all->vtd;
+	madt = (struct acpi_madt *)all->madt;
+	memset(irt, 0, sizeof(irt));
+	all->tsc_hz = 1000000000;
+	madt->ioapic_count = 1;
+	madt->ioapics[0].address = (u32)IOAPIC_BASE;
+	vtd->remapping = remapping;
+	vtd->unit_count = 1;
+	vtd->irt = irt;
+	if (!remapping)
+		all->vtd = NULL;
+	all->virq = &virq;
 	f = (struct pci_function){
 		.bdf = FUNCTION,
 		.bars[0] = {.base = irq_bar_base, .size = IRQ_BAR_SIZE}};
-	vclock_init(&machine->vm.clock, host->tsc_hz);
-	vclock_add(&machine->vm.clock, &machine->assigned_timer,
-		   assigned_timer_fired, machine);
-	machine->assigned_count = 1;
-	*function() = (struct assigned){
-		.machine = machine, .function = &f, .line = 17};
-	ioapic_init(&machine->ioapic, &machine->vm.bus, &machine->vm.apics, 1);
+	vclock_init(&all->vm->clock, all->tsc_hz);
+	vclock_add(&all->vm->clock, &all->timer, assigned_timer_fired, all);
+	all->count = 1;
+	*function() = (struct assigned){.all = all, .function = &f, .line = 17};
+	ioapic_init(all->ioapic, &all->vm->bus, &apics, 1);
 }
 
 int irq_start(bool remapping, u8 pin, int gsi)
@@ -285,19 +285,19 @@ int irq_start(bool remapping, u8 pin, int gsi)
 		host_irq_free(n);
 	memset(seen, 0, sizeof(seen));
 	irq_sent_count = 0;
-	make_machine(remapping);
+	make_guest(remapping);
 	a = function();
 	a->has_gsi = gsi >= 0;
 	a->gsi = (u32)gsi;
-	machine->ioapic.ended = assigned_line_eoi;
-	machine->ioapic.ended_ctx = machine;
-	config.host = &host->pci;
+	all->ioapic->ended = assigned_line_eoi;
+	all->ioapic->ended_ctx = all;
+	config.host = all->pci;
 	config.function = a->function;
 	config.ctx = a;
-	err = assigned_irq_init(a, &host->pci);
+	err = assigned_irq_init(a, all->pci);
 	config.no_msix = !a->msix.host;
 	if (!err)
-		err = pci_assigned_init(&a->config, &machine->vpci, &config);
+		err = pci_assigned_init(&a->config, all->vpci, &config);
 	err = err ? err : assigned_irq_build(a);
 	a->msix.trapped = IRQ_BAR + a->msix.page;
 	if (!err)
@@ -308,17 +308,17 @@ int irq_start(bool remapping, u8 pin, int gsi)
 void irq_reset(void)
 {
 	assigned_irq_reset(function());
-	vpci_reset(&machine->vpci);
+	vpci_reset(all->vpci);
 }
 
 u32 irq_guest_read(unsigned offset, unsigned size)
 {
-	return vpci_read(&machine->vpci, FUNCTION, offset, size);
+	return vpci_read(all->vpci, FUNCTION, offset, size);
 }
 
 void irq_guest_write(unsigned offset, unsigned size, u32 value)
 {
-	vpci_write(&machine->vpci, FUNCTION, offset, size, value);
+	vpci_write(all->vpci, FUNCTION, offset, size, value);
 }
 
 static u64 table(u64 offset, unsigned size, bool write, u64 value)
@@ -349,7 +349,7 @@ static void mmio(gpa_t addr, u64 value)
 	struct bus_access access = {
 		.addr = addr, .size = 4, .write = true, .value = value};
 
-	bus_dispatch(&machine->vm.bus, BUS_MMIO, &access);
+	bus_dispatch(&all->vm->bus, BUS_MMIO, &access);
 }
 
 void irq_pin_write(unsigned pin, u64 rte)
@@ -362,12 +362,12 @@ void irq_pin_write(unsigned pin, u64 rte)
 
 void irq_run(u64 now)
 {
-	vclock_run(&machine->vm.clock, now);
+	vclock_run(&all->vm->clock, now);
 }
 
 u64 irq_due(void)
 {
-	return machine->vm.clock.next;
+	return all->vm->clock.next;
 }
 
 u64 irq_interrupts(void)
@@ -377,5 +377,5 @@ u64 irq_interrupts(void)
 
 void irq_eoi(u8 vector)
 {
-	ioapic_eoi(&machine->ioapic, vector);
+	ioapic_eoi(all->ioapic, vector);
 }

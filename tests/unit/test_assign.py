@@ -8,13 +8,17 @@ from test_pci_groups import DOWN, ENDPOINT, ROOT, TO_PCI, UP, function
 from test_pci_host import Machine, bdf
 
 FAKES = """
-#include "tests/unit/machine_fakes.h"
-struct machine *fresh_machine(void) { return empty_machine(); }
+#include "tests/unit/assign_fakes.h"
+struct assignment *fresh_assignment(void) { return empty_assignment(); }
 /* Intel's graphics is another option: none here. */
 bool igd_is_one(const struct pci_function *f) { (void)f; return false; }
 int igd_probe(struct igd *g, const struct igd_input *in)
 { (void)g; (void)in; return -1; }
 void igd_log(const struct igd *g) { (void)g; }
+int igd_regions(const struct igd *g, struct region_list *l)
+{ (void)g; (void)l; return 0; }
+int assigned_pin_bars(struct assignment *a, struct region_list *l)
+{ (void)a; (void)l; return 0; }
 /* One, of this function. */
 bdf_t rmrr_of[1];
 struct dmar_entry rmrr[1];
@@ -40,12 +44,13 @@ bool vtd_has_unit(struct vtd *v, bdf_t bdf) { (void)v; return bdf != no_unit[0];
 def m():
     return harness.build(
         "assign", ["vmm/assign/assign.c", "vmm/assign/assign_word.c",
+                   "vmm/assign/assigned_regions.c", "kernel/region.c",
                    "kernel/boot_info.c", "drivers/pci/config.c",
                    "drivers/pci/scan.c", "drivers/pci/groups.c"],
-        headers=["vmm/machine.h", "kernel/log.h"], fakes=FAKES,
+        headers=["tests/unit/assign_fakes.h", "kernel/log.h"], fakes=FAKES,
         cdef="extern u64 no_unit[1]; extern bdf_t rmrr_of[1];"
              "extern struct dmar_entry rmrr[1];"
-             "struct machine *fresh_machine(void);")
+             "struct assignment *fresh_assignment(void);")
 
 
 class Choice:
@@ -55,28 +60,31 @@ class Choice:
                  strict=False, memory=()):
         m.reset()
         self.x = Machine(m, functions, ecam)
-        self.machine = m.fresh_machine()
-        self.host = self.machine.host
-        self.host.pci = self.x.host[0]
-        m.pci_scan(m.ffi.addressof(self.host, "pci"))
-        self.host.has_vtd = vtd
-        self.host.options.strict_groups = strict
+        self.machine = m.fresh_assignment()
+        self.machine.pci[0] = self.x.host[0]
+        m.pci_scan(self.machine.pci)
+        if not vtd:
+            self.machine.vtd = m.NULL
+        options = self.options = m.ffi.cast("struct options *",
+                                            self.machine.options)
+        boot = m.ffi.cast("struct boot_info *", self.machine.boot)
+        options.strict_groups = strict
         for i, row in enumerate(memory):
-            self.host.boot.memory[i] = dict(zip(("base", "size", "kind"),
+            boot.memory[i] = dict(zip(("base", "size", "kind"),
                                                 row))
-        self.host.boot.memory_count = len(memory)
+        boot.memory_count = len(memory)
         self.words = [m.ffi.new("char[]", w.encode()) for w in words]
         for i, w in enumerate(words):
-            self.host.options.assign[i] = {"text": self.words[i],
+            options.assign[i] = {"text": self.words[i],
                                            "length": len(w)}
-        self.host.options.assign_count = len(words)
+        options.assign_count = len(words)
         self.status = m.assigned_choose(self.machine)
         self.errors = [t for level, t in m.log_lines()
                        if level == m.LOG_ERROR]
         assert len(self.errors) == (self.status != 0)
         self.log = m.log_text()
         self.given = [a.function.bdf for a in
-                      self.machine.assigned[0:self.machine.assigned_count]]
+                      self.machine.functions[0:self.machine.count]]
         self.ports = [p.function.bdf for p in
                       self.machine.ports[0:self.machine.port_count]]
 
@@ -111,7 +119,7 @@ def test_what_is_given(m, words, given, ports):
     done = Choice(m, pc(), *words)
     assert done.status == 0, done.log
     assert done.given == [*given, bdf(0, 2)]
-    assert done.machine.display_function.bdf == bdf(0, 2)
+    assert done.machine.display.bdf == bdf(0, 2)
     assert sorted(done.ports) == sorted(ports)
 
 
@@ -171,7 +179,7 @@ def test_all_but_some(m):
 def test_what_is_named_comes_before_all(m):
     done = Choice(m, with_lines(), "all", "00:14.0,gsi=20")
     assert done.status == 0, done.log
-    assert done.given[0] == bdf(0, 0x14) and done.machine.assigned[0].has_gsi
+    assert done.given[0] == bdf(0, 0x14) and done.machine.functions[0].has_gsi
     assert sorted(done.given) == sorted(set(done.given))
 
 
@@ -232,10 +240,10 @@ def with_lines():
 def test_a_line_is_named(m, word, gsi):
     done = Choice(m, with_lines(), word)
     assert done.status == 0, done.log
-    given = done.machine.assigned[0]
+    given = done.machine.functions[0]
     assert (given.function.bdf, given.has_gsi, given.gsi) == (
         bdf(0, 0x14), True, gsi)
-    assert not done.machine.assigned[1].has_gsi     # the display
+    assert not done.machine.functions[1].has_gsi     # the display
 
 
 @pytest.mark.parametrize("words, why", [
@@ -317,11 +325,11 @@ def test_a_card_with_sound_is_a_display_only_as_a_whole(m):
                  bdf(1, 0, 1): function(ENDPOINT, cls=0x040300)}
     done = Choice(m, functions, strict=True)
     assert done.status == 0 and done.given == []
-    assert done.machine.display_function == m.NULL
+    assert done.machine.display == m.NULL
     assert "display: 01:00.0 cannot be isolated from 01:00.1;" in done.log
     done = Choice(m, functions, "01:00.0", "01:00.1")
     assert done.given == [bdf(1, 0), bdf(1, 0, 1)]
-    assert done.machine.display_function.bdf == bdf(1, 0)
+    assert done.machine.display.bdf == bdf(1, 0)
     # Without an IOMMU it gets no bus mastering, hence reaches nobody.
     done = Choice(m, functions, vtd=False)
     assert done.given == [bdf(1, 0)] and done.ports == [bdf(0, 1)]

@@ -8,8 +8,8 @@ from test_pci_groups import DOWN, ENDPOINT, ROOT, TO_PCI, UP, function
 from test_pci_host import Machine, bdf
 
 FAKES = """
-#include "tests/unit/machine_fakes.h"
-struct machine *fresh_machine(void) { return empty_machine(); }
+#include "tests/unit/assign_fakes.h"
+struct assignment *fresh_assignment(void) { return empty_assignment(); }
 void *phys_to_virt(hpa_t hpa) { return (void *)hpa; }
 const struct pci_policy_row *igd_policy(const struct igd *g, unsigned *n)
 { (void)g; *n = 0; return NULL; }
@@ -24,7 +24,7 @@ void assigned_stats_reset(struct assigned *a) { (void)a; }
 int assigned_irq_build(struct assigned *a) { (void)a; return 0; }
 void assigned_irq_reset(struct assigned *a) { (void)a; }
 void assigned_bar_changed(void *a, unsigned i) { (void)a; (void)i; }
-void assigned_place_bars(struct machine *m) { (void)m; }
+void assigned_place_bars(struct assignment *m) { (void)m; }
 int pci_reset_function(const struct pci_host *p, const struct pci_function *f,
 	bool bus, u64 hz)
 { (void)p; (void)f; (void)bus; (void)hz; return 0; }
@@ -43,7 +43,7 @@ void pci_take_over(const struct pci_host *p, struct pci_function *f, u64 hz)
 void pci_sleep(const struct pci_host *p, bdf_t b)
 { (void)p; asleep[b >> 3 & 31] = true; }
 void assigned_timer_fired(void *m, u64 now) { (void)m; (void)now; }
-bool assigned_is_beside(const struct machine *m, const struct pci_function *f)
+bool assigned_is_beside(const struct assignment *m, const struct pci_function *f)
 { (void)m; return f->bdf >> 3 == beside[0] && f->bdf & 7; }
 """
 
@@ -57,25 +57,25 @@ def m():
                           "drivers/pci/groups.c", "vmm/devmodel/pci_bus.c",
                           "vmm/devmodel/pci_port.c",
                           "vmm/devmodel/pci_assigned.c"],
-        headers=["vmm/machine.h", "kernel/log.h"], fakes=FAKES,
-        cdef="struct machine *fresh_machine(void); extern bool asleep[32];"
+        headers=["tests/unit/assign_fakes.h", "kernel/log.h"], fakes=FAKES,
+        cdef="struct assignment *fresh_assignment(void); extern bool asleep[32];"
              "extern unsigned beside[1];")
 
 
 def init(m, functions, chosen, bars=()):
     """The machine after assigned_init(), and what was written to the host."""
     m.reset()
-    x, machine = Machine(m, functions, True), m.fresh_machine()
-    host = m.ffi.addressof(machine.host, "pci")
-    machine.host.pci = x.host[0]
+    x, machine = Machine(m, functions, True), m.fresh_assignment()
+    host = machine.pci
+    host[0] = x.host[0]
     m.pci_scan(host)
     found = m.pci_find(host, chosen)
     for i, bar in enumerate(bars):
         found.bars[i] = dict(zip(("base", "size", "io"), bar))
-    machine.assigned_count = 1
-    machine.assigned[0].machine, machine.assigned[0].function = machine, found
-    bus = m.ffi.addressof(machine.vm, "bus")
-    assert m.vpci_init(m.ffi.addressof(machine, "vpci"), bus) == 0
+    machine.count = 1
+    machine.functions[0].all, machine.functions[0].function = machine, found
+    bus = m.ffi.addressof(machine.vm[0], "bus")
+    assert m.vpci_init(machine.vpci, bus) == 0
     assert m.assigned_init(machine) == 0
     return machine, [w for w in x.writes if w[0] == chosen]
 
@@ -93,7 +93,7 @@ def test_the_line_of_a_pin(m, where, pin, line):
                  where: function(ENDPOINT)}
     functions[where].put(0x3d, 1, pin)
     machine, _ = init(m, functions, where)
-    assert machine.assigned[0].line == line
+    assert machine.functions[0].line == line
 
 
 MEMORY, SMALL, PORTS = (0xf0000000, 0x10000), (0xf0010000, 64), (0xc000, 32, 1)
@@ -111,7 +111,7 @@ def test_decoders_that_firmware_left_off(m, bars, command, on):
     machine, writes = init(m, {bdf(0, 5): f}, bdf(0, 5), bars)
     assert writes == ([] if on is None else [(bdf(0, 5), 4, 2, on)])
     # The guest sees what firmware has left.
-    vpci = m.ffi.addressof(machine, "vpci")
+    vpci = machine.vpci
     assert m.vpci_read(vpci, bdf(0, 5), 4, 2) == command & 3
 
 
@@ -127,13 +127,13 @@ def test_what_is_beside_rests(m, cls, command, asleep):
     m.reset()
     x = Machine(m, {bdf(0, 5): function(ENDPOINT, multi=True),
                     bdf(0, 5, 1): f, bdf(0, 6): function(ENDPOINT)}, True)
-    machine = m.fresh_machine()
-    machine.host.pci = x.host[0]
-    m.pci_scan(m.ffi.addressof(machine.host, "pci"))
+    machine = m.fresh_assignment()
+    machine.pci[0] = x.host[0]
+    m.pci_scan(machine.pci)
     machine.domain = m.new("struct vtd_domain *")
     m.beside[0], m.asleep[5] = 5, False
-    bus = m.ffi.addressof(machine.vm, "bus")
-    assert m.vpci_init(m.ffi.addressof(machine, "vpci"), bus) == 0
+    bus = m.ffi.addressof(machine.vm[0], "bus")
+    assert m.vpci_init(machine.vpci, bus) == 0
     assert m.assigned_init(machine) == 0
     assert f.read(4, 2) == command and m.asleep[5] == asleep
     # A reset of the bus wakes it.
@@ -152,12 +152,14 @@ def test_every_usb_controller_is_taken_over(m, vtd):
     x = Machine(m, {bdf(0, 0x14): function(cls=USB),
                     bdf(0, 0x1a): function(cls=USB),
                     bdf(0, 0x1b): function(cls=SMBUS)}, True)
-    machine = m.fresh_machine()
-    host = machine.host
-    host.pci, host.has_vtd = x.host[0], vtd
-    m.pci_scan(m.ffi.addressof(host, "pci"))
-    machine.assigned_count = 1
-    machine.assigned[0].function = m.ffi.addressof(host.pci.functions[0])
+    machine = m.fresh_assignment()
+    pci = machine.pci
+    pci[0] = x.host[0]
+    if not vtd:
+        machine.vtd = m.NULL
+    m.pci_scan(pci)
+    machine.count = 1
+    machine.functions[0].function = m.ffi.addressof(pci.functions[0])
     m.assigned_take_over(machine)
-    assert [f.taken_over for f in host.pci.functions[0:3]] == [
+    assert [f.taken_over for f in pci.functions[0:3]] == [
         True, vtd, False]

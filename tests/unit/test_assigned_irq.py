@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import harness
 
 SOURCES = [
-    "vmm/assign/assigned_irq.c", "vmm/assign/assigned_msix.c", "vmm/assign/assigned_line.c",
+    "vmm/assign/assigned_irq.c", "vmm/assign/assigned_message.c",
+    "vmm/assign/assigned_msix.c", "vmm/assign/assigned_line.c",
     "vmm/core/bus.c", "kernel/host_irq.c",
     "vmm/devmodel/pci_bus.c", "vmm/devmodel/pci_assigned.c",
     "vmm/devmodel/ioapic.c", "vmm/assign/storm.c", "vmm/core/vclock.c", "drivers/vtd/remap.c", "kernel/vectors.c"]

@@ -72,7 +72,7 @@ def build(sources=(), name="exits"):
     return vmxcpu.harness.build(
         name, [dict(sources).get(s, s) for s in SOURCES], fakes=FAKES,
         cdef=CDEF, exports=["lapic_cr8"],
-        headers=["vmm/vcpu/exits.h", "vmm/vcpu/hypercall.h", "vmm/assign/windows.h",
+        headers=["arch/x86/vmx/ept.h", "vmm/vcpu/exits.h", "vmm/vcpu/hypercall.h", "vmm/assign/windows.h",
                  "vmm/vcpu/guest_cpuid.h",
                  *vmxcpu.HEADERS])
 
@@ -97,7 +97,11 @@ class Vcpu:
         self.cap = m.new("struct vmx_capabilities *", {
             "cr4_fixed0": VMXE, "cr0_fixed0": PE | NE | PG, "entry": ENTRY})
         self.vm.vmx = self.cap
-        self.vm.ept.eptp = EPTP
+        self.ept = m.new("struct ept *", {"eptp": EPTP})
+        self.vm.ept = self.ept
+        self.windows = m.callback("int(struct vm *, const struct window_run *,"
+                                  " unsigned)", m.windows_open)
+        self.vm.open_windows = self.windows
         f = self.vm.features
         f.cr4_allowed, f.xcr0_allowed, f.physical_bits = ALLOWED_CR4, 0xe7, 39
         f.efer_allowed = 1 | LME | LMA | 1 << 11

@@ -134,7 +134,7 @@ def build(sources=(), name="vcpu"):
     """sources: {the tree's file: what to build instead}"""
     return vmxcpu.harness.build(
         name, [dict(sources).get(s, s) for s in SOURCES], fakes=FAKES,
-        cdef=CDEF, headers=["vmm/vcpu/vcpu.h", "kernel/percpu.h", *vmxcpu.HEADERS],
+        cdef=CDEF, headers=["arch/x86/vmx/ept.h", "vmm/vcpu/vcpu.h", "kernel/percpu.h", *vmxcpu.HEADERS],
         exports=["lapic_set_cr8"])
 
 
@@ -168,19 +168,21 @@ class Vm:
         self.vm = m.new("struct vm *")
         self.cap = m.new("struct vmx_capabilities *", {"cpu": CPU})
         self.pic = m.new("struct pic *")
-        self.vm.vmx, self.vm.pic = self.cap, self.pic
+        self.ept = m.new("struct ept *")
+        self.vm.vmx, self.vm.ept = self.cap, self.ept
         self._keep = [m.ffi.new("char[]", m.ffi.sizeof("struct lapic") + 4096)]
         at = int(m.ffi.cast("uintptr_t", self._keep[0]))
         self.lapic = m.ffi.cast("struct lapic *", at + -at % 4096)
-        part = m.ffi.addressof
+        part, self.apics = m.ffi.addressof, m.new("struct apic_bus *")
         m.vclock_init(part(self.vm.clock), 1 << 30)
         assert m.pic_init(self.pic, part(self.vm.bus)) == 0
-        assert m.lapic_init(self.lapic, part(self.vm.apics), part(self.vm.bus),
+        assert m.lapic_init(self.lapic, self.apics, part(self.vm.bus),
                             part(self.vm.clock), 0, 39) == 0
         m.lapic_virtual_wire(self.lapic)
         self.v = m.new("struct vcpu *")
         self.percpu = self.v.cpu = m.new("struct percpu *")
         self.v.vm, self.v.lapic, self.v.cpu_controls = self.vm, self.lapic, CPU
+        self.v.pic = self.pic
         self.v.cpuid.features = part(self.vm.features)
         self.set(CPU_CONTROLS=CPU, GUEST_RFLAGS=2 | IF, GUEST_RIP=RIP,
                  GUEST_CR0=0x80000021, GUEST_EFER=0x500, GUEST_CS_RIGHTS=0xa09b,
@@ -701,7 +703,7 @@ def test_reset_forgets_what_was_ready_for_the_entry(vm):
 def test_reset_drops_translations(vm):
     """The old guest's, behind the last write of the new one's state."""
     m = vm.m
-    vm.vm.ept.eptp = 0x501e
+    vm.ept.eptp = 0x501e
     m.clear_events()
     m.vcpu_reset(vm.v, m.new("struct guest_entry *", {"mode": 2}))
     events = m.events("invept", "vmwrite")
@@ -785,14 +787,14 @@ def init(vm):
         vm.cpu.write(field, 0xbad)
     vm.cap.pin, vm.cap.cpu, vm.cap.cpu2 = 0x7f, CPU, 0x101
     vm.cap.exit, vm.cap.entry = 0x36dfb, 0x11fb
-    vm.vm.ept.eptp, vm.lapic.id = 0x501e, 3
+    vm.ept.eptp, vm.lapic.id = 0x501e, 3
     vm.vm.features.cr4_allowed = 0x6f8 | MCE
     vm.vm.io_bitmap, vm.vm.msr_bitmap = (m.ffi.cast("void *", n)
                                          for n in (0x9000, 0xb000))
     m.lib.load_error = 0
 
     def run():
-        return m.vcpu_init(vm.v, vm.vm, vm.lapic)
+        return m.vcpu_init(vm.v, vm.vm, vm.lapic, vm.pic)
     return run
 
 

@@ -19,7 +19,7 @@ GSM = (0x8b000000, 2048)        # next to DSM, and never to be seen
 def m():
     return vmxcpu.build(
         "windows", ["vmm/assign/windows.c", "arch/x86/vmx/ept.c", "kernel/region.c"],
-        headers=["vmm/assign/windows.h"])
+        headers=["vmm/assign/windows.h", "arch/x86/vmx/ept.h"])
 
 
 def pages(*runs):
@@ -34,7 +34,9 @@ class Guest:
         self.cap = m.new("struct vmx_capabilities *", {"ept_2m": True})
         self.names = {name: m.ffi.new("char[]", name.encode())
                       for name in [*WINDOWS, "GSM", "ram"]}
-        assert m.ept_init(m.ffi.addressof(self.vm.ept), self.cap) == 0
+        self.ept = m.new("struct ept *")
+        self.vm.ept = self.ept
+        assert m.ept_init(self.ept, self.cap) == 0
         for name, (gpa, count) in {**WINDOWS, "GSM": GSM}.items():
             rights = 0 if name == "GSM" else m.REGION_RW
             self.add(self.vm.windows, name, gpa, count, rights)
@@ -69,7 +71,7 @@ class Guest:
                 assert cpu == self.m.REGION_RW
                 by_map |= set(range(start // PAGE, end // PAGE))
         assert by_map == self.open
-        mapped = Memory(self.m, self.vm.ept).leaves(self.cap)
+        mapped = Memory(self.m, self.ept).leaves(self.cap)
         edges = {p for page in self.open for p in (page - 1, page, page + 1)}
         for page in edges | pages(GSM, *WINDOWS.values()):
             found = [leaf for leaf in mapped

@@ -4,17 +4,17 @@
 #include "kernel/log.h"
 #include "vmm/assign/assign_word.h"
 #include "vmm/assign/assigned.h"
-#include "vmm/machine.h"
+#include "vmm/devmodel/pci_bridges.h"
 
 #define NEEDS_IOMMU                                                            \
 	"needs an IOMMU: switch VT-d on in the firmware's setup (or "          \
 	"iommu=off unsafe-dma ram=identity: its DMA then reaches all memory, " \
 	"Monocle's too)"
 
-static bool is_chosen(const struct machine *m, bdf_t bdf)
+static bool is_chosen(const struct assignment *all, bdf_t bdf)
 {
-	for (unsigned i = 0; i < m->assigned_count; i++)
-		if (m->assigned[i].function->bdf == bdf)
+	for (unsigned i = 0; i < all->count; i++)
+		if (all->functions[i].function->bdf == bdf)
 			return true;
 	return false;
 }
@@ -24,23 +24,14 @@ static bool is_bridge(const struct pci_function *f)
 	return f->header_type != 0 || f->class >> 8 == 6;
 }
 
-const struct dmar_entry *assigned_next_rmrr(const struct host *h,
-					    const struct pci_function *f,
-					    const struct dmar_entry *e)
-{
-	/* USB's lapse, and the graphics' are judged by their own rules. */
-	if (!h->has_vtd || pci_can_take_over(&h->pci, f) || igd_is_one(f))
-		return NULL;
-	return dmar_rmrr_of(h->vtd.dmar, h->vtd.pci, f->bdf, e);
-}
-
 /* Where it cannot lie 1:1: in the guest's RAM, or its BIOS area. */
-static bool has_rmrr_in_ram(const struct host *h, const struct pci_function *f)
+static bool has_rmrr_in_ram(const struct assignment *all,
+			    const struct pci_function *f)
 {
 	const struct dmar_entry *e = NULL;
 
-	while ((e = assigned_next_rmrr(h, f, e)))
-		if (e->base < MIB || boot_memory_kinds(&h->boot, e->base,
+	while ((e = assigned_next_rmrr(all, f, e)))
+		if (e->base < MIB || boot_memory_kinds(all->boot, e->base,
 						       e->limit + 1 - e->base) &
 					     BIT(MEMORY_AVAILABLE))
 			return true;
@@ -59,25 +50,23 @@ static bool cannot_be_shown(const struct pci_host *pci,
 	return f->bdf == HOST_BRIDGE_BDF || f->bdf == ISA_BRIDGE_BDF;
 }
 
-const char *assigned_objection(const struct machine *m,
+const char *assigned_objection(const struct assignment *all,
 			       const struct pci_function *f)
 {
-	const struct host *h = m->host;
-
 	if (is_bridge(f))
 		return "is a bridge; assign what is behind it";
-	if (igd_is_one(f) && !m->host->options.igd)
+	if (igd_is_one(f) && !all->options->igd)
 		return "is Intel's graphics; the option igd assigns it";
 	if (f->class == 0x0700)
 		return "is a serial port, and may be the console's";
-	if (cannot_be_shown(&h->pci, f))
+	if (cannot_be_shown(all->pci, f))
 		return "stands where a guest would not find it";
-	if (h->has_vtd && !vtd_has_unit((struct vtd *)&h->vtd, f->bdf))
+	if (all->vtd && !vtd_has_unit(all->vtd, f->bdf))
 		return "is behind no IOMMU that is switched on; its DMA would "
 		       "reach everything";
-	if (!h->has_vtd && !options_unsafe_dma(&h->options))
+	if (!all->vtd && !options_unsafe_dma(all->options))
 		return NEEDS_IOMMU;
-	if (has_rmrr_in_ram(h, f))
+	if (has_rmrr_in_ram(all, f))
 		return "shares memory with firmware (an RMRR) where the memory "
 		       "map says RAM";
 	return NULL;
@@ -85,34 +74,34 @@ const char *assigned_objection(const struct machine *m,
 
 /* ISA lines that Monocle, or the chipset, drives (ACPI 5.2.12.5): the timers,
  * the keyboard and the mouse, COM1, ACPI's own. */
-static bool is_taken(const struct machine *m, u32 gsi)
+static bool is_taken(const struct assignment *all, u32 gsi)
 {
 	static const u8 lines[] = {0, 1, 2, 4, 8, 9, 12};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(lines); i++)
-		if (host_irq_gsi(&m->host->madt, lines[i]) == gsi)
+		if (host_irq_gsi(all->madt, lines[i]) == gsi)
 			return true;
-	for (unsigned i = 0; i < m->assigned_count; i++)
-		if (m->assigned[i].has_gsi && m->assigned[i].gsi == gsi)
+	for (unsigned i = 0; i < all->count; i++)
+		if (all->functions[i].has_gsi && all->functions[i].gsi == gsi)
 			return true;
 	return false;
 }
 
-static u32 pin_of(const struct machine *m, const struct pci_function *f)
+static u32 pin_of(const struct assignment *all, const struct pci_function *f)
 {
-	return pci_config_read(&m->host->pci, f->bdf, PCI_INTERRUPT_PIN, 1);
+	return pci_config_read(all->pci, f->bdf, PCI_INTERRUPT_PIN, 1);
 }
 
 /* Does firmware's note of another function's line say the same? */
-static bool is_shared(const struct machine *m, const struct pci_function *f,
-		      u32 gsi)
+static bool is_shared(const struct assignment *all,
+		      const struct pci_function *f, u32 gsi)
 {
-	const struct pci_host *pci = &m->host->pci;
+	const struct pci_host *pci = all->pci;
 
 	for (unsigned i = 0; i < pci->count; i++) {
 		const struct pci_function *other = &pci->functions[i];
 
-		if (other != f && pin_of(m, other) &&
+		if (other != f && pin_of(all, other) &&
 		    pci_config_read(pci, other->bdf, PCI_INTERRUPT_LINE, 1) ==
 			    gsi)
 			return true;
@@ -121,9 +110,10 @@ static bool is_shared(const struct machine *m, const struct pci_function *f,
 }
 
 /* PCI 3.0, 6.2.2 and 6.2.3: INTx that can be held back, and be looked at. */
-static bool can_be_polled(const struct machine *m, const struct pci_function *f)
+static bool can_be_polled(const struct assignment *all,
+			  const struct pci_function *f)
 {
-	const struct pci_host *pci = &m->host->pci;
+	const struct pci_host *pci = all->pci;
 	u32 old = pci_config_read(pci, f->bdf, PCI_COMMAND, 2), new;
 
 	pci_config_write(pci, f->bdf, PCI_COMMAND, 2,
@@ -134,46 +124,46 @@ static bool can_be_polled(const struct machine *m, const struct pci_function *f)
 }
 
 /* The reason why its interrupts cannot be routed, or NULL. */
-static const char *line_objection(const struct machine *m,
+static const char *line_objection(const struct assignment *all,
 				  const struct pci_function *f,
 				  const struct assign_word *w)
 {
-	const struct pci_host *pci = &m->host->pci;
-	bool pin = pin_of(m, f);
+	const struct pci_host *pci = all->pci;
+	bool pin = pin_of(all, f);
 	bool messages = pci_find_capability(pci, f->bdf, PCI_CAP_MSI) ||
 			pci_find_capability(pci, f->bdf, PCI_CAP_MSIX);
 
-	if (!w->has_gsi && pin && !messages && !can_be_polled(m, f))
+	if (!w->has_gsi && pin && !messages && !can_be_polled(all, f))
 		return "has neither MSI nor MSI-X: name the I/O APIC pin of "
 		       "its line, assign=BB:DD.F,gsi=N";
 	if (!w->has_gsi)
 		return NULL;
 	if (!pin)
 		return "raises no INTx; leave out gsi=";
-	if (!host_irq_has_gsi(&m->host->madt, w->gsi))
+	if (!host_irq_has_gsi(all->madt, w->gsi))
 		return "gsi= names no pin of an I/O APIC";
-	if (is_taken(m, w->gsi))
+	if (is_taken(all, w->gsi))
 		return "gsi= names a line that Monocle, the chipset or "
 		       "another assigned function uses";
-	if (is_shared(m, f, w->gsi))
+	if (is_shared(all, f, w->gsi))
 		return "gsi= names a line that another function's Interrupt "
 		       "Line register names, too";
 	return NULL;
 }
 
-const char *assigned_line_objection(const struct machine *m,
+const char *assigned_line_objection(const struct assignment *all,
 				    const struct pci_function *f)
 {
 	static const struct assign_word none = {0};
 
-	return line_objection(m, f, &none);
+	return line_objection(all, f, &none);
 }
 
 /* " BB:DD.F" of each of its group that is not assigned; their number. */
-static unsigned missing(const struct machine *m, bdf_t bdf, char *text,
+static unsigned missing(const struct assignment *all, bdf_t bdf, char *text,
 			size_t size)
 {
-	const struct pci_host *pci = &m->host->pci;
+	const struct pci_host *pci = all->pci;
 	bdf_t group = pci_group(pci, bdf);
 	unsigned count = 0;
 	size_t used = 0;
@@ -181,7 +171,7 @@ static unsigned missing(const struct machine *m, bdf_t bdf, char *text,
 	for (unsigned i = 0; i < pci->count; i++) {
 		const struct pci_function *f = &pci->functions[i];
 
-		if (f->bdf == bdf || is_bridge(f) || is_chosen(m, f->bdf) ||
+		if (f->bdf == bdf || is_bridge(f) || is_chosen(all, f->bdf) ||
 		    pci_group(pci, f->bdf) != group)
 			continue;
 		count++;
@@ -193,35 +183,35 @@ static unsigned missing(const struct machine *m, bdf_t bdf, char *text,
 	return count;
 }
 
-static void choose(struct machine *m, struct pci_function *f,
+static void choose(struct assignment *all, struct pci_function *f,
 		   const struct assign_word *w)
 {
-	struct assigned *a = &m->assigned[m->assigned_count++];
+	struct assigned *a = &all->functions[all->count++];
 
-	*a = (struct assigned){.machine = m,
+	*a = (struct assigned){.all = all,
 			       .function = f,
 			       .has_gsi = w->has_gsi,
 			       .gsi = w->gsi};
-	pci_size_bars(&m->host->pci, f);
+	pci_size_bars(all->pci, f);
 	log_info("assigned: %02x:%02x.%x %04x:%04x class %04x",
 		 BDF_ARGS(f->bdf), f->vendor, f->device, f->class);
 }
 
-static const char *objection(const struct machine *m,
+static const char *objection(const struct assignment *all,
 			     const struct pci_function *f,
 			     const struct assign_word *w)
 {
-	const char *why = assigned_objection(m, f);
+	const char *why = assigned_objection(all, f);
 
-	if (!why && m->assigned_count == ASSIGNED_MAX)
+	if (!why && all->count == ASSIGNED_MAX)
 		why = "is one function too many";
-	return why ? why : line_objection(m, f, w);
+	return why ? why : line_objection(all, f, w);
 }
 
-static int choose_named(struct machine *m, const struct option_word *text,
+static int choose_named(struct assignment *all, const struct option_word *text,
 			const struct assign_word *w)
 {
-	struct pci_host *pci = &m->host->pci;
+	struct pci_host *pci = all->pci;
 	unsigned found = 0;
 
 	for (unsigned i = 0; i < pci->count; i++) {
@@ -231,15 +221,15 @@ static int choose_named(struct machine *m, const struct option_word *text,
 		if (!assign_word_names(w, f))
 			continue;
 		found++;
-		why = is_chosen(m, f->bdf) ? "is named twice"
-					   : objection(m, f, w);
+		why = is_chosen(all, f->bdf) ? "is named twice"
+					     : objection(all, f, w);
 		if (why) {
 			log_error("assign=%.*s: %02x:%02x.%x %s",
 				  (int)text->length, text->text,
 				  BDF_ARGS(f->bdf), why);
 			return -EPERM;
 		}
-		choose(m, f, w);
+		choose(all, f, w);
 	}
 	if (found)
 		return 0;
@@ -250,14 +240,14 @@ static int choose_named(struct machine *m, const struct option_word *text,
 }
 
 /* An exception that names nothing is a slip of the pen. */
-static int check_exceptions(const struct machine *m,
+static int check_exceptions(const struct assignment *all,
 			    const struct assign_word *w)
 {
 	struct option_word but = w->but;
 	bdf_t bdf;
 
 	while (!assign_word_next_but(&but, &bdf))
-		if (!pci_find(&m->host->pci, bdf)) {
+		if (!pci_find(all->pci, bdf)) {
 			log_error("assign=all,-%02x:%02x.%x: no such function",
 				  BDF_ARGS(bdf));
 			return -ENODEV;
@@ -266,29 +256,30 @@ static int check_exceptions(const struct machine *m,
 }
 
 /* strict-groups: with those beside it, or not at all. */
-static bool breaks_group(const struct machine *m, const struct assign_word *w,
+static bool breaks_group(const struct assignment *all,
+			 const struct assign_word *w,
 			 const struct pci_function *f)
 {
-	const struct pci_host *pci = &m->host->pci;
+	const struct pci_host *pci = all->pci;
 	bdf_t group = pci_group(pci, f->bdf);
 
 	for (unsigned i = 0; i < pci->count; i++) {
 		const struct pci_function *o = &pci->functions[i];
 
 		if (!is_bridge(o) && pci_group(pci, o->bdf) == group &&
-		    !is_chosen(m, o->bdf) &&
-		    (!assign_word_names(w, o) || assigned_objection(m, o)))
-			return m->host->options.strict_groups;
+		    !is_chosen(all, o->bdf) &&
+		    (!assign_word_names(w, o) || assigned_objection(all, o)))
+			return all->options->strict_groups;
 	}
 	return false;
 }
 
 /* What all leaves out is said, function by function. */
-static int choose_all(struct machine *m, const struct assign_word *w)
+static int choose_all(struct assignment *all, const struct assign_word *w)
 {
-	struct pci_host *pci = &m->host->pci;
+	struct pci_host *pci = all->pci;
 
-	if (!m->host->has_vtd && !options_unsafe_dma(&m->host->options)) {
+	if (!all->vtd && !options_unsafe_dma(all->options)) {
 		log_error("assign=all " NEEDS_IOMMU);
 		return -EPERM;
 	}
@@ -296,28 +287,28 @@ static int choose_all(struct machine *m, const struct assign_word *w)
 		struct pci_function *f = &pci->functions[i];
 		const char *why;
 
-		if (is_bridge(f) || is_chosen(m, f->bdf))
+		if (is_bridge(f) || is_chosen(all, f->bdf))
 			continue;
 		why = !assign_is_ordinary(f)	 ? "is assigned by name only"
 		      : !assign_word_names(w, f) ? "is left out as told"
-		      : breaks_group(m, w, f)
+		      : breaks_group(all, w, f)
 			      ? "cannot be isolated from those beside it"
-			      : objection(m, f, w);
+			      : objection(all, f, w);
 		if (why)
 			log_write(assign_is_ordinary(f) ? LOG_WARN : LOG_INFO,
 				  "assign=all: not %02x:%02x.%x, class %04x: "
 				  "it %s",
 				  BDF_ARGS(f->bdf), f->class, why);
 		else
-			choose(m, f, w);
+			choose(all, f, w);
 	}
-	return check_exceptions(m, w);
+	return check_exceptions(all, w);
 }
 
 /* Those that are named, and when that is done, all the others. */
-static int choose_words(struct machine *m, bool all)
+static int choose_words(struct assignment *all, bool every)
 {
-	const struct options *o = &m->host->options;
+	const struct options *o = all->options;
 	int err = 0;
 
 	for (unsigned i = 0; !err && i < o->assign_count; i++) {
@@ -330,38 +321,39 @@ static int choose_words(struct machine *m, bool all)
 				  "or class=CCSS, in hexadecimal, behind it "
 				  ",gsi=N; or all, behind it ,-BB:DD.F",
 				  (int)text->length, text->text);
-		else if (all && w.kind == ALL)
-			err = choose_all(m, &w);
-		else if (!all && w.kind != ALL)
-			err = choose_named(m, text, &w);
+		else if (every && w.kind == ALL)
+			err = choose_all(all, &w);
+		else if (!every && w.kind != ALL)
+			err = choose_named(all, text, &w);
 	}
 	return err;
 }
 
-bool assigned_is_beside(const struct machine *m, const struct pci_function *f)
+bool assigned_is_beside(const struct assignment *all,
+			const struct pci_function *f)
 {
-	bdf_t group = pci_group(&m->host->pci, f->bdf);
+	bdf_t group = pci_group(all->pci, f->bdf);
 
-	if (is_bridge(f) || is_chosen(m, f->bdf))
+	if (is_bridge(f) || is_chosen(all, f->bdf))
 		return false;
-	for (unsigned i = 0; i < m->assigned_count; i++)
-		if (pci_group(&m->host->pci, m->assigned[i].function->bdf) ==
+	for (unsigned i = 0; i < all->count; i++)
+		if (pci_group(all->pci, all->functions[i].function->bdf) ==
 		    group)
 			return true;
 	return false;
 }
 
 /* Whose registers stay open to their neighbours: the chipset's needs them. */
-static void warn_of_neighbours(const struct machine *m)
+static void warn_of_neighbours(const struct assignment *all)
 {
-	const struct pci_host *pci = &m->host->pci;
+	const struct pci_host *pci = all->pci;
 	char text[100] = "";
 	size_t used = 0;
 
-	for (unsigned i = 0; m->host->has_vtd && i < pci->count; i++) {
+	for (unsigned i = 0; all->vtd && i < pci->count; i++) {
 		const struct pci_function *f = &pci->functions[i];
 
-		if (assign_is_ordinary(f) || !assigned_is_beside(m, f))
+		if (assign_is_ordinary(f) || !assigned_is_beside(all, f))
 			continue;
 		if (used < sizeof(text))
 			used += (size_t)format(text + used, sizeof(text) - used,
@@ -375,17 +367,17 @@ static void warn_of_neighbours(const struct machine *m)
 }
 
 /* Which are whole, or (strict-groups) have to be. */
-static int check_groups(const struct machine *m)
+static int check_groups(const struct assignment *all)
 {
 	char text[80];
 
-	if (!m->host->options.strict_groups)
-		warn_of_neighbours(m);
-	for (unsigned i = 0;
-	     m->host->options.strict_groups && i < m->assigned_count; i++) {
-		bdf_t bdf = m->assigned[i].function->bdf;
+	if (!all->options->strict_groups)
+		warn_of_neighbours(all);
+	for (unsigned i = 0; all->options->strict_groups && i < all->count;
+	     i++) {
+		bdf_t bdf = all->functions[i].function->bdf;
 
-		if (!missing(m, bdf, text, sizeof(text)))
+		if (!missing(all, bdf, text, sizeof(text)))
 			continue;
 		log_error("assign: %02x:%02x.%x cannot be isolated from%s; "
 			  "assign these, too",
@@ -396,12 +388,12 @@ static int check_groups(const struct machine *m)
 }
 
 /* Its RMRRs count where there is remapping. */
-static void add_rmrrs(struct machine *m, struct igd_input *in)
+static void add_rmrrs(struct assignment *all, struct igd_input *in)
 {
-	struct vtd *vtd = &m->host->vtd;
+	struct vtd *vtd = all->vtd;
 	const struct dmar_entry *e = NULL;
 
-	while (m->host->has_vtd &&
+	while (all->vtd &&
 	       (e = dmar_rmrr_of(vtd->dmar, vtd->pci, IGD_BDF, e))) {
 		if (in->rmrr_count < IGD_RMRRS)
 			in->rmrr[in->rmrr_count] = (struct phys_range){
@@ -410,51 +402,51 @@ static void add_rmrrs(struct machine *m, struct igd_input *in)
 	}
 }
 
-int assigned_probe_igd(struct machine *m)
+static int probe_igd(struct assignment *all)
 {
 	struct igd_input in = {
-		.pci = &m->host->pci,
-		.function = pci_find(&m->host->pci, IGD_BDF),
-		.boot = &m->host->boot,
-		.options = &m->host->options,
+		.pci = all->pci,
+		.function = pci_find(all->pci, IGD_BDF),
+		.boot = all->boot,
+		.options = all->options,
 	};
 
-	add_rmrrs(m, &in);
-	return igd_probe(&m->igd, &in);
+	add_rmrrs(all, &in);
+	return igd_probe(&all->igd, &in);
 }
 
-static int choose_igd(struct machine *m)
+static int choose_igd(struct assignment *all)
 {
-	struct pci_function *f = pci_find(&m->host->pci, IGD_BDF);
+	struct pci_function *f = pci_find(all->pci, IGD_BDF);
 	static const struct assign_word display = {0};
 	const char *why;
 	int err;
 
 	/* igd=closed is for the windows of any display. */
-	if (m->host->options.igd == IGD_CLOSED && !igd_is_one(f))
+	if (all->options->igd == IGD_CLOSED && !igd_is_one(f))
 		return 0;
-	err = assigned_probe_igd(m);
+	err = probe_igd(all);
 	if (err)
 		return err;
-	why = assigned_objection(m, f);
+	why = assigned_objection(all, f);
 	if (why) {
 		log_error("igd: 00:02.0 %s", why);
 		return -EPERM;
 	}
-	choose(m, f, &display);
-	igd_log(&m->igd);
-	m->display_function = f;
-	m->vga = m->igd.vga;
+	choose(all, f, &display);
+	igd_log(&all->igd);
+	all->display = f;
+	all->vga = all->igd.vga;
 	return 0;
 }
 
 /* strict-groups: a display that is not named, by itself. */
-static bool can_be_apart(const struct machine *m, bdf_t bdf)
+static bool can_be_apart(const struct assignment *all, bdf_t bdf)
 {
 	char text[80];
 
-	if (!m->host->has_vtd || !m->host->options.strict_groups ||
-	    !missing(m, bdf, text, sizeof(text)))
+	if (!all->vtd || !all->options->strict_groups ||
+	    !missing(all, bdf, text, sizeof(text)))
 		return true;
 	log_warn("display: %02x:%02x.%x cannot be isolated from%s; name all "
 		 "of them with assign=",
@@ -462,79 +454,79 @@ static bool can_be_apart(const struct machine *m, bdf_t bdf)
 	return false;
 }
 
-static void choose_display(struct machine *m)
+static void choose_display(struct assignment *all)
 {
 	static const struct assign_word display = {0};
-	struct pci_host *pci = &m->host->pci;
+	struct pci_host *pci = all->pci;
 
-	for (unsigned i = 0; i < pci->count && !m->display_function; i++) {
+	for (unsigned i = 0; i < pci->count && !all->display; i++) {
 		struct pci_function *f = &pci->functions[i];
 
-		if (f->class >> 8 != 3 || m->host->options.no_vga)
+		if (f->class >> 8 != 3 || all->options->no_vga)
 			continue;
 		if (igd_is_one(f)) {
 			log_warn("00:02.0 is Intel's graphics; the option igd "
 				 "assigns it");
 			continue;
 		}
-		if (!is_chosen(m, f->bdf)) {
-			if (m->assigned_count == ASSIGNED_MAX ||
-			    !can_be_apart(m, f->bdf))
+		if (!is_chosen(all, f->bdf)) {
+			if (all->count == ASSIGNED_MAX ||
+			    !can_be_apart(all, f->bdf))
 				break;
-			choose(m, f, &display);
+			choose(all, f, &display);
 		}
-		m->display_function = f;
-		m->vga = f->class == 0x0300;
+		all->display = f;
+		all->vga = f->class == 0x0300;
 	}
-	if (!m->display_function)
+	if (!all->display)
 		log_info("display: none is assigned");
 }
 
 /* A bridge that the guest has to see, since it is on the way to a function. */
-static int show_port(struct machine *m, const struct pci_function *f)
+static int show_port(struct assignment *all, const struct pci_function *f)
 {
-	for (unsigned i = 0; i < m->port_count; i++)
-		if (m->ports[i].function == f)
+	for (unsigned i = 0; i < all->port_count; i++)
+		if (all->ports[i].function == f)
 			return 0;
-	if (m->port_count == PORTS_MAX) {
+	if (all->port_count == PORTS_MAX) {
 		log_error("assign: the bridge %02x:%02x.%x is one too many",
 			  BDF_ARGS(f->bdf));
 		return -ENOTSUP;
 	}
-	m->ports[m->port_count++].function = f;
+	all->ports[all->port_count++].function = f;
 	return 0;
 }
 
-static int show_way_to(struct machine *m, bdf_t bdf)
+static int show_way_to(struct assignment *all, bdf_t bdf)
 {
-	const struct pci_host *pci = &m->host->pci;
+	const struct pci_host *pci = all->pci;
 	const struct pci_function *above = pci_bridge_above(pci, bdf);
 	int err = 0;
 
 	for (; !err && above; above = pci_bridge_above(pci, above->bdf))
-		err = show_port(m, above);
+		err = show_port(all, above);
 	return err;
 }
 
-int assigned_choose(struct machine *m)
+int assigned_choose(struct assignment *all)
 {
-	const struct options *o = &m->host->options;
-	int err = o->igd ? choose_igd(m) : 0;
+	const struct options *o = all->options;
+	int err = o->igd ? choose_igd(all) : 0;
 
-	err = err ? err : choose_words(m, false);
-	err = err ? err : choose_words(m, true);
+	err = err ? err : choose_words(all, false);
+	err = err ? err : choose_words(all, true);
 	if (err)
 		return err;
-	choose_display(m);
-	err = check_groups(m);
-	if (!err && o->igd == IGD_CLOSED && !m->display_function) {
+	choose_display(all);
+	err = check_groups(all);
+	if (!err && o->igd == IGD_CLOSED && !all->display) {
 		log_error("igd=closed: there is no display whose memory could "
 			  "be closed");
 		err = -ENODEV;
 	}
-	for (unsigned i = 0; !err && i < m->assigned_count; i++)
-		err = show_way_to(m, m->assigned[i].function->bdf);
-	for (unsigned i = 0; !err && i < m->assigned_count; i++)
-		err = assigned_irq_init(&m->assigned[i], &m->host->pci);
+	for (unsigned i = 0; !err && i < all->count; i++)
+		err = show_way_to(all, all->functions[i].function->bdf);
+	for (unsigned i = 0; !err && i < all->count; i++)
+		err = assigned_irq_init(&all->functions[i], all->pci);
 	return err;
 }

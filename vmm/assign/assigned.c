@@ -4,7 +4,6 @@
 #include "arch/x86/errno.h"
 #include "kernel/log.h"
 #include "vmm/assign/assign_word.h"
-#include "vmm/machine.h"
 
 /* Each bridge on the way rotates the pins (PCI-to-PCI bridges 1.2, 9.1). */
 static unsigned line_of(const struct pci_host *pci, bdf_t bdf, unsigned pin)
@@ -40,13 +39,12 @@ static void decode(const struct pci_host *pci, const struct pci_function *f)
 		pci_config_write(pci, f->bdf, PCI_COMMAND, 2, old | on);
 }
 
-static int init_one(struct machine *m, struct assigned *a)
+static int init_one(struct assignment *all, struct assigned *a)
 {
 	struct pci_function *f = a->function;
-	u8 pin = (u8)pci_config_read(&m->host->pci, f->bdf, PCI_INTERRUPT_PIN,
-				     1);
+	u8 pin = (u8)pci_config_read(all->pci, f->bdf, PCI_INTERRUPT_PIN, 1);
 	struct pci_assigned_config config = {
-		.host = &m->host->pci,
+		.host = all->pci,
 		.function = f,
 		.bar_changed = assigned_bar_changed,
 		.interrupts_changed = assigned_interrupts_changed,
@@ -57,19 +55,19 @@ static int init_one(struct machine *m, struct assigned *a)
 	};
 	int err = 0;
 
-	if (f == m->igd.function)
-		config.rows = igd_policy(&m->igd, &config.row_count);
+	if (f == all->igd.function)
+		config.rows = igd_policy(&all->igd, &config.row_count);
 	/* Without a unit its DMA would reach everything: it gets none. */
-	if (m->domain || options_unsafe_dma(&m->host->options))
+	if (all->domain || options_unsafe_dma(all->options))
 		config.command_forward = PCI_COMMAND_MASTER;
 	if (config.pin)
-		a->line = line_of(&m->host->pci, f->bdf, config.pin);
-	if (m->domain)
-		err = vtd_assign(&m->host->vtd, m->domain, f->bdf);
+		a->line = line_of(all->pci, f->bdf, config.pin);
+	if (all->domain)
+		err = vtd_assign(all->vtd, all->domain, f->bdf);
 	if (!err)
-		err = pci_assigned_init(&a->config, &m->vpci, &config);
+		err = pci_assigned_init(&a->config, all->vpci, &config);
 	if (!err)
-		decode(&m->host->pci, f);
+		decode(all->pci, f);
 	if (!err)
 		err = assigned_irq_build(a);
 	return err;
@@ -79,16 +77,16 @@ static int init_one(struct machine *m, struct assigned *a)
  * What is beside an assigned function and Monocle's: no requests, no INTx,
  * and where neither firmware nor the log needs it, no registers, asleep.
  */
-static void put_to_rest(struct machine *m)
+static void put_to_rest(struct assignment *all)
 {
-	const struct pci_host *pci = &m->host->pci;
+	const struct pci_host *pci = all->pci;
 
-	for (unsigned i = 0; m->domain && i < pci->count; i++) {
+	for (unsigned i = 0; all->domain && i < pci->count; i++) {
 		const struct pci_function *f = &pci->functions[i];
 		u32 command = pci_config_read(pci, f->bdf, PCI_COMMAND, 2);
 		bool needed = !assign_is_ordinary(f) || f->class >> 8 == 3;
 
-		if (!assigned_is_beside(m, f))
+		if (!assigned_is_beside(all, f))
 			continue;
 		command &= ~(u32)PCI_COMMAND_MASTER;
 		if (!needed)
@@ -100,50 +98,52 @@ static void put_to_rest(struct machine *m)
 	}
 }
 
-int assigned_init(struct machine *m)
+int assigned_init(struct assignment *all)
 {
-	int err = vclock_add(&m->vm.clock, &m->assigned_timer,
-			     assigned_timer_fired, m);
+	int err = vclock_add(&all->vm->clock, &all->timer, assigned_timer_fired,
+			     all);
 
-	m->vm.device_stats = assigned_stats;
-	m->vm.device_ctx = m;
-	m->ioapic.ended = assigned_line_eoi;
-	m->ioapic.ended_ctx = m;
-	for (unsigned n = 0; !err && n < m->port_count; n++)
-		err = pci_port_init(&m->ports[n], &m->vpci, &m->host->pci,
-				    m->ports[n].function);
-	for (unsigned n = 0; !err && n < m->assigned_count; n++)
-		err = init_one(m, &m->assigned[n]);
+	all->vm->device_stats = assigned_stats;
+	all->vm->device_ctx = all;
+	all->ioapic->ended = assigned_line_eoi;
+	all->ioapic->ended_ctx = all;
+	for (unsigned n = 0; !err && n < all->port_count; n++)
+		err = pci_port_init(&all->ports[n], all->vpci, all->pci,
+				    all->ports[n].function);
+	for (unsigned n = 0; !err && n < all->count; n++)
+		err = init_one(all, &all->functions[n]);
 	if (!err)
-		assigned_place_bars(m);
-	put_to_rest(m);
+		assigned_place_bars(all);
+	put_to_rest(all);
 	return err;
 }
 
 /* Nobody else has a function on its bus: that may be reset. */
-static bool owns_bus(const struct machine *m, bdf_t bdf)
+static bool owns_bus(const struct assignment *all, bdf_t bdf)
 {
-	const struct pci_host *pci = &m->host->pci;
+	const struct pci_host *pci = all->pci;
 	unsigned others = 0;
 
 	for (unsigned i = 0; i < pci->count; i++) {
 		const struct pci_function *f = &pci->functions[i];
 
-		others += BDF_BUS(f->bdf) == BDF_BUS(bdf) &&
-			  !(assigned_is_beside(m, f) && assign_is_ordinary(f));
+		others +=
+			BDF_BUS(f->bdf) == BDF_BUS(bdf) &&
+			!(assigned_is_beside(all, f) && assign_is_ordinary(f));
 	}
-	for (unsigned n = 0; n < m->assigned_count; n++)
-		others -= BDF_BUS(m->assigned[n].function->bdf) == BDF_BUS(bdf);
+	for (unsigned n = 0; n < all->count; n++)
+		others -= BDF_BUS(all->functions[n].function->bdf) ==
+			  BDF_BUS(bdf);
 	return !others;
 }
 
 /* Teardown: bus master off, messages absent, then the devices' resets. */
-void assigned_reset_all(struct machine *m, bool display)
+void assigned_reset_all(struct assignment *all, bool display)
 {
-	const struct pci_host *pci = &m->host->pci;
+	const struct pci_host *pci = all->pci;
 
-	for (unsigned n = 0; n < m->assigned_count; n++) {
-		struct assigned *a = &m->assigned[n];
+	for (unsigned n = 0; n < all->count; n++) {
+		struct assigned *a = &all->functions[n];
 		bdf_t bdf = a->function->bdf;
 		u32 command = pci_config_read(pci, bdf, PCI_COMMAND, 2);
 
@@ -152,46 +152,46 @@ void assigned_reset_all(struct machine *m, bool display)
 		assigned_irq_reset(a);
 		assigned_stats_reset(a);
 	}
-	for (unsigned n = 0; n < m->assigned_count; n++) {
-		const struct pci_function *f = m->assigned[n].function;
+	for (unsigned n = 0; n < all->count; n++) {
+		const struct pci_function *f = all->functions[n].function;
 
-		if (display || f != m->display_function)
-			pci_reset_function(pci, f, owns_bus(m, f->bdf),
-					   m->host->tsc_hz);
+		if (display || f != all->display)
+			pci_reset_function(pci, f, owns_bus(all, f->bdf),
+					   all->tsc_hz);
 	}
 	/* A reset may have switched it off. */
-	if (m->domain)
+	if (all->domain)
 		pci_acs_enable(pci);
-	put_to_rest(m);
+	put_to_rest(all);
 }
 
-void assigned_take_over(struct machine *m)
+void assigned_take_over(struct assignment *all)
 {
-	struct pci_host *pci = &m->host->pci;
+	struct pci_host *pci = all->pci;
 
-	for (unsigned n = 0; n < m->assigned_count; n++) {
-		struct pci_function *f = m->assigned[n].function;
+	for (unsigned n = 0; n < all->count; n++) {
+		struct pci_function *f = all->functions[n].function;
 
-		pci_wake(pci, f, m->host->tsc_hz);
-		pci_take_over(pci, f, m->host->tsc_hz);
+		pci_wake(pci, f, all->tsc_hz);
+		pci_take_over(pci, f, all->tsc_hz);
 	}
 	/* The others lose their DMA now: firmware must not miss it. */
-	for (unsigned i = 0; m->host->has_vtd && i < pci->count; i++) {
+	for (unsigned i = 0; all->vtd && i < pci->count; i++) {
 		struct pci_function *f = &pci->functions[i];
 
 		if (f->class != PCI_CLASS_USB || f->taken_over)
 			continue;
 		pci_size_bars(pci, f);
-		pci_take_over(pci, f, m->host->tsc_hz);
+		pci_take_over(pci, f, all->tsc_hz);
 	}
 }
 
-void assigned_stopped(void *machine, bdf_t bdf)
+void assigned_stopped(void *assignment, bdf_t bdf)
 {
-	struct machine *m = machine;
+	struct assignment *all = assignment;
 
-	for (unsigned n = 0; n < m->assigned_count; n++) {
-		struct assigned *a = &m->assigned[n];
+	for (unsigned n = 0; n < all->count; n++) {
+		struct assigned *a = &all->functions[n];
 
 		if (a->function->bdf != bdf || a->config.stopped)
 			continue;
@@ -203,12 +203,12 @@ void assigned_stopped(void *machine, bdf_t bdf)
 }
 
 /* Each start finds the functions as the first one did: FNV-1a of 32 bits. */
-void assigned_log(const struct machine *m)
+void assigned_log(const struct assignment *all)
 {
-	const struct pci_host *pci = &m->host->pci;
+	const struct pci_host *pci = all->pci;
 
-	for (unsigned n = 0; n < m->assigned_count; n++) {
-		bdf_t bdf = m->assigned[n].function->bdf;
+	for (unsigned n = 0; n < all->count; n++) {
+		bdf_t bdf = all->functions[n].function->bdf;
 		u32 hash = 2166136261u;
 
 		for (unsigned i = 0; i < 256; i += 4)

@@ -9,12 +9,19 @@
 
 #include "drivers/pci/rom.h"
 #include "drivers/vtd/vtd.h"
+#include "kernel/acpi.h"
 #include "kernel/host_irq.h"
+#include "kernel/options.h"
+#include "vmm/assign/igd.h"
 #include "vmm/assign/storm.h"
+#include "vmm/core/virq.h"
 #include "vmm/core/vm.h"
+#include "vmm/devmodel/ioapic.h"
 #include "vmm/devmodel/pci_assigned.h"
+#include "vmm/devmodel/pci_port.h"
 
 #define ASSIGNED_MAX 64
+#define PORTS_MAX 64
 
 /* INTx by the host's MSI, by its line, or by looking at its status. */
 enum interrupt_mode {
@@ -26,9 +33,8 @@ enum interrupt_mode {
 	IRQ_MSIX,
 };
 
-struct host;
-struct machine;
 struct assigned;
+struct assignment;
 
 /* One message: of MSI (up to 32), or an entry of MSI-X (up to 2048). */
 struct assigned_message {
@@ -57,7 +63,7 @@ struct assigned_bar {
 };
 
 struct assigned {
-	struct machine *machine;
+	struct assignment *all;
 	struct pci_function *function;
 	struct pci_assigned config;
 	enum interrupt_mode mode;
@@ -83,64 +89,103 @@ struct assigned {
 	u64 release;
 };
 
+/* What the room is handed, and what it has made of it. */
+struct assignment {
+	/* Of the host; all of it stays the caller's. */
+	struct pci_host *pci;
+	struct vtd *vtd; /* NULL: DMA is not remapped */
+	const struct acpi_madt *madt;
+	const struct boot_info *boot;
+	const struct options *options;
+	const struct boot_module *rom_file; /* for the display, or NULL */
+	u64 tsc_hz;
+	/* Of the guest. */
+	struct vm *vm;
+	struct vpci *vpci;
+	struct ioapic *ioapic;
+	const struct virq *virq;
+	struct vtd_domain *domain; /* NULL: the guest does no DMA */
+	/* Its own. */
+	unsigned count;
+	struct assigned functions[ASSIGNED_MAX];
+	unsigned port_count;
+	struct pci_port ports[PORTS_MAX];   /* bridges on the way to them */
+	struct vtimer timer;		    /* for all of them */
+	const struct pci_function *display; /* NULL: none */
+	bool vga;			    /* legacy VGA is the display's, and
+					     * open */
+	struct igd igd;			    /* function NULL: not in use */
+};
+
 /*
  * Reads the assign= words and adds the display. Errors, each in one line:
  * -ENODEV, -EEXIST, -EINVAL, -EPERM. BARs are sized; nothing else changes.
  */
-int assigned_choose(struct machine *m);
+int assigned_choose(struct assignment *all);
 /* The reason why f cannot be assigned, as the rest of a sentence, or NULL. */
-const char *assigned_objection(const struct machine *m,
+const char *assigned_objection(const struct assignment *all,
 			       const struct pci_function *f);
-/* The RMRR after e (NULL: the first) that has to lie 1:1 in the guest's memory
- * map for f's sake, or NULL. */
-const struct dmar_entry *assigned_next_rmrr(const struct host *h,
-					    const struct pci_function *f,
-					    const struct dmar_entry *e);
 /* The same of its interrupts, where no gsi= is said. */
-const char *assigned_line_objection(const struct machine *m,
+const char *assigned_line_objection(const struct assignment *all,
 				    const struct pci_function *f);
-/* igd_probe() of what is at 00:02.0, into m->igd, and its errors. */
-int assigned_probe_igd(struct machine *m);
 /* Of the group of an assigned function, and not assigned itself. */
-bool assigned_is_beside(const struct machine *m, const struct pci_function *f);
+bool assigned_is_beside(const struct assignment *all,
+			const struct pci_function *f);
 /* From firmware, before its DMA ends: USB controllers. */
-void assigned_take_over(struct machine *m);
+void assigned_take_over(struct assignment *all);
 /*
  * Configuration space, domain and interrupts; what is beside an assigned
  * function is put to rest. After vtd_start().
  */
-int assigned_init(struct machine *m);
+int assigned_init(struct assignment *all);
 /*
  * Bus mastering and interrupts off, then each function's reset; of the
  * display, which loses its picture, only if asked.
  */
-void assigned_reset_all(struct machine *m, bool display);
-/* vtd_config.stopped, with the machine as its context */
-void assigned_stopped(void *machine, bdf_t bdf);
+void assigned_reset_all(struct assignment *all, bool display);
+/* vtd_config.stopped, with the assignment as its context */
+void assigned_stopped(void *assignment, bdf_t bdf);
 /* A line for each function as the guest is given it, at each start. */
-void assigned_log(const struct machine *m);
+void assigned_log(const struct assignment *all);
+
+/* assigned_regions.c */
+
+/*
+ * Adds what assigned functions have in the guest's memory map: the display's
+ * windows (also to vm->windows), RMRRs, BARs. region_pin()'s errors, with its
+ * line; -ENOSPC.
+ */
+int assigned_regions(struct assignment *all, struct region_list *map);
+/* A window, closed where igd=closed. region_pin()'s errors. */
+int assigned_window(const struct assignment *all, struct region_list *map,
+		    struct region r);
+/* The RMRR after e (NULL: the first) that has to lie 1:1 in the guest's memory
+ * map for f's sake, or NULL. */
+const struct dmar_entry *assigned_next_rmrr(const struct assignment *all,
+					    const struct pci_function *f,
+					    const struct dmar_entry *e);
 
 /* assigned_bars.c */
 
-/* Pins the BARs into the guest's memory map. */
-int assigned_pin(struct machine *m);
+/* The BARs into the guest's memory map: region_pin()'s errors. */
+int assigned_pin_bars(struct assignment *all, struct region_list *map);
 /* Once configuration space stands: every BAR to where it is decoded. */
-void assigned_place_bars(struct machine *m);
+void assigned_place_bars(struct assignment *all);
 /* BAR i is decoded elsewhere, or no longer. */
 void assigned_bar_changed(void *assigned, unsigned i);
 
 /* assigned_rom.c: reads them; of the display the file that there may be. */
-int assigned_find_roms(struct machine *m);
+int assigned_find_roms(struct assignment *all);
 /* NULL: no display is assigned. */
-const struct pci_rom *assigned_display_rom(const struct machine *m);
+const struct pci_rom *assigned_display_rom(const struct assignment *all);
 
 /* assigned_stats.c */
 
 /* Counts from 0, at the guest's start. */
 void assigned_stats_reset(struct assigned *a);
-/* vm.device_stats; machine: a struct machine. */
-bool assigned_stats(void *machine, unsigned n, struct device_stats *out);
-void assigned_stats_log(struct machine *m);
+/* vm.device_stats, with the assignment as its context */
+bool assigned_stats(void *assignment, unsigned n, struct device_stats *out);
+void assigned_stats_log(struct assignment *all);
 
 /* assigned_irq.c */
 
@@ -152,22 +197,31 @@ void assigned_interrupts_changed(void *assigned);
 void assigned_irq_off(struct assigned *a);
 /* Off, and the guest's MSI-X table as after power-on. */
 void assigned_irq_reset(struct assigned *a);
+/* Of all assigned functions: held interrupts, and INTx that is polled. */
+void assigned_timer_fired(void *assignment, u64 now);
+
+/* assigned_message.c: what messages and lines stand on */
+
 /* Vectors and remapping entries for count messages (1, 2, ... 32) in a row,
  * and what the device is to send for the first. -ENOSPC; vtd_irq_set()'s. */
 int assigned_arm(struct assigned_message *first, unsigned count,
 		 struct vtd_msi *out);
+void assigned_disarm(struct assigned_message *first, unsigned count);
 /* A message gets no vector: said once. */
 void assigned_unserved(struct assigned *a, unsigned n);
 /* Those kept that the guest has unmasked by now. */
 void assigned_deliver_pending(struct assigned *a);
-
-/* Counts an interrupt that came; in a storm its source is held. */
-void assigned_count(struct assigned *a);
-
-/* Of all assigned functions: held interrupts, and INTx that is polled. */
-void assigned_timer_fired(void *machine, u64 now);
+/* The guest reads the kept ones as pending. */
+void assigned_show_pending(struct assigned *a);
+/* The device's masks as the guest has its own, or all where it is held. */
+void assigned_messages_follow(const struct assigned *a);
+/* The device's MSI-X control: state is its two highest bits. */
+void assigned_msix_control(const struct assigned *a, u32 state);
+/* Counts an interrupt that came; true: it is one too many, the source is held
+ * from now on, and to be masked. */
+bool assigned_count(struct assigned *a);
 /* The timer comes at now, or earlier. */
-void assigned_timer_by(struct machine *m, u64 now);
+void assigned_timer_by(struct assignment *all, u64 now);
 
 /* assigned_line.c */
 
@@ -181,16 +235,13 @@ void assigned_line_off(struct assigned *a);
 void assigned_line_poll(struct assigned *a);
 /* The host's pin open or masked, as it has to be now. */
 void assigned_line_follow(struct assigned *a);
-/* The guest's EOI of a virtual pin; machine: a struct machine. */
-void assigned_line_eoi(void *machine, unsigned pin);
+/* The guest's EOI of a virtual pin, with the assignment as its context */
+void assigned_line_eoi(void *assignment, unsigned pin);
 
 /* assigned_msix.c */
 void assigned_msix_find(struct assigned *a, const struct pci_host *pci);
 /* The pages of the MSI-X table: the bus's handler. */
 int assigned_msix_access(void *assigned, struct bus_access *access);
-/* The guest's entry n; false: it is masked. */
-bool assigned_msix_message(const struct assigned *a, unsigned n, u64 *address,
-			   u32 *data);
 /* Every entry of the host's table as the guest's are. */
 void assigned_msix_start(struct assigned *a);
 void assigned_msix_reset(struct assigned *a);

@@ -10,10 +10,9 @@
 
 #include "arch/x86/errno.h"
 #include "arch/x86/io.h"
+#include "arch/x86/vmx/ept.h"
 #include "kernel/host_paging.h"
 #include "kernel/log.h"
-#include "vmm/machine.h"
-#include "vmm/machine_map.h"
 
 #define BARS (PCI_ROM_BAR + 1)
 #define PORTS 0x10000
@@ -87,12 +86,12 @@ static unsigned regions(const struct assigned_bar *b, gpa_t gpa,
 		return 1;
 	}
 	if (start)
-		out[n++] = machine_device(gpa, bar->base, start, "BAR");
+		out[n++] = region_device(gpa, bar->base, start, "BAR");
 	if (end > start)
 		out[n++] = hole(gpa + start, end - start, "MSI-X table");
 	if (end < bar->size)
-		out[n++] = machine_device(gpa + end, bar->base + end,
-					  bar->size - end, "BAR");
+		out[n++] = region_device(gpa + end, bar->base + end,
+					 bar->size - end, "BAR");
 	return n;
 }
 
@@ -103,7 +102,7 @@ static bool is_shared_page(const struct region_list *map, gpa_t gpa)
 	return r && r->name == shared_page;
 }
 
-static int pin(struct machine *m, struct assigned_bar *b)
+static int pin(struct region_list *map, struct assigned_bar *b)
 {
 	const struct pci_bar *bar = host_bar(b);
 	enum bar_kind kind = kind_of(bar);
@@ -118,20 +117,20 @@ static int pin(struct machine *m, struct assigned_bar *b)
 			 (unsigned)(b - b->owner->bars), bar->size, bar->base);
 	if (kind == BAR_PART)
 		b->host = mmio_map(bar->base, bar->size);
-	if (kind < BAR_PAGES || is_shared_page(&m->vm.map, bar->base))
+	if (kind < BAR_PAGES || is_shared_page(map, bar->base))
 		return 0;
 	count = regions(b, bar->base, r);
 	for (unsigned n = 0; !err && n < count; n++)
-		err = machine_pin(m, &r[n]);
+		err = region_pin(map, &r[n]);
 	return err;
 }
 
-int assigned_pin(struct machine *m)
+int assigned_pin_bars(struct assignment *all, struct region_list *map)
 {
 	int err = 0;
 
-	for (unsigned n = 0; n < m->assigned_count; n++) {
-		struct assigned *a = &m->assigned[n];
+	for (unsigned n = 0; n < all->count; n++) {
+		struct assigned *a = &all->functions[n];
 
 		a->rom_bar = (struct pci_bar){.base = virt_to_phys(a->rom.data),
 					      .size = a->rom.size};
@@ -139,7 +138,7 @@ int assigned_pin(struct machine *m)
 			a->bars[i] = (struct assigned_bar){
 				.owner = a, .placed = PCI_BAR_NOWHERE};
 			/* A ROM begins disabled. */
-			err = i == PCI_ROM_BAR ? 0 : pin(m, &a->bars[i]);
+			err = i == PCI_ROM_BAR ? 0 : pin(map, &a->bars[i]);
 		}
 	}
 	return err;
@@ -174,14 +173,14 @@ static int bar_access(void *dev, struct bus_access *access)
 }
 
 /* Ports at home are open, and not on the bus. */
-static bool others_ports(const struct machine *m, const struct assigned_bar *b,
-			 u64 port)
+static bool others_ports(const struct assignment *all,
+			 const struct assigned_bar *b, u64 port)
 {
 	u64 end = port + host_bar(b)->size;
 
-	for (unsigned n = 0; n < m->assigned_count * BARS; n++) {
+	for (unsigned n = 0; n < all->count * BARS; n++) {
 		const struct assigned_bar *o =
-			&m->assigned[n / BARS].bars[n % BARS];
+			&all->functions[n / BARS].bars[n % BARS];
 		const struct pci_bar *bar = host_bar(o);
 
 		if (o != b && bar->io && o->placed != PCI_BAR_NOWHERE &&
@@ -191,106 +190,108 @@ static bool others_ports(const struct machine *m, const struct assigned_bar *b,
 	return false;
 }
 
-static int place_ports(struct machine *m, struct assigned_bar *b, u64 port)
+static int place_ports(struct assignment *all, struct assigned_bar *b, u64 port)
 {
 	const struct pci_bar *bar = host_bar(b);
 	int err = -EEXIST;
 
-	if (port + bar->size <= PORTS && !others_ports(m, b, port))
-		err = bus_register(&m->vm.bus, BUS_PORT, port,
+	if (port + bar->size <= PORTS && !others_ports(all, b, port))
+		err = bus_register(&all->vm->bus, BUS_PORT, port,
 				   port + bar->size - 1, bar_access, b,
 				   "moved BAR");
 	if (err || port != bar->base)
 		return err;
-	bus_unregister(&m->vm.bus, BUS_PORT, port);
-	machine_open_range(m, port, bar->size, true);
+	bus_unregister(&all->vm->bus, BUS_PORT, port);
+	vm_open_ports(all->vm, port, bar->size, true);
 	return 0;
 }
 
-static void unplace_ports(struct machine *m, struct assigned_bar *b)
+static void unplace_ports(struct assignment *all, struct assigned_bar *b)
 {
 	const struct pci_bar *bar = host_bar(b);
 
 	if (b->placed == bar->base)
-		machine_open_range(m, bar->base, bar->size, false);
+		vm_open_ports(all->vm, bar->base, bar->size, false);
 	else
-		bus_unregister(&m->vm.bus, BUS_PORT, b->placed);
+		bus_unregister(&all->vm->bus, BUS_PORT, b->placed);
 }
 
-static void unplace_pages(struct machine *m, struct assigned_bar *b, gpa_t gpa)
+static void unplace_pages(struct assignment *all, struct assigned_bar *b,
+			  gpa_t gpa)
 {
 	u64 size = host_bar(b)->size;
 	struct msix *x = &b->owner->msix;
 
-	region_remove(&m->vm.map, gpa, size);
-	ept_unmap(&m->vm.ept, gpa, size);
+	region_remove(&all->vm->map, gpa, size);
+	ept_unmap(all->vm->ept, gpa, size);
 	if (!has_msix(b) || x->trapped == PCI_BAR_NOWHERE)
 		return;
-	bus_unregister(&m->vm.bus, BUS_MMIO, x->trapped);
+	bus_unregister(&all->vm->bus, BUS_MMIO, x->trapped);
 	x->trapped = PCI_BAR_NOWHERE;
 }
 
-static int place_pages(struct machine *m, struct assigned_bar *b, gpa_t gpa)
+static int place_pages(struct assignment *all, struct assigned_bar *b,
+		       gpa_t gpa)
 {
 	u64 size = host_bar(b)->size;
 	struct msix *x = &b->owner->msix;
 	struct region r[3];
 	unsigned count = regions(b, gpa, r);
-	u64 end = BIT(MIN(m->vm.features.physical_bits, 48));
+	u64 end = BIT(MIN(all->vm->features.physical_bits, 48));
 	gpa_t at;
 	int err = 0;
 
 	if (gpa >= end || size > end - gpa ||
-	    region_next_free(&m->vm.map, gpa, gpa + size, &at) != size)
+	    region_next_free(&all->vm->map, gpa, gpa + size, &at) != size)
 		return -EEXIST;
 	for (unsigned n = 0; !err && n < count; n++) {
-		err = region_add(&m->vm.map, &r[n], NULL);
-		err = err ? err : ept_map(&m->vm.ept, &r[n]);
+		err = region_add(&all->vm->map, &r[n], NULL);
+		err = err ? err : ept_map(all->vm->ept, &r[n]);
 	}
 	if (!err && has_msix(b)) {
 		at = gpa + x->page;
-		err = bus_register(&m->vm.bus, BUS_MMIO, at,
+		err = bus_register(&all->vm->bus, BUS_MMIO, at,
 				   at + x->pages_size - 1, assigned_msix_access,
 				   b->owner, "MSI-X table");
 		x->trapped = err ? PCI_BAR_NOWHERE : at;
 	}
 	if (err)
-		unplace_pages(m, b, gpa);
+		unplace_pages(all, b, gpa);
 	return err;
 }
 
-static void leave_shared_page(struct machine *m, gpa_t page)
+static void leave_shared_page(struct assignment *all, gpa_t page)
 {
-	for (unsigned n = 0; n < m->assigned_count * BARS; n++) {
+	for (unsigned n = 0; n < all->count * BARS; n++) {
 		const struct assigned_bar *b =
-			&m->assigned[n / BARS].bars[n % BARS];
+			&all->functions[n / BARS].bars[n % BARS];
 
 		if (kind_of(host_bar(b)) == BAR_PART &&
 		    ALIGN_DOWN(b->placed, PAGE_SIZE) == page)
 			return;
 	}
-	region_remove(&m->vm.map, page, PAGE_SIZE);
+	region_remove(&all->vm->map, page, PAGE_SIZE);
 }
 
-static int place_part(struct machine *m, struct assigned_bar *b, gpa_t gpa)
+static int place_part(struct assignment *all, struct assigned_bar *b, gpa_t gpa)
 {
 	gpa_t page = ALIGN_DOWN(gpa, PAGE_SIZE);
 	struct region r = hole(page, PAGE_SIZE, shared_page);
 	int err = b->host ? 0 : -ENOMEM;
 
-	if (!err && !is_shared_page(&m->vm.map, page))
-		err = region_add(&m->vm.map, &r, NULL);
+	if (!err && !is_shared_page(&all->vm->map, page))
+		err = region_add(&all->vm->map, &r, NULL);
 	if (err)
 		return err;
-	err = bus_register(&m->vm.bus, BUS_MMIO, gpa,
+	err = bus_register(&all->vm->bus, BUS_MMIO, gpa,
 			   gpa + host_bar(b)->size - 1, bar_access, b,
 			   "small BAR");
 	if (err)
-		leave_shared_page(m, page);
+		leave_shared_page(all, page);
 	return err;
 }
 
-static void unplace(struct machine *m, struct assigned_bar *b)
+static void unplace(struct assignment *all, struct assigned_bar *b)
 {
 	gpa_t gpa = b->placed;
 
@@ -298,28 +299,28 @@ static void unplace(struct machine *m, struct assigned_bar *b)
 		return;
 	switch (kind_of(host_bar(b))) {
 	case BAR_PORTS:
-		unplace_ports(m, b);
+		unplace_ports(all, b);
 		break;
 	case BAR_PAGES:
-		unplace_pages(m, b, gpa);
+		unplace_pages(all, b, gpa);
 		break;
 	case BAR_PART:
-		bus_unregister(&m->vm.bus, BUS_MMIO, gpa);
+		bus_unregister(&all->vm->bus, BUS_MMIO, gpa);
 		break;
 	case BAR_CLOSED:
 		break;
 	}
 	b->placed = PCI_BAR_NOWHERE;
 	if (kind_of(host_bar(b)) == BAR_PART)
-		leave_shared_page(m, ALIGN_DOWN(gpa, PAGE_SIZE));
+		leave_shared_page(all, ALIGN_DOWN(gpa, PAGE_SIZE));
 }
 
-static void place(struct machine *m, struct assigned_bar *b, u64 where)
+static void place(struct assignment *all, struct assigned_bar *b, u64 where)
 {
 	enum bar_kind kind = kind_of(host_bar(b));
-	int err = kind == BAR_PORTS   ? place_ports(m, b, where)
-		  : kind == BAR_PAGES ? place_pages(m, b, where)
-		  : kind == BAR_PART  ? place_part(m, b, where)
+	int err = kind == BAR_PORTS   ? place_ports(all, b, where)
+		  : kind == BAR_PAGES ? place_pages(all, b, where)
+		  : kind == BAR_PART  ? place_part(all, b, where)
 				      : 0;
 
 	if (!err && kind != BAR_CLOSED)
@@ -333,15 +334,15 @@ static void place(struct machine *m, struct assigned_bar *b, u64 where)
 }
 
 /* Also those that wait for what another one has left. */
-static void place_all(struct machine *m)
+static void place_all(struct assignment *all)
 {
-	for (unsigned n = 0; n < m->assigned_count * BARS; n++) {
-		struct assigned *a = &m->assigned[n / BARS];
+	for (unsigned n = 0; n < all->count * BARS; n++) {
+		struct assigned *a = &all->functions[n / BARS];
 		struct assigned_bar *b = &a->bars[n % BARS];
 		u64 where = a->config.decoded[n % BARS];
 
 		if (where != PCI_BAR_NOWHERE && b->placed == PCI_BAR_NOWHERE)
-			place(m, b, where);
+			place(all, b, where);
 	}
 }
 
@@ -349,23 +350,25 @@ void assigned_bar_changed(void *assigned, unsigned i)
 {
 	struct assigned *a = assigned;
 
-	unplace(a->machine, &a->bars[i]);
-	place_all(a->machine);
+	unplace(a->all, &a->bars[i]);
+	place_all(a->all);
 }
 
-void assigned_place_bars(struct machine *m)
+void assigned_place_bars(struct assignment *all)
 {
 	/* Pinned was all; of that, what is decoded now. */
-	for (unsigned n = 0; n < m->assigned_count * BARS; n++) {
-		struct assigned_bar *b = &m->assigned[n / BARS].bars[n % BARS];
+	for (unsigned n = 0; n < all->count * BARS; n++) {
+		struct assigned_bar *b =
+			&all->functions[n / BARS].bars[n % BARS];
 		const struct pci_bar *bar = host_bar(b);
 
 		if (is_rom(b))
 			continue;
 		if (kind_of(bar) == BAR_PAGES)
-			unplace_pages(m, b, bar->base);
+			unplace_pages(all, b, bar->base);
 		else if (kind_of(bar) == BAR_PART)
-			leave_shared_page(m, ALIGN_DOWN(bar->base, PAGE_SIZE));
+			leave_shared_page(all,
+					  ALIGN_DOWN(bar->base, PAGE_SIZE));
 	}
-	place_all(m);
+	place_all(all);
 }

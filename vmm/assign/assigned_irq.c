@@ -11,7 +11,7 @@
 #include "kernel/log.h"
 #include "kernel/phys.h"
 #include "kernel/traps.h"
-#include "vmm/machine.h"
+#include "vmm/assign/assigned.h"
 
 enum {
 	MSI_MESSAGES = 32,
@@ -21,155 +21,28 @@ enum {
 	MSI_MULTIPLE = 4, /* shift of Multiple Message Enable */
 	MSI_CONTROL_OURS = MSI_ENABLE | 7 << MSI_MULTIPLE,
 	MSI_WIDE = 0x80,
-	MSI_MASKABLE = 0x100,
-	MSIX_CONTROL = 2,
 	MSIX_ENABLE = 0x8000,
 	MSIX_MASKED = 0x4000,
 };
 
-static struct vtd *vtd_of(const struct assigned *a)
-{
-	return &a->machine->host->vtd;
-}
-
 static void host_write(const struct assigned *a, unsigned offset, unsigned size,
 		       u32 value)
 {
-	pci_config_write(&a->machine->host->pci, a->function->bdf, offset, size,
-			 value);
+	pci_config_write(a->all->pci, a->function->bdf, offset, size, value);
 }
 
 static u32 host_read(const struct assigned *a, unsigned offset, unsigned size)
 {
-	return pci_config_read(&a->machine->host->pci, a->function->bdf, offset,
-			       size);
-}
-
-/* Masks, then the enable bit, which has to do where there are no masks. */
-static void host_msi_follow(const struct assigned *a)
-{
-	unsigned pending = a->config.msi_pending;
-	unsigned at = a->config.msi + MSI_CONTROL;
-	u32 mask = a->mode == IRQ_MSI ? pci_assigned_msi(&a->config).mask : 0;
-	u32 old, control;
-
-	if (!a->served)
-		return;
-	old = host_read(a, at, 2);
-	control = old & ~(u32)MSI_ENABLE;
-	if (pending)
-		host_write(a, pending - 4u, 4, a->held ? ~0u : mask);
-	if (pending || !a->held)
-		control |= MSI_ENABLE;
-	if (control != old)
-		host_write(a, at, 2, control);
-}
-
-static void host_msix(const struct assigned *a, u32 state)
-{
-	unsigned at = a->config.msix + MSIX_CONTROL;
-	u32 control = host_read(a, at, 2) & ~(u32)(MSIX_ENABLE | MSIX_MASKED);
-
-	host_write(a, at, 2, control | state);
-}
-
-/* Function Mask is the guest's; each entry has its own (PCI 3.0, 6.8.2). */
-static void host_msix_follow(const struct assigned *a)
-{
-	bool masked;
-
-	pci_assigned_msix(&a->config, &masked);
-	host_msix(a, MSIX_ENABLE | (masked || a->held ? MSIX_MASKED : 0));
-}
-
-/* Where message n goes; false: the guest has it masked. */
-static bool guest_message(const struct assigned *a, unsigned n, u64 *address,
-			  u32 *data)
-{
-	struct pci_msi msi;
-
-	if (a->mode == IRQ_MSIX)
-		return assigned_msix_message(a, n, address, data);
-	msi = pci_assigned_msi(&a->config);
-	*address = msi.address;
-	*data = (msi.data & ~(msi.count - 1)) | n;
-	return msi.enabled && !(msi.mask >> n & 1);
-}
-
-static void show_pending(struct assigned *a)
-{
-	u32 pending = 0;
-
-	for (unsigned n = 0; n < MIN(a->message_count, 32u); n++)
-		pending |= (u32)a->messages[n].pending << n;
-	if (a->mode == IRQ_MSI)
-		pci_assigned_set_pending(&a->config, pending);
-}
-
-static void deliver(struct assigned_message *msg)
-{
-	struct assigned *a = msg->owner;
-	unsigned n = (unsigned)(msg - a->messages);
-	u64 address;
-	u32 data;
-
-	if (a->mode == IRQ_INTX)
-		ioapic_pulse(&a->machine->ioapic, a->line);
-	else if (guest_message(a, n, &address, &data))
-		apic_bus_msi(&a->machine->vm.apics, address, data);
-	else
-		msg->pending = a->some_pending = true;
-}
-
-void assigned_deliver_pending(struct assigned *a)
-{
-	if (!a->some_pending)
-		return;
-	a->some_pending = false;
-	for (unsigned n = 0; n < a->message_count; n++) {
-		struct assigned_message *msg = &a->messages[n];
-		bool pending = msg->pending;
-
-		msg->pending = false;
-		if (pending)
-			deliver(msg);
-	}
-	show_pending(a);
+	return pci_config_read(a->all->pci, a->function->bdf, offset, size);
 }
 
 /* The host's masks as the guest has its own, or all where it is held. */
 static void follow(struct assigned *a)
 {
-	if (a->mode == IRQ_MSIX)
-		host_msix_follow(a);
-	else if (a->mode == IRQ_LINE)
+	if (a->mode == IRQ_LINE)
 		assigned_line_follow(a);
-	else if (a->mode != IRQ_OFF)
-		host_msi_follow(a);
-}
-
-void assigned_count(struct assigned *a)
-{
-	u64 now = rdtsc(), hz = a->machine->host->tsc_hz;
-
-	a->stats.interrupts++;
-	if (a->held || !storm_count(&a->storm, now, hz))
-		return;
-	a->stats.storms++;
-	if (a->storm.storms == 1)
-		log_warn("%02x:%02x.%x: %lu interrupts a second: they are held "
-			 "for %u ms each time",
-			 BDF_ARGS(a->function->bdf), a->storm.rate, STORM_MS);
-	a->held = true;
-	follow(a);
-	a->release = now + storm_ticks(hz);
-	assigned_timer_by(a->machine, a->release);
-}
-
-void assigned_timer_by(struct machine *m, u64 now)
-{
-	vtimer_set(&m->vm.clock, &m->assigned_timer,
-		   MIN(m->assigned_timer.deadline, now));
+	else
+		assigned_messages_follow(a);
 }
 
 static void release(struct assigned *a)
@@ -183,91 +56,20 @@ static void release(struct assigned *a)
 	assigned_deliver_pending(a);
 }
 
-void assigned_timer_fired(void *machine, u64 now)
+void assigned_timer_fired(void *assignment, u64 now)
 {
-	struct machine *m = machine;
+	struct assignment *all = assignment;
 
-	for (unsigned n = 0; n < m->assigned_count; n++) {
-		struct assigned *a = &m->assigned[n];
+	for (unsigned n = 0; n < all->count; n++) {
+		struct assigned *a = &all->functions[n];
 
 		if (a->held && a->release <= now)
 			release(a);
 		else if (a->held)
-			assigned_timer_by(m, a->release);
+			assigned_timer_by(all, a->release);
 		if (a->mode == IRQ_POLLED)
 			assigned_line_poll(a);
 	}
-}
-
-/* On the host's vector: the message's, or the n-th after the first's. */
-static void message_arrived(void *ctx, unsigned vector)
-{
-	struct assigned_message *first = ctx;
-	struct assigned *a = first->owner;
-
-	assigned_count(a);
-	deliver(first + (vector - (unsigned)first->vector));
-	if (a->some_pending)
-		show_pending(a);
-}
-
-static void disarm(struct assigned_message *first, unsigned count)
-{
-	for (struct assigned_message *m = first; m < first + count; m++) {
-		if (m->entry >= 0)
-			vtd_irq_free(vtd_of(m->owner), (unsigned)m->entry);
-		if (m->vector >= 0)
-			host_irq_free((unsigned)m->vector);
-		m->entry = m->vector = -1;
-		m->pending = false;
-	}
-}
-
-static int remap(struct assigned_message *first, unsigned count)
-{
-	struct vtd *vtd = vtd_of(first->owner);
-	int entry = vtd_irq_alloc(vtd, first->owner->function->bdf, count);
-	int err = 0;
-
-	for (unsigned n = 0; entry >= 0 && !err && n < count; n++) {
-		first[n].entry = entry + (int)n;
-		err = vtd_irq_set(vtd, (unsigned)first[n].entry,
-				  (u8)first[n].vector, local_apic_id(), false);
-	}
-	return err ? err : entry;
-}
-
-int assigned_arm(struct assigned_message *first, unsigned count,
-		 struct vtd_msi *out)
-{
-	const struct host *host = first->owner->machine->host;
-	int vector = host_irq_alloc_block(count, message_arrived, first);
-	int entry;
-
-	if (vector < 0)
-		return vector;
-	for (unsigned n = 0; n < count; n++)
-		first[n].vector = vector + (int)n;
-	if (!host->has_vtd || !host->vtd.remapping) {
-		*out = vtd_msi_plain((u8)vector, local_apic_id());
-		return 0;
-	}
-	entry = remap(first, count);
-	if (entry < 0) {
-		disarm(first, count);
-		return entry;
-	}
-	*out = vtd_irq_msi((unsigned)entry, count);
-	return 0;
-}
-
-void assigned_unserved(struct assigned *a, unsigned n)
-{
-	if (!a->reported)
-		log_warn("%02x:%02x.%x: no vector is left for its message %u; "
-			 "it and some others do not arrive",
-			 BDF_ARGS(a->function->bdf), n);
-	a->reported = true;
 }
 
 static void host_msi_off(const struct assigned *a)
@@ -312,18 +114,18 @@ static void host_msi_on(struct assigned *a, unsigned wanted)
 	control &= ~(u32)MSI_CONTROL_OURS;
 	control |= (u32)__builtin_ctz(a->served) << MSI_MULTIPLE;
 	host_write(a, at + MSI_CONTROL, 2, control);
-	host_msi_follow(a);
+	assigned_messages_follow(a);
 }
 
 void assigned_irq_off(struct assigned *a)
 {
 	host_msi_off(a);
 	if (a->config.msix)
-		host_msix(a, 0);
+		assigned_msix_control(a, 0);
 	if (a->mode == IRQ_LINE || a->mode == IRQ_POLLED)
 		assigned_line_off(a);
-	disarm(a->messages, a->message_count);
-	show_pending(a);
+	assigned_disarm(a->messages, a->message_count);
+	assigned_show_pending(a);
 	a->some_pending = a->reported = a->held = false;
 	a->served = 0;
 	a->mode = IRQ_OFF;
@@ -392,7 +194,7 @@ static void irq_on(struct assigned *a, enum interrupt_mode mode, unsigned count)
 	if (mode != IRQ_MSIX)
 		return;
 	/* Some devices have no table to write to while MSI-X is off. */
-	host_msix(a, MSIX_ENABLE | MSIX_MASKED);
+	assigned_msix_control(a, MSIX_ENABLE | MSIX_MASKED);
 	assigned_msix_start(a);
 }
 

@@ -13,16 +13,17 @@
 #include "arch/x86/io.h"
 #include "kernel/log.h"
 #include "kernel/traps.h"
-#include "vmm/machine.h"
+#include "vmm/assign/assigned.h"
 
 /* Functions may share a virtual line: it is asserted while one raises it. */
-static void set_line(struct machine *m, unsigned line)
+static void set_line(struct assignment *all, unsigned line)
 {
 	bool raised = false;
 
-	for (unsigned n = 0; n < m->assigned_count; n++)
-		raised |= m->assigned[n].raised && m->assigned[n].line == line;
-	ioapic_set_line(&m->ioapic, line, raised);
+	for (unsigned n = 0; n < all->count; n++)
+		raised |= all->functions[n].raised &&
+			  all->functions[n].line == line;
+	ioapic_set_line(all->ioapic, line, raised);
 }
 
 void assigned_line_follow(struct assigned *a)
@@ -38,9 +39,9 @@ static void line_arrived(void *ctx, unsigned vector)
 
 	(void)vector;
 	a->raised = a->mode == IRQ_LINE;
-	assigned_line_follow(a);
 	assigned_count(a);
-	set_line(a->machine, a->line);
+	assigned_line_follow(a);
+	set_line(a->all, a->line);
 }
 
 int assigned_line_init(struct assigned *a)
@@ -49,32 +50,30 @@ int assigned_line_init(struct assigned *a)
 
 	if (vector < 0)
 		return vector;
-	return host_irq_line(&a->machine->host->madt, a->gsi, (u8)vector,
-			     &a->pin);
+	return host_irq_line(a->all->madt, a->gsi, (u8)vector, &a->pin);
 }
 
 void assigned_line_poll(struct assigned *a)
 {
-	struct machine *m = a->machine;
-	u32 status =
-		pci_config_read(&m->host->pci, a->function->bdf, PCI_STATUS, 2);
+	struct assignment *all = a->all;
+	u32 status = pci_config_read(all->pci, a->function->bdf, PCI_STATUS, 2);
 	bool raised =
 		status != 0xffff && status & PCI_STATUS_INTERRUPT && !a->held;
 
-	assigned_timer_by(m, rdtsc() + m->host->tsc_hz / 1000000 *
-					       ASSIGNED_POLL_US);
+	assigned_timer_by(all,
+			  rdtsc() + all->tsc_hz / 1000000 * ASSIGNED_POLL_US);
 	if (raised && !a->raised)
 		assigned_count(a);
 	if (raised == a->raised)
 		return;
 	a->raised = raised;
-	set_line(m, a->line);
+	set_line(all, a->line);
 }
 
 /* Firmware may have forbidden it. */
 void assigned_line_on(struct assigned *a)
 {
-	const struct pci_host *pci = &a->machine->host->pci;
+	const struct pci_host *pci = a->all->pci;
 	u32 command = pci_config_read(pci, a->function->bdf, PCI_COMMAND, 2);
 
 	command &= ~(u32)PCI_COMMAND_INTX_DISABLE;
@@ -90,16 +89,16 @@ void assigned_line_off(struct assigned *a)
 	a->raised = false;
 	if (a->has_gsi)
 		host_irq_line_mask(&a->pin, true);
-	set_line(a->machine, a->line);
+	set_line(a->all, a->line);
 }
 
-void assigned_line_eoi(void *machine, unsigned pin)
+void assigned_line_eoi(void *assignment, unsigned pin)
 {
-	struct machine *m = machine;
+	struct assignment *all = assignment;
 	bool ours = false;
 
-	for (unsigned n = 0; n < m->assigned_count; n++) {
-		struct assigned *a = &m->assigned[n];
+	for (unsigned n = 0; n < all->count; n++) {
+		struct assigned *a = &all->functions[n];
 
 		if (a->line != pin)
 			continue;
@@ -112,5 +111,5 @@ void assigned_line_eoi(void *machine, unsigned pin)
 		assigned_line_follow(a);
 	}
 	if (ours)
-		set_line(m, pin);
+		set_line(all, pin);
 }

@@ -6,7 +6,7 @@
  */
 #include "arch/x86/io.h"
 #include "kernel/host_paging.h"
-#include "vmm/machine.h"
+#include "vmm/assign/assigned.h"
 
 enum {
 	MSIX_CONTROL = 2,
@@ -16,17 +16,6 @@ enum {
 	ENTRY_CONTROL = 3, /* dword of an entry */
 	ENTRY_MASKED = 1,
 };
-
-bool assigned_msix_message(const struct assigned *a, unsigned n, u64 *address,
-			   u32 *data)
-{
-	const u32 *entry = a->messages[n].entry_copy;
-	bool all_masked, on = pci_assigned_msix(&a->config, &all_masked);
-
-	*address = entry[0] | (u64)entry[1] << 32;
-	*data = entry[2];
-	return on && !all_masked && !(entry[ENTRY_CONTROL] & ENTRY_MASKED);
-}
 
 static volatile u8 *host_entry(const struct assigned *a, unsigned n)
 {

@@ -3,18 +3,18 @@
 #include "arch/x86/errno.h"
 #include "kernel/log.h"
 #include "kernel/phys.h"
-#include "vmm/machine.h"
+#include "vmm/assign/assigned.h"
 
-static int find(struct machine *m, struct assigned *a)
+static int find(struct assignment *all, struct assigned *a)
 {
 	const struct pci_function *f = a->function;
-	bool display = f == m->display_function;
-	const struct boot_module *file = m->rom_file;
+	bool display = f == all->display;
+	const struct boot_module *file = all->rom_file;
 	const char *why;
 	int err;
 
 	if (!display || !file) {
-		pci_rom_read(&m->host->pci, f, display && m->vga, &a->rom);
+		pci_rom_read(all->pci, f, display && all->vga, &a->rom);
 		return 0;
 	}
 	err = pci_rom_load(phys_to_virt(file->start), file->size, f, &a->rom,
@@ -25,31 +25,31 @@ static int find(struct machine *m, struct assigned *a)
 	return err;
 }
 
-int assigned_find_roms(struct machine *m)
+int assigned_find_roms(struct assignment *all)
 {
 	const struct pci_rom *rom;
 	int err = 0;
 
-	if (m->rom_file && !m->display_function) {
+	if (all->rom_file && !all->display) {
 		log_error("module '%s' is the display's ROM, but no display "
 			  "is assigned",
-			  m->rom_file->string);
+			  all->rom_file->string);
 		return -ENODEV;
 	}
-	for (unsigned n = 0; !err && n < m->assigned_count; n++)
-		err = find(m, &m->assigned[n]);
-	rom = assigned_display_rom(m);
-	if (!err && m->igd.function && rom->data)
+	for (unsigned n = 0; !err && n < all->count; n++)
+		err = find(all, &all->functions[n]);
+	rom = assigned_display_rom(all);
+	if (!err && all->igd.function && rom->data)
 		log_info("igd: ROM of %lu bytes", rom->length);
-	else if (!err && m->igd.function)
+	else if (!err && all->igd.function)
 		log_info("igd: ROM none");
 	return err;
 }
 
-const struct pci_rom *assigned_display_rom(const struct machine *m)
+const struct pci_rom *assigned_display_rom(const struct assignment *all)
 {
-	for (unsigned n = 0; n < m->assigned_count; n++)
-		if (m->assigned[n].function == m->display_function)
-			return &m->assigned[n].rom;
+	for (unsigned n = 0; n < all->count; n++)
+		if (all->functions[n].function == all->display)
+			return &all->functions[n].rom;
 	return NULL;
 }

@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* What is counted of each assigned function. */
 #include "kernel/log.h"
-#include "vmm/machine.h"
+#include "vmm/assign/assigned.h"
 
 static u64 faults(const struct assigned *a)
 {
-	const struct host *host = a->machine->host;
-
-	return host->has_vtd ? vtd_fault_count(&host->vtd, a->function->bdf)
-			     : 0;
+	return a->all->vtd ? vtd_fault_count(a->all->vtd, a->function->bdf) : 0;
 }
 
 void assigned_stats_reset(struct assigned *a)
@@ -18,12 +15,12 @@ void assigned_stats_reset(struct assigned *a)
 	a->old_faults = faults(a);
 }
 
-bool assigned_stats(void *machine, unsigned n, struct device_stats *out)
+bool assigned_stats(void *assignment, unsigned n, struct device_stats *out)
 {
-	const struct machine *m = machine;
-	const struct assigned *a = &m->assigned[n];
+	const struct assignment *all = assignment;
+	const struct assigned *a = &all->functions[n];
 
-	if (n >= m->assigned_count)
+	if (n >= all->count)
 		return false;
 	*out = a->stats;
 	out->config = a->config.accesses;
@@ -31,11 +28,11 @@ bool assigned_stats(void *machine, unsigned n, struct device_stats *out)
 	return true;
 }
 
-void assigned_stats_log(struct machine *m)
+void assigned_stats_log(struct assignment *all)
 {
 	struct device_stats s;
 
-	for (unsigned n = 0; assigned_stats(m, n, &s); n++)
+	for (unsigned n = 0; assigned_stats(all, n, &s); n++)
 		log_info("stats: %02x:%02x.%x: exits: %lu configuration, %lu "
 			 "MMIO, %lu ports; %lu interrupts, %lu storms, %lu "
 			 "faults",

@@ -2,6 +2,7 @@
 #include "vmm/assign/windows.h"
 
 #include "arch/x86/errno.h"
+#include "arch/x86/vmx/ept.h"
 
 #define ADDRESS_LIMIT BIT(46)
 
@@ -97,9 +98,9 @@ static int pass(struct vm *vm, const struct window_run *run, enum pass what)
 		if (!is_closed(vm, part.gpa))
 			continue;
 		if (what == MAP)
-			err = ept_map(&vm->ept, &part);
+			err = ept_map(vm->ept, &part);
 		else if (what == UNMAP)
-			ept_unmap(&vm->ept, part.gpa, part.size);
+			ept_unmap(vm->ept, part.gpa, part.size);
 		else
 			set_row(vm, part);
 	}
@@ -136,6 +137,6 @@ void windows_close(struct vm *vm)
 		r.cpu = 0;
 		region_remove(&vm->map, r.gpa, r.size);
 		region_add(&vm->map, &r, NULL);
-		ept_unmap(&vm->ept, r.gpa, r.size);
+		ept_unmap(vm->ept, r.gpa, r.size);
 	}
 }

@@ -10,17 +10,8 @@
 
 #include "vmm/core/vm.h"
 
-#define WINDOWS_RUNS 32 /* of one hypercall */
-
-/* An entry of the hypercall's list (docs/hypercalls.md). */
-struct window_run {
-	u64 gpa, pages;
-};
-
-_Static_assert(sizeof(struct window_run) == 16, "ABI");
-
 /*
- * Opens the runs, all or none. -EINVAL: a page of one is in no window, or the
+ * vm->open_windows. Opens the runs, all or none. -EINVAL: a page of one is in no window, or the
  * run is empty or not page-aligned; -ENOSPC: the windows would be in too many
  * pieces; -ENOMEM.
  */

@@ -6,8 +6,6 @@
 #include "kernel/phys.h"
 #include "kernel/string.h"
 #include "vmm/core/guest_mem.h"
-#include "vmm/machine.h"
-#include "vmm/machine_map.h"
 
 #define IMAGE_AT 0x7c00u /* where firmware puts a boot sector */
 #define SECTOR 512u
@@ -66,8 +64,8 @@ static bool low_memory_is_free(gpa_t end)
 	       r.base + r.size >= ALIGN_DOWN(end, PAGE_SIZE);
 }
 
-static int pin(struct machine *m, gpa_t from, gpa_t to, enum region_kind kind,
-	       enum e820_kind e820, const char *name)
+static int pin(struct region_list *map, gpa_t from, gpa_t to,
+	       enum region_kind kind, enum e820_kind e820, const char *name)
 {
 	bool ram = kind == REGION_RAM;
 	struct region r = {.gpa = from,
@@ -80,12 +78,11 @@ static int pin(struct machine *m, gpa_t from, gpa_t to, enum region_kind kind,
 			   .dma = ram ? REGION_RW : 0,
 			   .name = name};
 
-	return machine_pin(m, &r);
+	return region_pin(map, &r);
 }
 
-int bios_pin(struct machine *m)
+int bios_regions(struct bios *b, struct region_list *map)
 {
-	struct bios *b = &m->bios;
 	const char *fault;
 	u16 kib;
 	gpa_t top;
@@ -94,32 +91,33 @@ int bios_pin(struct machine *m)
 	memcpy(&kib, phys_to_virt(BDA_MEMORY), sizeof(kib));
 	top = MIN(kib * (u64)KIB, (u64)LOW_END);
 	b->stub = ALIGN_DOWN(MAX(top, 64 * KIB) - STUB_LEAST, PAGE_SIZE);
-	fault = image_fault(&m->loader, b->stub);
+	fault = image_fault(b->loader, b->stub);
 	if (!fault && (top < 256 * KIB || !low_memory_is_free(top)))
 		fault = "the loader has put something below 640 KiB";
 	if (fault) {
 		log_error("guest=bios: %s", fault);
 		return -EINVAL;
 	}
-	err = pin(m, 0, b->stub, REGION_RAM, E820_RAM, "low memory");
+	err = pin(map, 0, b->stub, REGION_RAM, E820_RAM, "low memory");
 	if (!err)
-		err = pin(m, b->stub, LOW_END, REGION_RAM, E820_RESERVED,
+		err = pin(map, b->stub, LOW_END, REGION_RAM, E820_RESERVED,
 			  "EBDA");
 	/* The chipset says what of it can be written, as natively. */
 	if (!err)
-		err = pin(m, BIOS_AREA, MIB, REGION_ROM, E820_RESERVED, "BIOS");
+		err = pin(map, BIOS_AREA, MIB, REGION_ROM, E820_RESERVED,
+			  "BIOS");
 	return err;
 }
 
-int bios_save(struct machine *m)
+int bios_save(struct bios *b)
 {
 	hpa_t hpa = phys_alloc(&host_memory, MIB, PAGE_SIZE, PHYS_ANYWHERE);
 
 	if (hpa == PHYS_NONE)
 		return -ENOMEM;
-	m->bios.memory = phys_to_virt(hpa);
-	memcpy(m->bios.memory, phys_to_virt(0), LOW_END);
-	memcpy((u8 *)m->bios.memory + BIOS_AREA, phys_to_virt(BIOS_AREA),
+	b->memory = phys_to_virt(hpa);
+	memcpy(b->memory, phys_to_virt(0), LOW_END);
+	memcpy((u8 *)b->memory + BIOS_AREA, phys_to_virt(BIOS_AREA),
 	       MIB - BIOS_AREA);
 	return 0;
 }
@@ -160,10 +158,10 @@ static u64 in_stub(const u8 *symbol)
 	return (u64)symbol - (u64)bios_stub;
 }
 
-static void put_stub(struct machine *m)
+static void put_stub(const struct bios *b)
 {
-	const struct region_list *map = &m->vm.map;
-	gpa_t at = m->bios.stub;
+	const struct region_list *map = b->loader->map;
+	gpa_t at = b->stub;
 	u64 code = in_stub(bios_stub_end);
 	u64 low = ram_in(map, MIB, 16 * MIB), high = 0;
 	struct stub_parameters p = {0};
@@ -182,28 +180,20 @@ static void put_stub(struct machine *m)
 	put(at + in_stub(bios_stub_parameters), &p, sizeof(p));
 }
 
-static bool has_disk(const struct machine *m)
+static void hook_vectors(const struct bios *b)
 {
-	for (unsigned i = 0; i < m->assigned_count; i++)
-		if (m->assigned[i].function->class >> 8 == 1)
-			return true;
-	return false;
-}
-
-static void hook_vectors(struct machine *m)
-{
-	u16 kib = (u16)(m->bios.stub / KIB);
-	u32 segment = (u32)(m->bios.stub >> 4) << 16;
+	u16 kib = (u16)(b->stub / KIB);
+	u32 segment = (u32)(b->stub >> 4) << 16;
 	u32 int13 = segment | (u32)in_stub(bios_stub_int13);
 
 	put(0x15 * 4, &segment, sizeof(segment));
-	if (!has_disk(m))
+	if (!b->has_disk)
 		put(0x13 * 4, &int13, sizeof(int13));
 	put(BDA_MEMORY, &kib, sizeof(kib));
 }
 
 /* Interrupt controllers and timer as the firmware's start leaves them. */
-static void set_up_devices(struct machine *m)
+static void set_up_devices(struct bus *bus)
 {
 	static const struct {
 		u16 port;
@@ -221,24 +211,22 @@ static void set_up_devices(struct machine *m)
 				       .write = true,
 				       .value = post[i].value};
 
-		bus_dispatch(&m->vm.bus, BUS_PORT, &a);
+		bus_dispatch(bus, BUS_PORT, &a);
 	}
 }
 
-void bios_restore(const struct machine *m)
+void bios_restore(const struct bios *b)
 {
-	restore(&m->bios, 0, LOW_END);
-	restore(&m->bios, BIOS_AREA, MIB);
+	restore(b, 0, LOW_END);
+	restore(b, BIOS_AREA, MIB);
 }
 
-int bios_start(struct machine *m, struct guest_entry *entry)
+int bios_start(struct bios *b, struct guest_entry *entry)
 {
-	const struct loader_input *in = &m->loader;
-
-	put_stub(m);
-	hook_vectors(m);
-	put(IMAGE_AT, in->kernel, in->kernel_size);
-	set_up_devices(m);
+	put_stub(b);
+	hook_vectors(b);
+	put(IMAGE_AT, b->loader->kernel, b->loader->kernel_size);
+	set_up_devices(b->bus);
 	*entry = (struct guest_entry){.mode = ENTRY_REAL16,
 				      .rip = IMAGE_AT,
 				      .rsp = IMAGE_AT,

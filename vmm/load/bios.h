@@ -10,11 +10,15 @@
 
 #include "kernel/boot_info.h"
 #include "kernel/options.h"
+#include "vmm/core/bus.h"
 #include "vmm/load/loader.h"
 
-struct machine;
-
 struct bios {
+	/* What it is handed; the map is in loader->map. */
+	const struct loader_input *loader;
+	struct bus *bus;
+	bool has_disk; /* the guest has a disk controller of its own */
+	/* Its own. */
 	gpa_t stub;   /* where the handlers of INT 13h and 15h are */
 	void *memory; /* what the first MiB was at first */
 };
@@ -23,14 +27,14 @@ struct bios {
 int bios_check(const struct boot_info *boot, const struct options *options);
 /*
  * Checks the image and pins the first MiB, all but the VGA window. -EINVAL
- * or what machine_pin() says; each one log_error line.
+ * or what region_pin() says; each one log_error line.
  */
-int bios_pin(struct machine *m);
+int bios_regions(struct bios *b, struct region_list *map);
 /* Keeps the first MiB for the guest's resets. -ENOMEM. */
-int bios_save(struct machine *m);
+int bios_save(struct bios *b);
 /* The first MiB as firmware left it. */
-void bios_restore(const struct machine *m);
+void bios_restore(const struct bios *b);
 /* Devices as firmware sets them up, the image, INT 13h and 15h. */
-int bios_start(struct machine *m, struct guest_entry *entry);
+int bios_start(struct bios *b, struct guest_entry *entry);
 
 #endif

@@ -2,6 +2,7 @@
 /* Control registers and XCR0: SDM 2.5, 2.6, 26.1.3. */
 #include "arch/x86/cpu.h"
 #include "arch/x86/errno.h"
+#include "arch/x86/vmx/ept.h"
 #include "arch/x86/vmx/vmx.h"
 #include "vmm/vcpu/exits.h"
 
@@ -66,7 +67,7 @@ static int switch_paging(struct vcpu *v, u64 cr0)
 static void flush(const struct vcpu *v)
 {
 	/* Combined mappings of every VPID: SDM 29.4.3.1. */
-	vmx_invept(v->vm->vmx, v->vm->ept.eptp);
+	vmx_invept(v->vm->vmx, v->vm->ept->eptp);
 }
 
 static bool pae_paging(u64 cr0, u64 cr4)

@@ -9,6 +9,13 @@
 
 #include "arch/x86/cpu.h"
 #include "vmm/core/vm.h"
+
+/* What only the running vCPU can tell of its CPUID. */
+struct cpuid_context {
+	u64 cr4;
+	u32 apic_id;
+	const struct guest_features *features;
+};
 #include "vmm/vcpu/hypercall.h"
 
 /* Monocle's own leaves: docs/hypercalls.md. */

@@ -5,7 +5,6 @@
 #include "arch/x86/io.h"
 #include "kernel/log_sink.h"
 #include "kernel/string.h"
-#include "vmm/assign/windows.h"
 #include "vmm/vcpu/exits.h"
 #include "vmm/vcpu/guest_cpuid.h"
 
@@ -69,7 +68,7 @@ static s64 call_identity_map(struct vcpu *v, gva_t list, u64 count)
 	if (vcpu_read_linear(v, list, runs, count * sizeof(runs[0]),
 			     GUEST_READ))
 		return -EFAULT;
-	return windows_open(v->vm, runs, (unsigned)count);
+	return v->vm->open_windows(v->vm, runs, (unsigned)count);
 }
 
 enum exit_action exit_hypercall(struct vcpu *v)

@@ -4,6 +4,7 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/errno.h"
 #include "arch/x86/io.h"
+#include "arch/x86/vmx/ept.h"
 #include "arch/x86/vmx/vmx_check.h"
 #include "kernel/host_paging.h"
 #include "kernel/log.h"
@@ -41,7 +42,7 @@ static void write_controls(struct vcpu *v)
 	vmcs_write32(VMCS_EXIT_MSR_LOAD_COUNT, 0);
 	vmcs_write32(VMCS_ENTRY_MSR_LOAD_COUNT, 0);
 	vmcs_write16(VMCS_VPID, 1);
-	vmcs_write64(VMCS_EPTP, v->vm->ept.eptp);
+	vmcs_write64(VMCS_EPTP, v->vm->ept->eptp);
 	vmcs_write64(VMCS_IO_BITMAP_A, virt_to_phys(v->vm->io_bitmap));
 	vmcs_write64(VMCS_IO_BITMAP_B,
 		     virt_to_phys(v->vm->io_bitmap) + PAGE_SIZE);
@@ -56,7 +57,8 @@ static void write_controls(struct vcpu *v)
 	vmcs_writen(VMCS_CR4_MASK, ~v->vm->features.cr4_allowed | CR4_MCE);
 }
 
-int vcpu_init(struct vcpu *v, struct vm *vm, struct lapic *lapic)
+int vcpu_init(struct vcpu *v, struct vm *vm, struct lapic *lapic,
+	      struct pic *pic)
 {
 	struct percpu *cpu = percpu();
 	void *page = page_alloc();
@@ -67,6 +69,7 @@ int vcpu_init(struct vcpu *v, struct vm *vm, struct lapic *lapic)
 	v->vm = vm;
 	v->cpu = cpu;
 	v->lapic = lapic;
+	v->pic = pic;
 	v->cpuid = (struct cpuid_context){.apic_id = lapic->id,
 					  .features = &vm->features};
 	v->vmcs = virt_to_phys(page);
@@ -163,7 +166,7 @@ void vcpu_reset(struct vcpu *v, const struct guest_entry *e)
 		vmcs_writen(VMCS_HOST_CR4, read_cr4());
 	}
 	/* Nothing of another guest's translations may serve this one. */
-	vmx_invept(v->vm->vmx, v->vm->ept.eptp);
+	vmx_invept(v->vm->vmx, v->vm->ept->eptp);
 }
 
 static void set_window(struct vcpu *v, u32 control, bool on)
@@ -186,7 +189,7 @@ static void inject_now(const struct injection *i)
 static bool interrupt_waits(const struct vcpu *v)
 {
 	return lapic_pending(v->lapic) >= 0 || v->lapic->extint_pending ||
-	       (pic_pending(v->vm->pic) && lapic_accepts_pic(v->lapic));
+	       (pic_pending(v->pic) && lapic_accepts_pic(v->lapic));
 }
 
 static u8 take_interrupt(struct vcpu *v)
@@ -198,7 +201,7 @@ static u8 take_interrupt(struct vcpu *v)
 		return (u8)vector;
 	}
 	v->lapic->extint_pending = false;
-	return pic_ack(v->vm->pic);
+	return pic_ack(v->pic);
 }
 
 static bool interrupts_open(u32 blocking)
@@ -351,8 +354,8 @@ static bool is_quiet(const struct vcpu *v)
 	const struct lapic *l = v->lapic;
 
 	return !(l->irr_words | l->nmi_pending | l->init_pending |
-		 l->extint_pending | v->vm->pic->intr | v->nmi_pending |
-		 v->halted | v->asleep) &&
+		 l->extint_pending | v->pic->intr | v->nmi_pending | v->halted |
+		 v->asleep) &&
 	       !v->injection.info && !v->cpu->nmis &&
 	       !(v->cpu_controls & (CPU_INTERRUPT_WINDOW | CPU_NMI_WINDOW));
 }

@@ -7,7 +7,40 @@
 #define VMM_VCPU_VCPU_H
 
 #include "arch/x86/vmx/vmcs.h"
+#include "vmm/core/entry.h"
+#include "vmm/core/guest_mem.h"
 #include "vmm/core/vm.h"
+#include "vmm/devmodel/lapic.h"
+#include "vmm/devmodel/pic.h"
+#include "vmm/vcpu/guest_cpuid.h"
+
+/* An event that the next entry injects (SDM 25.8.3). */
+struct injection {
+	u32 info; /* 0: none */
+	u32 error;
+	u32 length; /* of the instruction, for software events */
+};
+
+struct percpu;
+
+struct vcpu {
+	u64 gpr[16]; /* enum gpr; RSP lives in the VMCS */
+	struct vm *vm;
+	struct percpu *cpu; /* where it runs */
+	struct lapic *lapic;
+	struct pic *pic;
+	u32 cpu_controls; /* as last written */
+	bool launched;
+	bool halted; /* waits for an event in HLT */
+	bool asleep; /* the VMCS's activity state is HLT */
+	bool nmi_pending;
+	struct injection injection;
+	struct cpuid_context cpuid;
+	u32 reason; /* of the exit in hand */
+	u64 qualification;
+	hpa_t vmcs;
+	struct stats stats;
+};
 
 /* What a handler says of the exit. */
 enum exit_action {
@@ -19,7 +52,8 @@ enum exit_action {
 };
 
 /* A zeroed page for the VMCS is allocated; -ENOMEM, -EIO. */
-int vcpu_init(struct vcpu *v, struct vm *vm, struct lapic *lapic);
+int vcpu_init(struct vcpu *v, struct vm *vm, struct lapic *lapic,
+	      struct pic *pic);
 /* Registers and VMCS guest state as entry says; all else as after RESET. */
 void vcpu_reset(struct vcpu *v, const struct guest_entry *entry);
 /* Until vm->request is not VM_RUN. */
