@@ -98,14 +98,24 @@ class Machine:
     def __exit__(self, *_):
         self.close()
 
-    def close(self):
-        """End the emulator, whatever it does, and remove its files."""
-        if self.process and self.process.poll() is None:
+    def end(self, patience=0):
+        """End the emulator, which has that long to do so itself."""
+        try:
+            self.process.wait(patience)
+        except subprocess.TimeoutExpired:
             os.kill(self.process.pid, signal.SIGKILL)
             self.process.wait()
+
+    def close(self):
+        """End the emulator, whatever it does, and remove its files."""
+        if self.process:
+            self.end()
         if self._thread:
             # Its streams end when all who hold them have: a device's, too.
-            self._thread.join()
+            self._thread.join(OFF_LIMIT)
+            if self._thread.is_alive():
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self._thread.join(OFF_LIMIT)
             self._thread = None
             self.device = self.device_log()
         shutil.rmtree(self.work, ignore_errors=True)

@@ -7,7 +7,7 @@ import socket
 import subprocess
 
 from . import result
-from .machine import Machine, run_as_child
+from .machine import OFF_LIMIT, Machine, run_as_child
 from .qmp import Qmp
 from .result import RigError
 from .spec import STANDIN
@@ -133,7 +133,7 @@ class Qemu(Machine):
         try:
             self.qmp = Qmp(monitor)
         except (RigError, OSError) as error:
-            self.process.wait()
+            self.end(OFF_LIMIT)
             raise RigError(f"{self.name} does not start:\n" +
                            self.process.stderr.read().decode()) from error
         return {"serial": self.serial, "log": log,

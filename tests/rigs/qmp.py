@@ -5,11 +5,14 @@ import threading
 
 from .result import RigError
 
+ANSWER_LIMIT = 60       # seconds
+
 
 class Qmp:
     """The client end of a QMP socket."""
 
     def __init__(self, sock):
+        sock.settimeout(ANSWER_LIMIT)
         self.file = sock.makefile("rw", encoding="utf-8", newline="\n")
         self.lock = threading.Lock()
         self.events = []
@@ -18,7 +21,10 @@ class Qmp:
         self.command("qmp_capabilities")
 
     def _message(self):
-        line = self.file.readline()
+        try:
+            line = self.file.readline()
+        except TimeoutError as error:
+            raise RigError("QEMU's monitor does not answer") from error
         if not line:
             raise RigError("QEMU closed its monitor")
         return json.loads(line)

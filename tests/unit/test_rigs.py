@@ -4,6 +4,7 @@ import os
 import pathlib
 import pty
 import select
+import socket
 import struct
 import subprocess
 import sys
@@ -17,8 +18,8 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tools" / "demo")]
 import initrd  # noqa: E402
 import repack  # noqa: E402
 import rigs  # noqa: E402
-from rigs import (choose, iso, machine, nested, qemu, result,  # noqa: E402
-                  spec, terminal)
+from rigs import (choose, iso, machine, nested, qemu, qmp,  # noqa: E402
+                  result, spec, terminal)
 
 STANDIN = pathlib.Path(__file__).with_name("rigs") / "standin.asm"
 BOTH = pytest.mark.parametrize("rig", ["tcg", "bochs"])
@@ -159,6 +160,28 @@ def test_two_machines_at_once(standin):
                 assert machine.finish(60).status == 0
 
 
+def test_a_monitor_that_does_not_answer(monkeypatch):
+    monkeypatch.setattr(qmp, "ANSWER_LIMIT", 0.1)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(rigs.RigError, match="not answer"):
+        qmp.Qmp(ours)
+
+
+def test_a_process_that_outlives_its_emulator(monkeypatch):
+    """... and holds its streams, does not keep the rig."""
+    class Leaving(machine.Machine):
+        name = "leaving"
+
+        def launch(self, image):
+            self.process = machine.run_as_child(
+                ["sh", "-c", "sleep 600 & exec true"], stdout=subprocess.PIPE)
+            return {"console": self.process.stdout}
+    monkeypatch.setattr(machine, "OFF_LIMIT", 1)
+    rig = Leaving(spec.Spec(timeout=1)).start(None)
+    assert rig.finish().status == result.TIME_OUT
+    assert not rig.alive()
+
+
 # -- the terminal
 
 def test_terminal_escape():
@@ -184,12 +207,15 @@ def test_interactive(standin):
              "--no-module", "--monocle", standin("0 bye")],
             stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
-        seen = read_until(ours, b"monocle: options")
-        assert b"Ctrl-A x" in seen
-        os.write(ours, b"hi\x03")       # Ctrl-C goes to the guest
-        assert b"HI" in read_until(ours, b"HI")
-        os.write(ours, b"\x01x")
-        assert process.wait(30) == 0
+        try:
+            seen = read_until(ours, b"monocle: options")
+            assert b"Ctrl-A x" in seen
+            os.write(ours, b"hi\x03")       # Ctrl-C goes to the guest
+            assert b"HI" in read_until(ours, b"HI")
+            os.write(ours, b"\x01x")
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
     os.close(ours)
 
 
