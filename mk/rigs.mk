@@ -36,7 +36,7 @@ test: lint $(B)/monocle.iso
 	$(Q)$(PYTEST) -m 'not long'
 
 test-long: lint $(B)/monocle.iso
-	$(Q)$(PYTEST)
+	$(Q)MONOCLE_RANDOM=1 $(PYTEST)
 
 .PHONY: screenshot
 screenshot: $(B)/monocle.iso
