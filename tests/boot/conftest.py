@@ -7,6 +7,8 @@ those that the selected tests need are started when collection is over.
 """
 import faulthandler
 import os
+import pathlib
+import resource
 import time
 
 import pytest
@@ -19,8 +21,19 @@ from walker import boot as walk
 BUDGET = 60 * (10 + 5 + 10 + 5 + 4)
 
 
+def processors():
+    """Seconds of processor time: (all that was used, this process's and its
+    children's)."""
+    # proc(5): user nice system idle iowait irq softirq steal
+    ticks = [int(n) for n in pathlib.Path("/proc/stat").read_text().split(
+        "\n", 1)[0].split()[1:9]]
+    used = (sum(ticks) - sum(ticks[3:5])) / os.sysconf("SC_CLK_TCK")
+    return used, sum(sum(resource.getrusage(who)[:2]) for who in (
+        resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
 def pytest_configure(config):
-    config.started = time.monotonic()
+    config.started = time.monotonic(), *processors()
     # What each boot that enters a guest maps, compared with what it says.
     walk.install()
 
@@ -88,6 +101,9 @@ def nested(request):
 
 @pytest.fixture
 def budget(request):
-    """(seconds since pytest began, seconds allowed, whether others run)."""
-    busy = os.getloadavg()[1] > 1.5 * (os.cpu_count() or 1) + 1
-    return time.monotonic() - request.config.started, BUDGET, busy
+    """Seconds: allowed, since pytest began, of processors for the tests, and
+    of processors for others in that time."""
+    started, used, own = request.config.started
+    now_used, now_own = processors()
+    return (BUDGET, time.monotonic() - started, now_own,
+            now_used - used - (now_own - own))
