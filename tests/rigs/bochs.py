@@ -177,8 +177,7 @@ class Bochs(Machine):
         """Break in, give the debugger's commands, go on; their answers."""
         with self.change:
             self.asked, self.answers = True, b""
-            os.kill(self.process.pid, signal.SIGINT)
-            self._await(lambda: self.in_debugger)
+            self._break_in()
             self._debug(*commands, "c")
             self._await(lambda: not self.in_debugger)
             self.asked = False
@@ -196,6 +195,16 @@ class Bochs(Machine):
         if len(data) != 4 * count:
             raise RigError(f"bochs shows no memory at {address:#x}")
         return data[address - start:][:size]
+
+    def _break_in(self):
+        """Bochs forgets a signal that comes just behind the echo of "c"; one
+        too many it forgets as well, at the next."""
+        for _ in range(ANSWER_LIMIT):
+            os.kill(self.process.pid, signal.SIGINT)
+            if self.change.wait_for(
+                    lambda: self.in_debugger or not self.alive(), 1):
+                break
+        self._await(lambda: self.in_debugger)
 
     def _await(self, condition):
         if not self.change.wait_for(
