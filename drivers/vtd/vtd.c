@@ -281,7 +281,8 @@ int vtd_map(struct vtd *v, struct vtd_domain *d, gpa_t gpa, hpa_t hpa, u64 size,
 
 /*
  * The firmware's domain gives way, another one does not. An ID that a bridge
- * puts in the place of others' may be in this domain already.
+ * puts in the place of others' may be in this domain already; it may be this
+ * function's own.
  */
 static bool is_assigned(const struct vtd *v, const struct vtd_unit *u,
 			const struct vtd_domain *d, bdf_t bdf)
@@ -290,8 +291,9 @@ static bool is_assigned(const struct vtd *v, const struct vtd_unit *u,
 	unsigned last = vtd_requesters(v->pci, bdf, ids) - 1;
 	u16 firmware = v->firmware ? v->firmware->id : 0;
 	u16 id = unit_domain(u, bdf), shared = unit_domain(u, ids[last]);
+	bool own = !last || ids[last] != bdf;
 
-	return (id && id != firmware) ||
+	return (own && id && id != firmware) ||
 	       (shared && shared != firmware && shared != d->id);
 }
 

@@ -454,12 +454,15 @@ def test_requester_behind_a_bridge(m, kind, alias):
         # Its neighbour shares the ID, so it cannot go elsewhere.
         other = x.domain([])
         assert m.vtd_assign(x.vtd, other, 0x100) == -m.EBUSY
+        assert m.vtd_assign(x.vtd, d, 0x100) == 0
+        assert can(x.units[0], 0x100, 0) == GIB
     index = m.vtd_irq_alloc(x.vtd, 0x108, 1)
     assert m.vtd_irq_set(x.vtd, index, 0x55, 0, False) == 0
     msi = m.vtd_irq_msi(index, 1)
     source = 0x108 if alias is None else alias
     assert x.units[0].interrupt(source, msi.address, msi.data) == (0x55, 0)
-    assert m.vtd_release(x.vtd, 0x108) == 0
+    for bdf in (0x100, 0x108) if alias else (0x108,):
+        assert m.vtd_release(x.vtd, bdf) == 0
     for bdf in (0x108, 0x100, 0x08):
         assert can(x.units[0], bdf, 0) == -2
 
