@@ -88,13 +88,13 @@ static u64 count(struct vtd *v, const struct vtd_fault *f)
 u64 vtd_fault_count(const struct vtd *v, bdf_t bdf)
 {
 	bdf_t ids[VTD_REQUESTERS_MAX];
-	unsigned count = vtd_requesters(v->pci, bdf, ids);
+	unsigned last = vtd_requesters(v->pci, bdf, ids) - 1;
 	u64 sum = 0;
 
 	for (unsigned i = 0; i < v->source_count; i++)
-		for (unsigned k = 0; k < count; k++)
-			if (v->sources[i].source == ids[k])
-				sum += v->sources[i].count;
+		if (v->sources[i].source == ids[0] ||
+		    v->sources[i].source == ids[last])
+			sum += v->sources[i].count;
 	return sum;
 }
 

@@ -921,6 +921,8 @@ def test_a_shared_requester_stops_all_behind_it(m):
     m.vtd_handle_faults(x.vtd)
     assert not x.master(0x100) and not x.master(0x108)
     assert x.master(0) and x.master(0x08)
+    assert [m.vtd_fault_count(x.vtd, bdf) for bdf in (0x100, 0x108, 0)] == [
+        1, 1, 0]
 
 
 def test_more_sources_than_the_table_holds(m):
