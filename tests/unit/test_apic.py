@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The host's interrupt controllers: the local APIC in both of its modes, and
-where a line of an IOAPIC goes (SDM chapter 11, 82093AA, ACPI 5.2.12)."""
+"""The host's interrupt controllers: the local APIC in both of its modes,
+where a line of an IOAPIC goes, and who serves a vector (SDM chapter 11,
+82093AA, ACPI 5.2.12)."""
 
 import pytest
 
@@ -29,8 +30,9 @@ LEVEL, LOW = 1 << 15, 1 << 13
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "apic", ["arch/x86/apic.c", "kernel/host_irq.c"],
-        headers=["arch/x86/apic.h", "kernel/host_irq.h", *vmxcpu.HEADERS],
+        "apic", ["arch/x86/apic.c", "kernel/host_irq.c", "kernel/vectors.c"],
+        headers=["arch/x86/apic.h", "kernel/host_irq.h", "kernel/traps.h",
+                 *vmxcpu.HEADERS],
         fakes=FAKES, cdef="extern u64 unmapped;")
 
 
@@ -127,6 +129,66 @@ def test_an_ipi(m, busy, error):
     assert got == (-getattr(m, error) if error else 0)
     assert x.written == [(ICR_HIGH, 7 << 24), (ICR, 0x4608)]
     assert busy - x.busy <= 100000 and (error or not x.busy)
+
+
+# --- Vectors ---------------------------------------------------------------
+
+def test_a_vector_s_handler(m):
+    """Then the EOI: without it nothing of its priority comes any more."""
+    x, seen = Apic(m), []
+
+    def serve(ctx, vector):
+        seen.append((m.ffi.from_handle(ctx), vector, x.written[-1][0] == EOI))
+    handler = m.callback("host_irq_handler *", serve)
+    x.written.clear()
+    one = m.host_irq_alloc(handler, m.handle("one"))
+    block = m.host_irq_alloc_block(4, handler, m.handle("block"))
+    assert 0x30 <= one < 0xff and block >= 0x30 and block % 4 == 0
+    assert one not in range(block, block + 4)
+    x.written.append((0, 0))
+    for vector in (one, block + 3):
+        m.host_irq_dispatch(1 << 31 | vector)       # as an exit says it
+        assert x.written[-1] == (EOI, 0)
+        x.written.append((0, 0))
+    assert seen == [("one", one, False), ("block", block + 3, False)]
+    for n in (one, *range(block, block + 4)):
+        m.host_irq_free(n)
+    assert m.host_irq_alloc(handler, m.NULL) == one
+    m.host_irq_free(one)
+
+
+def test_a_vector_that_nobody_has(m):
+    """It needs its EOI; a line in the log each time their number doubles."""
+    x = Apic(m)
+    x.written.clear()
+    for _ in range(5):
+        m.host_irq_dispatch(0x42)
+    assert x.written == [(EOI, 0)] * 5
+    assert [line for _, line in m.log_lines()] == [
+        f"interrupt at vector 0x42, which nobody asked for ({n} such)"
+        for n in (1, 2, 4)]
+
+
+def test_the_spurious_vector_has_no_eoi(m):
+    """SDM 11.9: it would end another's."""
+    x = Apic(m)
+    x.written.clear()
+    m.host_irq_dispatch(0xff)
+    assert x.written == [] and m.log_text() == ""
+
+
+def test_no_vector_left(m):
+    handler = m.callback("host_irq_handler *", lambda ctx, vector: None)
+    got = []
+    while (block := m.host_irq_alloc_block(32, handler, m.NULL)) >= 0:
+        got += range(block, block + 32)
+    assert block == -m.ENOSPC
+    while (one := m.host_irq_alloc(handler, m.NULL)) >= 0:
+        got.append(one)
+    # None below, none twice, and the spurious one is nobody's.
+    assert sorted(got) == list(range(0x30, 0xff))
+    for vector in got:
+        m.host_irq_free(vector)
 
 
 # --- IOAPICs -------------------------------------------------------------

@@ -624,6 +624,27 @@ def test_string_io_in_64_bits(m):
     assert (vcpu.v.gpr[RSI], vcpu.v.gpr[RCX]) == (0x30007, 0)
 
 
+@pytest.mark.parametrize("wide", [False, True])
+def test_string_io_above_4_gib(m, wide):
+    """In compatibility mode a linear address has 32 bits: a segment's base
+    and an index wrap."""
+    vcpu = long_mode(m)
+    vcpu.cpu.write(m.VMCS_GUEST_CS_RIGHTS, CS64 if wide else CS32)
+    vcpu.device(m.BUS_PORT, 0x3f8, 0x3f8)
+    vcpu.poke(0, b"3")
+    vcpu.v.gpr[RSI], vcpu.v.gpr[RCX] = 0x10, 1
+    vcpu.cpu.write(m.VMCS_GUEST_LINEAR, 2**32)
+    vcpu.cpu.write(m.VMCS_EXIT_INSTRUCTION, 1 << 7)
+    io = port_io(0x3f8, 1, STRING | REP)
+    if wide:            # page tables end at 4 GiB
+        with pytest.raises(Fault) as fault:
+            vcpu.run("exit_io", io)
+        assert fault.value.args == (PF, 0, 2**32)
+    else:
+        assert vcpu.run("exit_io", io) == "skip"
+        assert vcpu.log == [(0x3f8, 1, 0x33)]
+
+
 def test_string_io_where_there_is_no_memory(m):
     for flags in (0, IN):
         vcpu = Vcpu(m)
@@ -822,6 +843,21 @@ def test_what_no_load_or_store_caused_stops(m, qualification):
     assert trap(vcpu, b"\x8b\x03", NOBODY, qualification=qualification) == \
         "stop"
     assert vcpu["GUEST_RIP"] == CODE
+
+
+def test_an_event_delivered_into_a_device_stops(m):
+    """Its stack frame trapped, not the instruction at RIP."""
+    vcpu = long_mode(m)
+    vcpu.device(m.BUS_MMIO, IOAPIC, IOAPIC + 0xfff)
+    vcpu.v.gpr[RBX] = IOAPIC
+    vcpu.poke(CODE, b"\x8b\x03")
+    for name, value in (("RIP", CODE), ("LINEAR", IOAPIC),
+                        ("PHYSICAL", IOAPIC)):
+        vcpu.cpu.write(getattr(m, f"VMCS_GUEST_{name}"), value)
+    vcpu.v.qualification = TRAPPED | 2
+    vcpu.v.injection.info = 1 << 31 | 0x41
+    assert m.exit_ept_violation(vcpu.v) == m.EXIT_STOP
+    assert vcpu.log == [] and vcpu["GUEST_RIP"] == CODE
 
 
 @pytest.mark.parametrize("code", [

@@ -139,6 +139,16 @@ def test_eoi_register(io):
     assert io.remote_irr(16) and not io.remote_irr(17)
 
 
+def test_an_eoi_is_its_vectors_alone(io):
+    io.route(16, LEVEL | 0x50)
+    io.route(17, LEVEL | 0x51)
+    for pin in (16, 17):
+        io.line(pin)
+        io.line(pin, False)
+    io.write(BASE + 0x40, 0x51)
+    assert io.remote_irr(16) and not io.remote_irr(17)
+
+
 def test_two_pins_with_one_vector(io):
     io.route(16, LEVEL | 0x50)
     io.route(17, LEVEL | 0x50)

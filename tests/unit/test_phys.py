@@ -265,3 +265,16 @@ def test_pages(m):
     m.page_free(m.NULL)
     again = m.page_alloc()
     assert again == two and m.ffi.buffer(again, PAGE)[:] == bytes(PAGE)
+
+
+def test_pages_below_a_limit(m):
+    """For what 32-bit code must reach, and while no more is mapped."""
+    ram = m.new("u8[]", 4 * PAGE)
+    m.lib.ram, m.lib.ram_size = ram, len(ram)
+    m.phys_init(info_of(m, [(0, 4 * PAGE, 1)]))
+    m.lib.page_limit = 3 * PAGE
+    assert m.virt_to_phys(m.page_alloc()) == 2 * PAGE
+    assert m.virt_to_phys(m.page_alloc()) == PAGE
+    assert m.page_alloc() == m.NULL
+    m.lib.page_limit = m.PHYS_ANYWHERE
+    assert m.virt_to_phys(m.page_alloc()) == 3 * PAGE

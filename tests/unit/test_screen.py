@@ -30,7 +30,8 @@ HIGH = 0x40_0000_0000       # Intel graphics' aperture on a current laptop
 @pytest.fixture
 def m():
     m = harness.build("screen", ["kernel/screen.c", "kernel/font.c"],
-                      headers=["kernel/screen.h", "arch/x86/types.h"],
+                      headers=["kernel/screen.h", "kernel/font.h",
+                               "arch/x86/types.h"],
                       fakes=FAKES,
                       cdef="extern unsigned char frame[65536]; extern unsigned"
                            " long frame_hpa; extern bool refuse; extern"
@@ -76,6 +77,31 @@ def test_out_of_reach(m):
     m.lib.refuse = True
     m.screen_map()
     assert not drawn(m)
+
+
+def test_at_the_bottom_it_goes_on_at_the_top(m):
+    """On a blank line; what is below it stays to be read."""
+    assert start(m, 0xe0000000)
+    line = PITCH * m.FONT_CELL_Y
+    rows = HEIGHT // m.FONT_CELL_Y
+    for n in range(rows):
+        assert m.screen_row() == n
+        m.screen_write(b"XX\n", 3)
+    pixels = bytes(m.ffi.buffer(m.frame, rows * line))
+    assert m.screen_row() == 0 and not any(pixels[:line])
+    assert all(any(pixels[n * line:n * line + line]) for n in range(1, rows))
+
+
+def test_a_text_screen_scrolls(m):
+    m.lib.frame_hpa = 0xb8000
+    assert m.screen_init(m.new("struct boot_framebuffer *", {
+        "base": 0xb8000, "kind": m.DISPLAY_TEXT, "width": 4, "height": 3,
+        "pitch": 8}))
+    for line in (b"1\n", b"2\n", b"3333", b"4\n", b"5"):
+        m.screen_write(line, len(line))
+    text = bytes(m.ffi.buffer(m.frame, 24))
+    assert text[1::2] == b"\x07" * 12          # grey on black
+    assert text[::2] == b"3333" b"4   " b"5   "
 
 
 def test_no_screen(m):

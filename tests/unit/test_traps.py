@@ -16,16 +16,13 @@ FAKES = """
 #include "kernel/traps.h"
 
 const char trap_stubs[256 * 16], rdmsr_fault[8], rdmsr_recover[8];
-unsigned stacks, stacks_left, screens;
+unsigned stacks, stack_fails, screens;
 
 void *stack_alloc(void)
 {
 	static char memory[64][4096];
 
-	if (!stacks_left)
-		return NULL;
-	stacks_left--;
-	return memory[++stacks % 64];
+	return ++stacks == stack_fails ? NULL : memory[stacks % 64];
 }
 
 void host_irq_dispatch(unsigned vector)
@@ -57,7 +54,7 @@ bool stops_at(struct trap_frame *f)
 NOT_LIBC = ["backtrace=own_backtrace"]
 CDEF = """
 extern const char trap_stubs[4096], rdmsr_fault[8], rdmsr_recover[8];
-extern unsigned stacks, stacks_left, screens;
+extern unsigned stacks, stack_fails, screens;
 bool stops_at(struct trap_frame *f);
 """
 NMI, DF, GP, MC = 2, 8, 13, 18
@@ -76,7 +73,7 @@ def m():
 def cpu(m):
     cpu = vmxcpu.Cpu(m)
     cpu.set_msr(m.MSR_GS_BASE, 0)
-    m.lib.stacks, m.lib.stacks_left, m.lib.screens = 0, 64, 0
+    m.lib.stacks = m.lib.stack_fails = m.lib.screens = 0
     return cpu
 
 
@@ -158,11 +155,9 @@ def test_no_memory_for_a_cpu(m):
     m.lib.arena_limit = 0
     assert not m.percpu_create(0, 0)
     m.lib.arena_limit = m.ARENA_PAGES
-    for left in range(4):
-        m.lib.stacks_left = left
-        assert not m.percpu_create(0, 0)
-    m.lib.stacks_left = 4
-    assert m.percpu_create(0, 0)
+    for failing in (1, 2, 3, 4, 5):
+        m.lib.stacks, m.lib.stack_fails = 0, failing
+        assert bool(m.percpu_create(0, 0)) == (failing == 5)
 
 
 # --- Traps ---------------------------------------------------------------

@@ -616,6 +616,17 @@ def test_every_reason(vm, reason):
     assert (vm.v.stats.exits, vm.v.stats.reasons[reason].count) == (1, 1)
 
 
+@pytest.mark.parametrize("mode, rip, after", [
+    ({"GUEST_EFER": 0, "GUEST_CS_RIGHTS": 0xc09b}, 2**32 - 1, 2),
+    ({"GUEST_CS_RIGHTS": 0xc09b}, 2**32 - 1, 2),        # compatibility mode
+    ({}, 2**32 - 1, 2**32 + 2), ({}, 2**64 - 4, 2**64 - 1)])
+def test_rip_behind_an_instruction(vm, mode, rip, after):
+    """EIP has 32 bits outside of 64-bit mode."""
+    vm.set(**mode)
+    assert vm.run(lambda: vm.set(GUEST_RIP=rip) or {
+        "EXIT_REASON": vm.m.EXIT_CPUID})[1].rip == after
+
+
 def test_triple_fault_says_where(vm):
     vm.run(vm.m.EXIT_TRIPLE_FAULT)
     assert f"triple fault at rip 0x{RIP:x}" in vm.m.log_text()
