@@ -233,6 +233,9 @@ def test_reset_masks_everything_but_keeps_the_wires(pic):
     assert not pic.pending()
     pic.line(5)                  # still up: no edge
     assert not pic.pending()
+    for line in (7, 0):
+        pic.pulse(line)
+    assert pic.ack() & 7 == 0
 
 
 class Model:

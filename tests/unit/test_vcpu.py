@@ -394,6 +394,16 @@ def test_the_8259s(vm, lint0, vector):
     assert vm.pic.intr == (vector is None)
 
 
+def test_an_extint_message(vm):
+    """Of an IOAPIC's pin or another CPU: taken from the 8259s, once."""
+    wire_8259(vm)
+    vm.lapic.page[4 * vm.m.LAPIC_LVT_LINT0] = 0x10700
+    vm.m.pic_set_line(vm.pic, 3, True)
+    vm.message(vm.m.APIC_EXTINT)
+    entries = vm.run(vm.m.EXIT_CPUID)
+    assert [e.vector for e in entries] == [0x23, None]
+
+
 def test_a_request_that_is_withdrawn(vm):
     """Masked before the guest took it: the window is shut again."""
     wire_8259(vm)
@@ -793,7 +803,7 @@ def init(vm):
     """vcpu_init() on a VMCS full of what was there before."""
     m = vm.m
     m.fake_gs_base(vm.percpu)
-    vm.percpu.self = vm.percpu
+    vm.percpu.self, vm.v.cpu = vm.percpu, m.NULL
     for field in range(m.VMCS_FIELDS):
         vm.cpu.write(field, 0xbad)
     vm.cap.pin, vm.cap.cpu, vm.cap.cpu2 = 0x7f, CPU, 0x101

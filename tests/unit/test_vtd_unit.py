@@ -428,6 +428,11 @@ def test_units_of_different_widths(m, coherent):
         assert can(x.units[other], bdf, 5) == -2
     assert m.vtd_map(x.vtd, d, 0, 0, PAGE, 0) == 0
     assert can(x.units[0], EDU, 0) == can(x.units[1], NIC, 0) == -6
+    # To the end of what the DMAR table says of host addresses
+    top = 1 << 46
+    assert m.vtd_map(x.vtd, d, 8 * GIB, top - PAGE, PAGE, RW) == 0
+    assert can(x.units[1], NIC, 8 * GIB) == top - PAGE
+    assert m.vtd_map(x.vtd, d, 9 * GIB, top, PAGE, RW) == -m.ERANGE
     # Beyond what the narrower one can: for neither
     assert m.vtd_map(x.vtd, d, 1 << 39, 0, PAGE, RW) == -m.ERANGE
     x.check()
