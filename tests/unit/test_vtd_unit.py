@@ -182,6 +182,26 @@ def test_queue_of_a_previous_owner_drains_first(m):
     assert set(changed(x, queue)) <= set(range(0x80, 0x90))
 
 
+def test_queue_of_a_previous_owner_is_slow(m):
+    """The command to switch it off waits for the wait descriptor's end."""
+    x = machine(m)
+    unit, looks = x.units[0], []
+    leave_queue(x, IOTLB)
+    unit.dead.add("queue")
+    read = unit.read
+
+    def slow(at, size):
+        if at == 0x34 and unit.regs[0x88] != unit.head:
+            looks.append(at)
+            if len(looks) == 3:
+                unit.dead.discard("queue")
+                unit._run_queue()
+        return read(at, size)
+    unit.read = slow
+    x.start()
+    assert unit.log.index("wait") < unit.log.index("-qie")
+
+
 @pytest.mark.parametrize("last, taken", [
     (WAIT, True), (IOTLB, True), (IOTLB, False)])
 def test_queue_out_of_reach(m, last, taken):
@@ -321,6 +341,20 @@ def test_map_use_unmap(m, caps, ecaps):
     assert m.vtd_release(x.vtd, EDU) == 0
     assert can(unit, EDU, 0) == -2
     x.check()
+
+
+def test_an_unmap_that_fails_half_way(m):
+    """For want of a table to split a large page: what it has taken out is
+    out for the device, too."""
+    x = machine(m, caps=cap(large=1)).start()
+    d = x.domain([(0, GIB, 4 * MIB, RW)])
+    assert m.vtd_assign(x.vtd, d, EDU) == 0
+    for gpa in (0, 2 * MIB):
+        assert can(x.units[0], EDU, gpa) == GIB + gpa
+    m.lib.fake_pages_left = 0
+    assert m.vtd_map(x.vtd, d, 0, 0, 2 * MIB + PAGE, 0) == -m.ENOMEM
+    assert can(x.units[0], EDU, 0) == -6
+    assert can(x.units[0], EDU, 2 * MIB) == GIB + 2 * MIB
 
 
 @settings(max_examples=60, deadline=None)
