@@ -57,6 +57,7 @@ class Case:
     spec: Spec
     dump_at: str = None
     dump: tuple = None          # (base, bytes); None: RAM and the IOMMU
+    tell: tuple = ()            # QMP behind it: (command, {arguments}) pairs
     picture: bool = False       # in its place the screen; the machine ends
     drives_back: bool = False   # the files behind Spec.drives as they ended
     files: dict = dataclasses.field(default_factory=dict)
@@ -68,7 +69,9 @@ class Case:
         """What is dumped: {name: (base, bytes)}."""
         if not self.dump_at or self.picture:
             return {}
-        ranges = self.dump or ((0, self.spec.memory << 20), IOMMU)
+        ranges = self.dump
+        if ranges is None:
+            ranges = (0, self.spec.memory << 20), IOMMU
         return {f"memory-{base:x}": (base, size) for base, size in ranges}
 
     def sizes(self):
@@ -91,6 +94,7 @@ class NestedResult(Result):
     """
     files: dict = dataclasses.field(default_factory=dict)
     ranges: dict = dataclasses.field(default_factory=dict)
+    monitor: str = ""           # QMP's answers, a line each
 
     def memory(self, address, size):
         """Bytes of physical memory, where it was dumped."""
@@ -134,7 +138,8 @@ def dump_commands(case):
     else:
         commands = [("stop", {}), *(
             ("pmemsave", {"val": base, "size": size, "filename": name})
-            for name, (base, size) in case.ranges().items()), ("cont", {})]
+            for name, (base, size) in case.ranges().items()), ("cont", {}),
+                    *case.tell]
     return [json.dumps({"execute": name, "arguments": arguments})
             for name, arguments in [("qmp_capabilities", {}), *commands]]
 
@@ -253,6 +258,7 @@ def result_of(name, case, output, seconds, keep):
                        serial, console)
     return NestedResult(*status, serial, log, console, seconds, files=files,
                         device=output.text(name, qemu.IGD_LOG),
+                        monitor=output.text(name, "monitor"),
                         ranges=case.ranges())
 
 

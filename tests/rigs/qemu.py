@@ -105,6 +105,16 @@ def complaints(console):
                      line)
 
 
+def key(name, **more):
+    """QMP's arguments of send-key, for one that is pressed and released."""
+    keys = []
+    if name in SHIFTED or (len(name) == 1 and name.isupper()):
+        keys.append("shift")
+    name = SHIFTED.get(name, name.lower())
+    keys.append(QCODES.get(name, name))
+    return {"keys": [{"type": "qcode", "data": key} for key in keys], **more}
+
+
 class Qemu(Machine):
     """QEMU with its serial line, port 0xE9 and monitor on socket pairs."""
 
@@ -167,13 +177,7 @@ class Qemu(Machine):
                          format="png")
 
     def key(self, name):
-        keys = []
-        if name in SHIFTED or (len(name) == 1 and name.isupper()):
-            keys.append("shift")
-        name = SHIFTED.get(name, name.lower())
-        keys.append(QCODES.get(name, name))
-        self.qmp.command("send-key", keys=[
-            {"type": "qcode", "data": key} for key in keys])
+        self.qmp.command("send-key", **key(name))
 
     def memory(self, address, size):
         path = pathlib.Path(self.work, "memory.bin")
