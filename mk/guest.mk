@@ -30,18 +30,21 @@ MONOCLECTL_SRC := $(sort $(wildcard tools/monoclectl/*.c))
 MONOCLECTL := $(if $(MONOCLECTL_SRC),$(GUEST)/monoclectl)
 $(GUEST)/monoclectl: $(MONOCLECTL_SRC) $(wildcard tools/monoclectl/*.h) \
 		vmm/vcpu/hypercall.h vmm/core/stats.h
+$(GUEST)/play: tests/guests/linux/play.c
+$(GUEST)/monoclectl $(GUEST)/play:
 	$(say) CC $@
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) -std=c17 -O2 -static -s -I. $(WARN) -Wno-undef \
 		-ffile-prefix-map=$(CURDIR)=. -Wl,--build-id=none \
-		-o $@ $(MONOCLECTL_SRC)
+		-o $@ $(filter %.c,$^)
 
 # The DRM driver's modules are as large as all the rest.
 $(GUEST)/initrd-drm.img: DRM := --drm bochs
 $(DRIVERS): MODULES := e1000e nvme ahci sd_mod xhci_pci usb_storage ext4 \
-	crc32c_generic
-$(DRIVERS): PROGRAMS := tests/guests/tasks
-$(DRIVERS): tests/guests/tasks
+	crc32c_generic ehci_pci usbhid hid_generic snd_hda_intel \
+	snd_hda_codec_generic
+$(DRIVERS): PROGRAMS := tests/guests/tasks $(GUEST)/play
+$(DRIVERS): tests/guests/tasks $(GUEST)/play
 $(GUEST)/initrd.img $(GUEST)/initrd-drm.img $(DRIVERS): \
 		$(KERNEL_TREE).fetched $(BUSYBOX_TREE).fetched \
 		tools/demo/initrd.py tools/demo/init $(MONOCLECTL)

@@ -365,5 +365,6 @@ unsigned e1000(void);
 unsigned igd(void);
 /* DMA where Intel graphics shares memory. How many tests failed. */
 unsigned edu_igd(void);
+unsigned edu_parked(void);
 
 #endif

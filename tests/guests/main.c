@@ -11,6 +11,7 @@
  *	chain		starts the module on the bare machine, see chain.c
  *	edu		drives QEMU's edu, see edu.c; hold=TICKS at the end
  *	edu-resets	resets in the middle of a transfer, see edu.c; count=N
+ *	edu-parked	... whose neighbours are not the guest's, see edu.c
  *	edu-igd		... where Intel graphics has its memory, see edu.c, vga.c
  *	ahci		reads an AHCI controller by ports, to count exits
  *	windows		the display's memory by hypercall, see windows.c
@@ -72,6 +73,8 @@ void guest_main(u32 magic, u64 info)
 		chain(info);
 	else if (starts(line, "edu-resets"))
 		edu_resets();
+	else if (starts(line, "edu-parked"))
+		finish((u8)edu_parked());
 	else if (starts(line, "edu-igd"))
 		finish((u8)edu_igd());
 	else if (starts(line, "edu"))
