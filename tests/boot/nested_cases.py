@@ -7,12 +7,13 @@ each by the fixture `nested("edu")`.
 import functools
 import os
 import random
+import re
 import subprocess
 import threading
 
 import rigs
 from boot import runs, test_bios, test_console, test_vtd
-from rigs import nested
+from rigs import nested, qemu
 from rigs.nested import Case
 from rigs.spec import BUILD, Spec
 
@@ -26,6 +27,7 @@ RESETS = {"linux": 3, "tiny": 20}
 READS = 1000
 NVME, NET, AHCI, USB = "00:06.0", "00:07.0", "00:08.0", "00:09.0"
 BEHIND = "01:00.0"
+XHCI, EHCI, SOUND = "00:14.0", "00:1d.0", "00:06.1"
 DISKS = {NVME: "nvme", AHCI: "ahci,sd_mod", USB: "xhci_pci,usb_storage,sd_mod"}
 
 _cases = {}
@@ -168,7 +170,7 @@ def behind_a_port():
 
 @define
 def group():
-    return tiny("edu", hv="assign=00:06.1", devices=(
+    return tiny("edu", hv="strict-groups assign=00:06.1", devices=(
         MORE_EDU + ",addr=06.0,multifunction=on", MORE_EDU + ",addr=06.1"))
 
 
@@ -240,6 +242,103 @@ def linux_resets():
     return debian("resets", [f"resets={NVME},{RESETS['linux']}"])
 
 
+# -- USB, and neighbours that are not given
+
+TEXT = "the quick brown fox jumps over the lazy dog 0123456789"
+SAMPLES = "".join(f"{n}\n" for n in range(1, 100001)).encode()[:384000]
+KEYBOARD = f"qemu-xhci,id=hub,addr={XHCI[3:]}", "usb-kbd,bus=hub.0"
+# Function 0 before SOUND, of a class that assign=all gives; another behind it.
+NEIGHBOURS = ("nvme,addr=06.0,serial=1,multifunction=on",
+              MORE_EDU + ",addr=06.2")
+
+
+def bdf(address):
+    """A requester ID."""
+    bus, device, function = (int(n, 16) for n in re.split("[:.]", address))
+    return bus << 8 | device << 3 | function
+
+
+def space(address):
+    """What to dump of a function: its configuration space, by ECAM. While
+    it is read all stands still, so that a whole bus is too much."""
+    return test_vtd.ECAM + (bdf(address) << 12), 4096
+
+
+# The slot of SOUND
+SLOT = tuple(space(f"{SOUND[:-1]}{n}") for n in range(3))
+
+
+def with_rmrr(name, at, last, make, **fields):
+    """make() where firmware still wants a page for a function's DMA."""
+    return test_vtd.with_table(name, test_vtd.dmar(
+        test_vtd.ALL, test_vtd.rmrr(last - 0xfff, last,
+                                    test_vtd.scope(bdf(at)))),
+        make=make, **fields)
+
+
+def typed(text):
+    """What QEMU's monitor is told: a line on the keyboard."""
+    return tuple(("send-key", qemu.key(char, **{"hold-time": 30}))
+                 for char in text + "\n")
+
+
+@define
+def parked():
+    """edu between neighbours, and a USB controller with an RMRR."""
+    return Case(with_rmrr("parked", XHCI, (64 << 20) - 1, functools.partial(
+        tiny, f"edu-parked hold={HOLD}", hv=f"assign={SOUND} assign={XHCI}",
+        devices=(*NEIGHBOURS, f"{MORE_EDU},addr={SOUND[3:]}", *KEYBOARD))),
+        dump_at="edu: 0 failed", dump=((0, 64 << 20), nested.IOMMU, *SLOT))
+
+
+def usb(rig, name, **fields):
+    """A keyboard and a stick."""
+    return linux(rig, [f"keys={XHCI},xhci_pci",
+                       f"disk={XHCI},usb_storage,sd_mod"],
+                 devices=(*KEYBOARD, "usb-storage,bus=hub.0,drive=usb"),
+                 drives=("id=usb,if=none,format=raw,"
+                         f"file={disk(name, 'usb')}",), **fields)
+
+
+@define
+def keys_xhci():
+    return Case(with_rmrr("keys", XHCI, (256 << 20) - 1, functools.partial(
+        usb, "nested", "keys", hv="debug assign=all", monocle=runs.MONOCLE)),
+        dump_at="keys: ready", dump=(), tell=typed(TEXT),
+        drives_back=True)
+
+
+def ehci(rig, **fields):
+    """It has neither MSI nor MSI-X."""
+    return linux(rig, [f"keys={EHCI},ehci_pci"], devices=(
+        f"usb-ehci,id=hub,addr={EHCI[3:]}", "usb-kbd,bus=hub.0"), **fields)
+
+
+@define
+def keys_ehci():
+    return Case(ehci("nested", hv=f"debug assign={EHCI}",
+                     monocle=runs.MONOCLE),
+                dump_at="keys: ready", dump=(), tell=typed(TEXT))
+
+
+def sound_card(rig, wav, qemu=(), **fields):
+    """One between nvme and edu."""
+    return linux(rig, ["sound", "functions", f"config={SOUND[:-1]}0"],
+                 devices=(*NEIGHBOURS, f"intel-hda,id=hda,addr={SOUND[3:]}",
+                          "hda-output,bus=hda.0,audiodev=wav,mixer=off"),
+                 qemu=("-audiodev", "wav,id=wav,out.frequency=48000,"
+                       f"out.buffer-length=100000,path={wav}", *qemu),
+                 **fields)
+
+
+@define
+def sound():
+    return Case(sound_card("nested", "sound.wav", monocle=runs.MONOCLE,
+                           hv=f"debug assign=all,-{NVME}"),
+                dump_at="sound: begins", dump=SLOT,
+                back={"sound.wav": 1 << 20})
+
+
 def real_mode(case):
     """A real-mode guest on SeaBIOS and SeaVGABIOS, and what it has drawn."""
     return Case(Spec(rig="nested", kernel=str(test_bios.image(case)),
@@ -298,6 +397,26 @@ def _run(names):
 def result(name):
     """The NestedResult of a case."""
     return _future.result()[name]
+
+
+def typing(spec):
+    """A run natively, with somebody at the keyboard."""
+    with rigs.start(spec) as machine:
+        machine.wait_for("keys: ready", runs.TIMEOUT)
+        machine.type(TEXT + "\n")
+        return machine.finish()
+
+
+runs.define("tcg-keys-xhci")(
+    lambda: typing(usb("tcg", "tcg-keys", native=True)))
+runs.define("tcg-keys-ehci")(lambda: typing(ehci("tcg", native=True)))
+
+
+@runs.define("tcg-sound")
+def _sound_natively():
+    """The machine's clock is its instructions: no busy host interrupts."""
+    return rigs.boot(sound_card("tcg", runs.work("tcg.wav"), native=True,
+                                qemu=("-icount", "shift=3,sleep=off")))
 
 
 @runs.define("tcg-drivers")

@@ -12,14 +12,15 @@ import subprocess
 import pytest
 
 from boot.nested_cases import (AHCI, BEHIND, DISKS, NET, NVME, READS,
-                               RESETS, SENT_BACK, USB, payload)
+                               RESETS, SENT_BACK, USB, XHCI, payload)
 from boot.test_nested import starts
 from rigs import result
 from rigs.spec import REPOSITORY
 
 NOISE = 100         # interrupts of the host's own
 IO_OF_LINUX = 200   # its serial line still sends what was printed before
-IMAGES = {NVME: "nvme", BEHIND: "nvme", AHCI: "ahci", USB: "usb"}
+IMAGES = {NVME: "nvme", BEHIND: "nvme", AHCI: "ahci", USB: "usb",
+          XHCI: "usb"}
 E2FSCK, DEBUGFS = "/sbin/e2fsck", "/sbin/debugfs"
 POLICY = REPOSITORY / "vmm" / "devmodel" / "pci_assigned.c"
 NUMBERS = REPOSITORY / "drivers" / "pci" / "pci.h"

@@ -10,7 +10,7 @@ import re
 import pytest
 
 from boot import runs
-from boot.nested_cases import AHCI, NET, NVME, RESETS, USB
+from boot.nested_cases import AHCI, NET, NVME, RESETS, USB, bdf
 from rigs import result
 from walker import boot as walk
 
@@ -65,12 +65,6 @@ def test_denied_dma_is_told(nested):
                         nested("relocated").log)
     assert ("00:05.0", "write", "d0000000") in faults
     assert {fault[::2] for fault in faults} == {("00:05.0", "d0000000")}
-
-
-def bdf(address):
-    """A requester ID."""
-    bus, device, function = (int(n, 16) for n in re.split("[:.]", address))
-    return bus << 8 | device << 3 | function
 
 
 CONTEXTS = {"relocated": {EDU, DISPLAY}, "identity": {EDU},
