@@ -339,6 +339,54 @@ def sound():
                 back={"sound.wav": 1 << 20})
 
 
+# -- what a refusal leaves
+
+XHCI_BAR = 0xfeb58000, 0x4000
+SPACES = tuple(space(at) for at in (
+    "00:00.0", "00:02.0", "00:05.0", "00:06.0", "00:06.1", "00:06.2", NET,
+    XHCI, "00:1f.0", "00:1f.2", "00:1f.3"))
+
+
+def untouched(hv, at="monocle: end:", tell=(), **fields):
+    """A machine with two CPUs, looked at when this text has come: its last
+    line."""
+    return Case(tiny("exit", hv=hv, qemu=("-smp", "2"), devices=(
+        *NEIGHBOURS, f"{MORE_EDU},addr={SOUND[3:]}", *KEYBOARD,
+        f"e1000e,addr={NET[3:]},romfile="), **fields),
+        dump_at=at, dump=(nested.IOMMU, XHCI_BAR, *SPACES), tell=(
+            ("human-monitor-command", {"command-line": "info registers -a"}),
+            *tell))
+
+
+@define
+def untouched_grub():
+    """In GRUB, which waits for a line on the keyboard."""
+    return untouched("", at="grub", tell=(("quit", {}),), grub=(
+        *(f"outb 0xe9 {ord(char):#x}" for char in "grub"), "read"))
+
+
+@define
+def untouched_group():
+    return untouched(f"strict-groups assign={SOUND}")
+
+
+@define
+def untouched_no_unit():
+    return untouched("assign=all", grub=("acpi --exclude=DMAR",))
+
+
+@define
+def untouched_rmrr():
+    return with_rmrr("untouched", NET, 0x2000fff, untouched,
+                     hv=f"assign={NET}")
+
+
+@define
+def untouched_not():
+    """One that starts: what is looked at does change."""
+    return untouched(f"assign={XHCI}")
+
+
 def real_mode(case):
     """A real-mode guest on SeaBIOS and SeaVGABIOS, and what it has drawn."""
     return Case(Spec(rig="nested", kernel=str(test_bios.image(case)),

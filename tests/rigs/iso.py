@@ -16,6 +16,7 @@ PLATFORMS = {"bios": ("i386-pc", ["biosdisk"]),
 COMMANDS = ["normal", "iso9660", "multiboot", "multiboot2", "linux"]
 # Extra GRUB commands of a boot, and the module that holds each.
 MODULE_OF = {"acpi": "acpi", "setpci": "setpci", "echo": "echo",
+             "read": "read",
              "write_byte": "memrw", "write_word": "memrw",
              "write_dword": "memrw", "outb": "iorw", "outw": "iorw",
              "outl": "iorw", "wrmsr": "wrmsr", "cutmem": "mmap", "badram": "mmap"}
