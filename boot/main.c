@@ -85,6 +85,7 @@ static void read_boot_information(u32 magic, u32 info, u32 image)
 /* Own memory, page tables, descriptor tables, stack. */
 static void take_memory(void)
 {
+	const struct boot_framebuffer *fb = &host.boot.fb;
 	struct percpu *cpu = NULL;
 
 	page_limit = 4 * GIB;
@@ -98,7 +99,8 @@ static void take_memory(void)
 	}
 	page_limit = PHYS_ANYWHERE;
 	percpu_load(cpu);
-	screen_map();
+	if (log_goes_to(LOG_SCREEN))
+		screen_mapped(mmio_map(fb->base, (u64)fb->pitch * fb->height));
 }
 
 static void read_tables(void)

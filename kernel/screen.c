@@ -3,7 +3,6 @@
 
 #include "arch/x86/io.h"
 #include "kernel/font.h"
-#include "kernel/host_paging.h"
 #include "kernel/phys.h"
 #include "kernel/string.h"
 
@@ -17,11 +16,6 @@ static struct {
 	unsigned scale; /* pixels of the screen for one of the font */
 	u32 colour;
 } screen;
-
-static u64 size(void)
-{
-	return (u64)screen.fb.pitch * screen.fb.height;
-}
 
 bool screen_init(const struct boot_framebuffer *fb)
 {
@@ -40,15 +34,14 @@ bool screen_init(const struct boot_framebuffer *fb)
 	}
 	if (!screen.columns || !screen.rows)
 		return false;
-	if (fb->base + size() <= 4 * GIB)
+	if (fb->base + (u64)fb->pitch * fb->height <= 4 * GIB)
 		screen.base = phys_to_virt(fb->base);
 	return true;
 }
 
-void screen_map(void)
+void screen_mapped(volatile void *base)
 {
-	if (screen.rows && !screen.base && mmio_map(screen.fb.base, size()))
-		screen.base = phys_to_virt(screen.fb.base);
+	screen.base = (u8 *)base;
 }
 
 static u16 *text_line(unsigned row)

@@ -10,11 +10,11 @@
 
 /*
  * False: no screen that can be written to. One above 4 GiB, where firmware
- * likes to put the aperture of Intel graphics, is blank until screen_map().
+ * likes to put the aperture of Intel graphics, is blank until screen_mapped().
  */
 bool screen_init(const struct boot_framebuffer *fb);
-/* When Monocle's own page tables are there. */
-void screen_map(void);
+/* Where it is by Monocle's own page tables, or NULL: nowhere. */
+void screen_mapped(volatile void *base);
 void screen_write(const char *text, size_t length);
 /* The row that the next line goes to: Linux takes over from there. */
 unsigned screen_row(void);

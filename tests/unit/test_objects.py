@@ -24,7 +24,6 @@ ROOMS = ["arch/x86", "kernel", "drivers/pci", "drivers/vtd", "arch/x86/vmx",
 # Arrows that are still to be untied: (user, owner).
 OPEN = {
     ("arch/x86/trap.asm", "kernel/traps"),
-    ("kernel/screen", "kernel/host_paging"),
     ("drivers/vtd/invalidate", "drivers/vtd/unit"),
     ("drivers/vtd/faults", "drivers/vtd/vtd"),
     ("drivers/vtd/remap", "drivers/vtd/vtd"),
@@ -197,7 +196,7 @@ def know_the_machine(texts):
 
 def test_nobody_but_the_roof_knows_the_machine():
     found = know_the_machine(sources())
-    assert not found - OPEN_MACHINE
+    assert not found - OPEN_MACHINE, "these name struct machine"
     assert not OPEN_MACHINE - found, "untied: take it out of OPEN_MACHINE"
 
 
