@@ -6,7 +6,7 @@
 #ifndef KERNEL_PERCPU_H
 #define KERNEL_PERCPU_H
 
-#include "arch/x86/trap.h"
+#include "kernel/cpu_tables.h"
 
 #define CPUS_MAX 64
 

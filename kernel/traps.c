@@ -6,7 +6,7 @@
 #include "kernel/panic.h"
 #include "kernel/percpu.h"
 
-extern const char rdmsr_fault[], rdmsr_recover[]; /* trap.asm */
+extern const char rdmsr_fault[], rdmsr_recover[]; /* cpu.asm */
 
 static void dump(const struct trap_frame *f)
 {

@@ -9,6 +9,16 @@
 
 #include "arch/x86/types.h"
 
+/* What the stubs of traps.asm build on the stack (SDM 6.14). */
+struct trap_frame {
+	u64 rax, rcx, rdx, rbx, rbp, rsi, rdi;
+	u64 r8, r9, r10, r11, r12, r13, r14, r15;
+	u64 vector, error;
+	u64 rip, cs, rflags, rsp, ss;
+};
+
+void trap_handle(struct trap_frame *frame);
+
 #define HOST_VECTOR_FIRST 0x30 /* below: exceptions and the 8259s' range */
 #define HOST_VECTOR_SPURIOUS 0xff
 

@@ -7,12 +7,12 @@ FLEET ?=
 HV ?= igd assign=all
 
 # All but what tests/fleet/fleet.c includes or stands for; files by name, for
-# they move. Of the assembly what is no host's is boot's and the CPU's.
+# they move. Of the assembly only what is put into a guest.
 FLEET_NOT := main.c string.c selftest.c
 FLEET_SRC := $(foreach s,$(SRC_C),$(if $(filter $(FLEET_NOT), \
 	$(notdir $(s))),,$(s))) $(wildcard tests/fleet/*.c)
 FLEET_OBJ := $(FLEET_SRC:%.c=$(B)/fleet/obj/%.o) $(patsubst \
-	%.asm,$(B)/obj/%.asm.o,$(filter-out boot/% arch/%,$(SRC_ASM)))
+	%.asm,$(B)/obj/%.asm.o,$(filter vmm/%,$(SRC_ASM)))
 HOSTCC ?= gcc
 # Its image is the program itself: no PIE.
 FLEET_CFLAGS := -std=c17 -DMONOCLE_HOST -g -O1 -I. -fno-strict-aliasing \

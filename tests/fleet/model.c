@@ -385,7 +385,7 @@ void invept(u64 type, u64 eptp)
 	(void)eptp;
 }
 
-/* What the assembly of boot/ and arch/ has; nothing here goes there. */
+/* What the assembly of boot/, arch/ and kernel/ has; nothing here goes there. */
 const char trap_stubs[1], vmx_exit[1], rdmsr_fault[1], rdmsr_recover[1];
 __asm__(".pushsection .rodata\n"
 	".globl ap_trampoline, ap_parameters, ap_trampoline_end\n"

@@ -64,8 +64,8 @@ CODE, DATA, TSS = 8, 16, 24
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "traps", ["kernel/traps.c", "kernel/percpu.c", "arch/x86/trap.c"],
-        headers=["kernel/percpu.h", "arch/x86/trap.h", *vmxcpu.HEADERS],
+        "traps", ["kernel/traps.c", "kernel/percpu.c", "kernel/cpu_tables.c"],
+        headers=["kernel/percpu.h", "kernel/traps.h", *vmxcpu.HEADERS],
         fakes=FAKES, cdef=CDEF, defines=NOT_LIBC)
 
 

@@ -3,8 +3,8 @@
 
 #include "arch/x86/cpu.h"
 #include "arch/x86/errno.h"
-#include "arch/x86/trap.h"
 #include "arch/x86/vmx/vmcs.h"
+#include "kernel/cpu_tables.h"
 #include "kernel/phys.h"
 
 int vmx_enable(const struct vmx_capabilities *cap, hpa_t region)

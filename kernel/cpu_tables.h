@@ -1,19 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Descriptor tables of one CPU and the frame that the stubs of trap.asm
- * build (SDM 6.14). Whoever links this supplies trap_handle().
- */
-#ifndef ARCH_X86_TRAP_H
-#define ARCH_X86_TRAP_H
+/* Descriptor tables of one CPU, and the one IDT of all. */
+#ifndef KERNEL_CPU_TABLES_H
+#define KERNEL_CPU_TABLES_H
 
 #include "arch/x86/cpu.h"
-
-struct trap_frame {
-	u64 rax, rcx, rdx, rbx, rbp, rsi, rdi;
-	u64 r8, r9, r10, r11, r12, r13, r14, r15;
-	u64 vector, error;
-	u64 rip, cs, rflags, rsp, ss;
-};
 
 enum selector {
 	SELECTOR_CODE = 8,
@@ -57,7 +47,5 @@ void cpu_tables_load(struct cpu_tables *tables, void *gs_base);
 
 /* The IDT's address, for the VMCS. */
 u64 idt_base(void);
-
-void trap_handle(struct trap_frame *frame);
 
 #endif

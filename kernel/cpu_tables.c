@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "arch/x86/trap.h"
+#include "kernel/cpu_tables.h"
 
 /* SDM figure 6-8 */
 struct gate {
@@ -17,7 +17,7 @@ enum {
 	TSS_AVAILABLE = 0x89,
 };
 
-extern const char trap_stubs[];
+extern const char trap_stubs[]; /* traps.asm */
 
 static struct gate idt[256];
 
