@@ -63,6 +63,8 @@ static inline void unit_write64(struct vtd_unit *u, enum vtd_reg64 reg, u64 v)
 	mmio_write64(u->regs + reg, v);
 }
 
+/* regs.c */
+
 /* Waits until (register & mask) == value; -ETIMEDOUT after VTD_TIMEOUT. */
 int unit_wait(const struct vtd_unit *u, enum vtd_reg32 reg, u32 mask,
 	      u32 value);
@@ -72,6 +74,10 @@ int unit_wait(const struct vtd_unit *u, enum vtd_reg32 reg, u32 mask,
  * Returns once the status agrees, or -ETIMEDOUT.
  */
 int unit_command(struct vtd_unit *u, u32 bit, bool on);
+/* The bytes have left the caches when this returns; no-op unless needed. */
+void vtd_flush(const void *p, size_t size, bool needed);
+
+/* unit.c */
 
 /*
  * Reads what the unit can do and allocates its root table and queue; changes
@@ -99,9 +105,6 @@ int unit_set_context(struct vtd_unit *u, u16 requester, u64 lo, u64 hi);
 u16 unit_domain(const struct vtd_unit *u, u16 requester);
 /* Its faults are no longer recorded, in force on return; it stays blocked. */
 int unit_silence(struct vtd_unit *u, u16 requester);
-
-/* The bytes have left the caches when this returns; no-op unless needed. */
-void vtd_flush(const void *p, size_t size, bool needed);
 
 /*
  * invalidate.c (6.5): by the queue where the unit has one, else by registers.

@@ -990,7 +990,7 @@ def test_fault_event(m, x2apic):
 # --- The order is needed: a driver without a step fails above ------------
 
 MUTANTS = {
-    "no clflush": ("unit.c", "clflush(line);", "(void)line;"),
+    "no clflush": ("regs.c", "clflush(line);", "(void)line;"),
     "table linked before its content":
         ("tables.c", "vtd_flush(table, PAGE_SIZE, t->flush);", ""),
     "entries not flushed": (
@@ -1028,7 +1028,7 @@ MUTANTS = {
     "old root's translations kept": (
         "unit.c", "return err ? err : inv_all(u);", "return err;"),
     "one-shot bits repeated": (
-        "unit.c", " & ~VTD_GCMD_ONE_SHOT", ""),
+        "regs.c", " & ~VTD_GCMD_ONE_SHOT", ""),
     "protected memory given up first": (
         "unit.c", "err = unit_command(u, VTD_GCMD_TE, true);",
         "unit_write32(u, VTD_PMEN, 0), "
