@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Isolation groups: which functions can reach each other past the IOMMU.
- * As PCIe 6.12 and Linux's pci_device_group() have it, but for switches:
- * there one port without ACS can send to all of its neighbours.
+ * Isolation groups: which functions can reach each other past the IOMMU. As
+ * PCIe 6.12 and Linux's pci_device_group() have it, but for switches: there
+ * one port without ACS can send to all of its neighbours. And by which IDs the
+ * IOMMU knows a function.
  */
 #include "drivers/pci/pci.h"
 
@@ -115,6 +116,27 @@ bdf_t pci_group(const struct pci_host *pci, bdf_t bdf)
 			if (pci->functions[i].bdf >> 3 == top >> 3)
 				return pci->functions[i].bdf;
 	return top;
+}
+
+/* A bridge to conventional PCI puts its own ID in place. */
+unsigned pci_requesters(const struct pci_host *pci, bdf_t bdf,
+			bdf_t out[PCI_REQUESTERS_MAX])
+{
+	const struct pci_function *bridge = pci_bridge_above(pci, bdf);
+	unsigned count = 1;
+
+	out[0] = bdf;
+	/* The one next to the root has the last word. */
+	for (; bridge; bridge = pci_bridge_above(pci, bridge->bdf)) {
+		unsigned bus = bridge->secondary_bus;
+		int type = pci_express_type(pci, bridge->bdf);
+
+		if (type >= 0 && type != PCI_EXPRESS_TO_PCI)
+			continue;
+		out[1] = type < 0 ? bridge->bdf : BDF(bus, 0u, 0u);
+		count = 2;
+	}
+	return count;
 }
 
 void pci_acs_enable(const struct pci_host *pci)

@@ -148,6 +148,13 @@ int pci_express_type(const struct pci_host *pci, bdf_t bdf);
  * pci_acs_enable() has switched on.
  */
 bdf_t pci_group(const struct pci_host *pci, bdf_t bdf);
+#define PCI_REQUESTERS_MAX 2
+/*
+ * The requester IDs that bdf's requests may carry (VT-d 3.4.1); itself first.
+ * The last one is that of its interrupts.
+ */
+unsigned pci_requesters(const struct pci_host *pci, bdf_t bdf,
+			bdf_t out[PCI_REQUESTERS_MAX]);
 /* Peer-to-peer requests and completions go by way of the IOMMU. */
 void pci_acs_enable(const struct pci_host *pci);
 

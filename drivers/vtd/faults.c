@@ -87,8 +87,8 @@ static u64 count(struct vtd *v, const struct vtd_fault *f)
 
 u64 vtd_fault_count(const struct vtd *v, bdf_t bdf)
 {
-	bdf_t ids[VTD_REQUESTERS_MAX];
-	unsigned last = vtd_requesters(v->pci, bdf, ids) - 1;
+	bdf_t ids[PCI_REQUESTERS_MAX];
+	unsigned last = pci_requesters(v->pci, bdf, ids) - 1;
 	u64 sum = 0;
 
 	for (unsigned i = 0; i < v->source_count; i++)
@@ -134,8 +134,8 @@ static void stop(struct vtd *v, bdf_t id, u64 times)
 {
 	for (unsigned i = 0; i < v->pci->count; i++) {
 		const struct pci_function *f = &v->pci->functions[i];
-		bdf_t ids[VTD_REQUESTERS_MAX];
-		unsigned last = vtd_requesters(v->pci, f->bdf, ids) - 1;
+		bdf_t ids[PCI_REQUESTERS_MAX];
+		unsigned last = pci_requesters(v->pci, f->bdf, ids) - 1;
 
 		if (f->bdf != id && ids[last] != id)
 			continue;

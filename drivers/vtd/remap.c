@@ -83,8 +83,8 @@ static int alloc(struct vtd *v, bdf_t owner, bdf_t source, unsigned count)
 
 int vtd_irq_alloc(struct vtd *v, bdf_t bdf, unsigned count)
 {
-	bdf_t ids[VTD_REQUESTERS_MAX];
-	unsigned last = vtd_requesters(v->pci, bdf, ids) - 1;
+	bdf_t ids[PCI_REQUESTERS_MAX];
+	unsigned last = pci_requesters(v->pci, bdf, ids) - 1;
 
 	return alloc(v, bdf, ids[last], count);
 }

@@ -103,14 +103,6 @@ int vtd_init(struct vtd *v, const struct acpi_tables *acpi,
 	return err;
 }
 
-struct vtd_unit *vtd_unit_at(struct vtd *v, u64 base)
-{
-	for (unsigned i = 0; i < v->unit_count; i++)
-		if (v->units[i].base == base)
-			return &v->units[i];
-	return NULL;
-}
-
 static struct vtd_unit *unit_of(struct vtd *v, bdf_t bdf)
 {
 	const struct dmar_entry *e = dmar_unit_of(v->dmar, v->pci, bdf);
@@ -123,35 +115,12 @@ bool vtd_has_unit(struct vtd *v, bdf_t bdf)
 	return unit_of(v, bdf);
 }
 
-/* 3.4.1: a bridge to conventional PCI puts its own ID in place. */
-unsigned vtd_requesters(const struct pci_host *pci, bdf_t bdf,
-			bdf_t out[VTD_REQUESTERS_MAX])
-{
-	const struct pci_function *bridge = pci_bridge_above(pci, bdf);
-	unsigned count = 1;
-
-	out[0] = bdf;
-	/* The one next to the root has the last word. */
-	for (; bridge; bridge = pci_bridge_above(pci, bridge->bdf)) {
-		unsigned bus = bridge->secondary_bus;
-		unsigned cap =
-			pci_find_capability(pci, bridge->bdf, PCI_CAP_EXPRESS);
-		u32 flags = pci_config_read(pci, bridge->bdf, cap + 2, 2);
-
-		if (cap && PCI_EXPRESS_TYPE(flags) != PCI_EXPRESS_TO_PCI)
-			continue;
-		out[1] = cap ? BDF(bus, 0u, 0u) : bridge->bdf;
-		count = 2;
-	}
-	return count;
-}
-
 /* 9.3: legacy mode, translation type 00 (device TLBs blocked) */
 static int set_context(struct vtd *v, struct vtd_unit *u, struct vtd_domain *d,
 		       bdf_t bdf)
 {
-	bdf_t ids[VTD_REQUESTERS_MAX];
-	unsigned count = vtd_requesters(v->pci, bdf, ids);
+	bdf_t ids[PCI_REQUESTERS_MAX];
+	unsigned count = pci_requesters(v->pci, bdf, ids);
 	hpa_t root = sl_root(&d->sl, u->levels);
 	int err = root ? 0 : -ENOMEM;
 	unsigned i = 0;
@@ -287,8 +256,8 @@ int vtd_map(struct vtd *v, struct vtd_domain *d, gpa_t gpa, hpa_t hpa, u64 size,
 static bool is_assigned(const struct vtd *v, const struct vtd_unit *u,
 			const struct vtd_domain *d, bdf_t bdf)
 {
-	bdf_t ids[VTD_REQUESTERS_MAX];
-	unsigned last = vtd_requesters(v->pci, bdf, ids) - 1;
+	bdf_t ids[PCI_REQUESTERS_MAX];
+	unsigned last = pci_requesters(v->pci, bdf, ids) - 1;
 	u16 firmware = v->firmware ? v->firmware->id : 0;
 	u16 id = unit_domain(u, bdf), shared = unit_domain(u, ids[last]);
 	bool own = !last || ids[last] != bdf;
@@ -355,7 +324,7 @@ int vtd_release(struct vtd *v, bdf_t bdf)
 	struct vtd_unit *u = unit_of(v, bdf);
 	u16 id = u ? unit_domain(u, bdf) : 0;
 	const struct pci_function *f = pci_find(v->pci, bdf);
-	bdf_t ids[VTD_REQUESTERS_MAX];
+	bdf_t ids[PCI_REQUESTERS_MAX];
 	int err = 0;
 
 	if (!id || id > VTD_DOMAINS_MAX || !f)
@@ -364,7 +333,7 @@ int vtd_release(struct vtd *v, bdf_t bdf)
 	for (unsigned i = 0; !err && i < VTD_IRTES; i++)
 		if (v->irtes[i].used && v->irtes[i].owner == bdf)
 			err = vtd_irq_free(v, i);
-	for (unsigned i = vtd_requesters(v->pci, bdf, ids); !err && i > 0; i--)
+	for (unsigned i = pci_requesters(v->pci, bdf, ids); !err && i > 0; i--)
 		err = unit_set_context(u, ids[i - 1], 0, 0);
 	err = err ? err : inv_all(u);
 	v->domains[id - 1].devices -= !err;

@@ -20,7 +20,6 @@
 
 #define VTD_UNITS_MAX 64
 #define VTD_DOMAINS_MAX 8
-#define VTD_REQUESTERS_MAX 2
 #define VTD_FAULT_SOURCES 64
 #define VTD_IRTES 256 /* a page of entries; as many as there are vectors */
 #define VTD_NO_DISPLAY 0xffff
@@ -117,7 +116,14 @@ int vtd_map(struct vtd *v, struct vtd_domain *d, gpa_t gpa, hpa_t hpa, u64 size,
 	    u64 rights);
 
 /* The unit whose registers are there, if it answers, or NULL. */
-struct vtd_unit *vtd_unit_at(struct vtd *v, u64 base);
+static inline struct vtd_unit *vtd_unit_at(struct vtd *v, u64 base)
+{
+	for (unsigned i = 0; i < v->unit_count; i++)
+		if (v->units[i].base == base)
+			return &v->units[i];
+	return NULL;
+}
+
 /* Does a unit translate for the function? */
 bool vtd_has_unit(struct vtd *v, bdf_t bdf);
 /*
@@ -133,12 +139,6 @@ int vtd_assign(struct vtd *v, struct vtd_domain *d, bdf_t bdf);
  * caches empty. The function's reset is the caller's. -ENODEV: not assigned.
  */
 int vtd_release(struct vtd *v, bdf_t bdf);
-/*
- * The requester IDs that bdf's requests may carry (3.4.1); itself first. The
- * last one is that of its interrupts.
- */
-unsigned vtd_requesters(const struct pci_host *pci, bdf_t bdf,
-			bdf_t out[VTD_REQUESTERS_MAX]);
 
 /* remap.c: interrupt remapping, 5.1 */
 

@@ -20,7 +20,7 @@ BUILD = ROOT / "build"
 PROGRAM = BUILD / "bench" / "vtd_bench"
 DRIVER = ["dmar", "faults", "invalidate", "regs", "remap", "tables", "unit",
           "vtd"]
-SOURCES = ["tests/bench/vtd_bench.c",
+SOURCES = ["tests/bench/vtd_bench.c", "drivers/pci/groups.c",
            *(f"drivers/vtd/{name}.c" for name in DRIVER), "kernel/region.c"]
 LAYOUTS = {"contiguous": "one piece",
            "fragmented": "100 pieces, congruent to 2 MiB",

@@ -132,8 +132,8 @@ int unit_command(struct vtd_unit *u, u32 bit, bool on)
 	abort();
 }
 
-unsigned vtd_requesters(const struct pci_host *pci, bdf_t bdf,
-			bdf_t out[VTD_REQUESTERS_MAX])
+unsigned pci_requesters(const struct pci_host *pci, bdf_t bdf,
+			bdf_t out[PCI_REQUESTERS_MAX])
 {
 	(void)pci;
 	out[0] = bdf;
@@ -147,12 +147,6 @@ int dmar_ioapic_source(const struct dmar_table *t, struct pci_host *pci, u8 id,
 	*source = 0xf0ff;
 	*unit = 0;
 	return 0;
-}
-
-struct vtd_unit *vtd_unit_at(struct vtd *v, u64 base)
-{
-	(void)base;
-	return &v->units[0];
 }
 
 /* VT-d 5.1.3, 9.10 */

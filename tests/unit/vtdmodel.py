@@ -19,7 +19,8 @@ TE, SRTP, SFL, WBF, QIE, IRE, SIRTP, CFI = (
     1 << n for n in (31, 30, 29, 27, 26, 25, 24, 23))
 ONE_SHOT = SRTP | SFL | WBF | SIRTP
 FRO, IRO = 0x220, 0xf0
-SOURCES = ["drivers/vtd/dmar.c", "drivers/vtd/faults.c",
+SOURCES = ["drivers/pci/groups.c",
+           "drivers/vtd/dmar.c", "drivers/vtd/faults.c",
            "drivers/vtd/invalidate.c", "drivers/vtd/regs.c",
            "drivers/vtd/remap.c", "drivers/vtd/tables.c",
            "drivers/vtd/unit.c", "drivers/vtd/vtd.c", "kernel/region.c"]
