@@ -8,8 +8,8 @@ import functools
 
 import harness
 
-DEVICES = ["acpi_pm", "apic_bus", "i8042", "ioapic", "lapic", "mtrr", "pic",
-           "pit", "reset", "rtc", "uart"]
+DEVICES = ["acpi_pm", "apic_bus", "i8042", "ioapic", "lapic",
+           "lapic_accept", "mtrr", "pic", "pit", "reset", "rtc", "uart"]
 
 
 @functools.lru_cache
@@ -19,7 +19,8 @@ def build():
         ["vmm/core/bus.c", "vmm/core/vclock.c"] +
         [f"vmm/devmodel/{name}.c" for name in DEVICES],
         headers=["vmm/core/virq.h"] +
-                [f"vmm/devmodel/{name}.h" for name in DEVICES],
+                [f"vmm/devmodel/{name}.h" for name in DEVICES
+                 if name != "lapic_accept"],
         exports=["lapic_pending", "lapic_cr8", "lapic_set_cr8", "lapic_get",
                  "pic_pending"])
 

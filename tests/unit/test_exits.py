@@ -15,8 +15,8 @@ import vmxcpu
 SOURCES = ["vmm/vcpu/exit_cr.c", "vmm/vcpu/exit_io.c", "vmm/vcpu/exit_mmio.c", "vmm/vcpu/msr.c",
            "vmm/vcpu/vcpu_state.c", "vmm/core/stats.c", "vmm/core/guest_mem.c", "vmm/vcpu/insn.c",
            "vmm/core/bus.c", "vmm/core/vclock.c", "kernel/region.c",
-           "vmm/devmodel/lapic.c", "vmm/devmodel/apic_bus.c",
-           "vmm/vcpu/hypercall.c"]
+           "vmm/devmodel/lapic.c", "vmm/devmodel/lapic_accept.c",
+           "vmm/devmodel/apic_bus.c", "vmm/vcpu/hypercall.c"]
 # What hypercalls reach: a log of 1000 bytes, of which the first 100 are gone.
 FAKES = """
 #include "tests/unit/vmx_fakes.c"

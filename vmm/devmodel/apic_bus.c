@@ -59,7 +59,7 @@ void apic_bus_msi(struct apic_bus *apics, u64 address, u32 data)
 	struct apic_message m = {
 		.dest = apic_dest8(address >> 12 & 0xFF, address & BIT(2)),
 		.vector = (u8)data,
-		.delivery = data >> 8 & 7,
+		.delivery = APIC_DELIVERY(data),
 		.logical = address & BIT(2),
 		.level = data & BIT(15),
 	};

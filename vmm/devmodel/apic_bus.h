@@ -22,6 +22,9 @@ enum apic_delivery {
 	APIC_EXTINT,
 };
 
+/* In an LVT register, the ICR, a redirection entry, an MSI's data */
+#define APIC_DELIVERY(r) ((u8)((r) >> 8 & 7))
+
 struct apic_message {
 	u32 dest;
 	u8 vector;

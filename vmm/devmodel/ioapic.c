@@ -21,7 +21,7 @@ static bool send(struct ioapic *io, u64 rte, bool level)
 	struct apic_message m = {
 		.dest = apic_dest8((u32)(rte >> 56), rte & RTE_LOGICAL),
 		.vector = (u8)rte,
-		.delivery = rte >> 8 & 7,
+		.delivery = APIC_DELIVERY(rte),
 		.logical = rte & RTE_LOGICAL,
 		.level = level,
 	};
@@ -32,7 +32,7 @@ static bool send(struct ioapic *io, u64 rte, bool level)
 /* Only fixed and lowest-priority messages end with an EOI. */
 static bool is_level(u64 rte)
 {
-	return rte & RTE_LEVEL && (rte >> 8 & 7) <= APIC_LOWEST_PRIORITY;
+	return rte & RTE_LEVEL && APIC_DELIVERY(rte) <= APIC_LOWEST_PRIORITY;
 }
 
 /* Sends what a level-triggered pin owes, unless an EOI is outstanding. */

@@ -9,13 +9,11 @@
 #define MSR_TSC_DEADLINE 0x6E0
 #define MSR_X2APIC 0x800
 
-#define LVT_MODE(lvt) ((u8)((lvt) >> 8 & 7))
 #define LVT_PERIODIC BIT(17)
 #define LVT_TSC_DEADLINE BIT(18)
 
 /* SDM 10.5.3 */
 #define ESR_SEND_VECTOR BIT(5)
-#define ESR_RECEIVE_VECTOR BIT(6)
 #define ESR_REGISTER BIT(7)
 
 /* SDM 10.6.1 */
@@ -60,160 +58,12 @@ static const struct rule {
 	[LAPIC_SELF_IPI] = {0xFF, 0, X2W},
 };
 
-static u32 get(const struct lapic *l, unsigned reg)
-{
-	return lapic_get(l, reg);
-}
-
-static void set(struct lapic *l, unsigned reg, u32 value)
-{
-	l->page[4ul * reg] = value;
-}
-
-/* The registers of 256 bits: one bit a vector, 32 in each word. */
-
-static bool vector_test(const struct lapic *l, unsigned reg, unsigned v)
-{
-	return get(l, reg + v / 32) >> (v % 32) & 1;
-}
-
-static void vector_set(struct lapic *l, unsigned reg, unsigned v, u8 *words)
-{
-	set(l, reg + v / 32, get(l, reg + v / 32) | 1u << (v % 32));
-	*words = (u8)(*words | 1u << (v / 32));
-}
-
-static void vector_clear(struct lapic *l, unsigned reg, unsigned v, u8 *words)
-{
-	u32 word = get(l, reg + v / 32) & ~(1u << (v % 32));
-
-	set(l, reg + v / 32, word);
-	if (!word)
-		*words = (u8)(*words & ~(1u << (v / 32)));
-}
-
-static int vector_highest(const struct lapic *l, unsigned reg, u8 words)
-{
-	int word;
-
-	if (!words)
-		return -1;
-	word = 31 - __builtin_clz(words);
-	return 32 * word + 31 - __builtin_clz(get(l, reg + (unsigned)word));
-}
-
-u32 lapic_priority(const struct lapic *l)
-{
-	u32 tpr = get(l, LAPIC_TPR), class = 0;
-
-	if (l->isr_words)
-		class = (u32)vector_highest(l, LAPIC_ISR, l->isr_words) & 0xF0;
-	return (tpr & 0xF0) >= class ? tpr : class;
-}
-
-int lapic_deliverable(const struct lapic *l)
-{
-	int v = vector_highest(l, LAPIC_IRR, l->irr_words);
-
-	return (u32)v >> 4 > lapic_priority(l) >> 4 ? v : -1;
-}
-
-void lapic_ack(struct lapic *l, unsigned vector)
-{
-	vector_clear(l, LAPIC_IRR, vector & 0xFF, &l->irr_words);
-	vector_set(l, LAPIC_ISR, vector & 0xFF, &l->isr_words);
-}
-
-void lapic_eoi(struct lapic *l)
-{
-	int v = vector_highest(l, LAPIC_ISR, l->isr_words);
-
-	if (v < 0)
-		return;
-	vector_clear(l, LAPIC_ISR, (unsigned)v, &l->isr_words);
-	if (vector_test(l, LAPIC_TMR, (unsigned)v) && l->apics->eoi)
-		l->apics->eoi(l->apics->ioapic, (u8)v);
-}
-
-static void lvt_deliver(struct lapic *l, unsigned reg);
-
-static void report_error(struct lapic *l, u8 error)
-{
-	bool is_new = !(l->errors & error);
-
-	l->errors |= error;
-	if (is_new) /* and so the error vector's own error ends here */
-		lvt_deliver(l, LAPIC_LVT_ERROR);
-}
-
-static bool accept_vector(struct lapic *l, u8 vector, bool level)
-{
-	u8 ignored = 0;
-
-	if (!lapic_is_enabled(l))
-		return false;
-	if (vector < 16) {
-		report_error(l, ESR_RECEIVE_VECTOR);
-		return true;
-	}
-	vector_set(l, LAPIC_IRR, vector, &l->irr_words);
-	if (level)
-		vector_set(l, LAPIC_TMR, vector, &ignored);
-	else
-		vector_clear(l, LAPIC_TMR, vector, &ignored);
-	return true;
-}
-
-bool lapic_accept(struct lapic *l, const struct apic_message *m)
-{
-	switch (m->delivery) {
-	case APIC_FIXED:
-	case APIC_LOWEST_PRIORITY:
-		return accept_vector(l, m->vector, m->level);
-	case APIC_NMI:
-		l->nmi_pending = true;
-		return true;
-	case APIC_INIT:
-		l->init_pending = true;
-		return true;
-	case APIC_SIPI:
-		l->sipi_pending = true;
-		l->sipi_vector = m->vector;
-		return true;
-	case APIC_EXTINT:
-		l->extint_pending = true;
-		return true;
-	default: /* there is no SMM in this machine */
-		return false;
-	}
-}
-
-static void lvt_deliver(struct lapic *l, unsigned reg)
-{
-	u32 lvt = get(l, reg);
-	const struct apic_message m = {
-		.vector = (u8)lvt,
-		.delivery = LVT_MODE(lvt),
-	};
-
-	if (!(lvt & LAPIC_LVT_MASKED))
-		lapic_accept(l, &m);
-}
-
-bool lapic_accepts_pic(const struct lapic *l)
-{
-	u32 lvt = get(l, LAPIC_LVT_LINT0);
-
-	return l->extint_pending || !(l->base & APIC_BASE_EN) ||
-	       (!(lvt & LAPIC_LVT_MASKED) && LVT_MODE(lvt) == APIC_EXTINT);
-}
-
 /* May an IPI be of this kind? SDM 10.6.1, table 10-3. */
 static bool ipi_is_valid(u32 icr)
 {
 	unsigned to = ICR_SHORTHAND(icr);
 
-	switch (LVT_MODE(icr)) {
+	switch (APIC_DELIVERY(icr)) {
 	case APIC_FIXED:
 		return true;
 	case APIC_INIT: /* the de-assert meant something to old buses only */
@@ -232,14 +82,14 @@ static void send_ipi(struct lapic *l, u32 icr, u32 dest)
 	struct apic_message m = {
 		.dest = to == TO_DEST ? dest : APIC_BROADCAST,
 		.vector = (u8)icr,
-		.delivery = LVT_MODE(icr),
+		.delivery = APIC_DELIVERY(icr),
 		.logical = to == TO_DEST && icr & ICR_LOGICAL,
 	};
 
 	if (!ipi_is_valid(icr))
 		return;
 	if (m.delivery <= APIC_LOWEST_PRIORITY && m.vector < 16)
-		report_error(l, ESR_SEND_VECTOR);
+		lapic_report_error(l, ESR_SEND_VECTOR);
 	else if (to == TO_SELF)
 		lapic_accept(l, &m);
 	else
@@ -248,25 +98,25 @@ static void send_ipi(struct lapic *l, u32 icr, u32 dest)
 
 static void icr_write(struct lapic *l, u32 low)
 {
-	u32 dest = get(l, LAPIC_ICR_HIGH);
+	u32 dest = lapic_get(l, LAPIC_ICR_HIGH);
 
 	if (!lapic_is_x2apic(l))
 		dest = apic_dest8(dest >> 24, low & ICR_LOGICAL);
-	set(l, LAPIC_ICR, low);
+	lapic_set(l, LAPIC_ICR, low);
 	send_ipi(l, low, dest);
 }
 
 /* SDM 10.5.4: bits 3, 1 and 0 are 0 for 2 to 6 for 128, 7 for 1. */
 static unsigned divide_shift(const struct lapic *l)
 {
-	u32 dcr = get(l, LAPIC_TIMER_DIVIDE);
+	u32 dcr = lapic_get(l, LAPIC_TIMER_DIVIDE);
 
 	return ((dcr & 3) + (dcr >> 1 & 4) + 1) & 7;
 }
 
 static u64 timer_period(const struct lapic *l)
 {
-	return (u64)get(l, LAPIC_TIMER_INITIAL) << divide_shift(l);
+	return (u64)lapic_get(l, LAPIC_TIMER_INITIAL) << divide_shift(l);
 }
 
 static void timer_arm(struct lapic *l, u64 deadline)
@@ -282,16 +132,16 @@ static void timer_fire(void *dev, u64 now)
 	u64 period = MAX(timer_period(l), l->clock->tsc_hz >> 16);
 	u64 due = l->deadline;
 
-	if (get(l, LAPIC_LVT_TIMER) & LVT_PERIODIC && timer_period(l))
+	if (lapic_get(l, LAPIC_LVT_TIMER) & LVT_PERIODIC && timer_period(l))
 		timer_arm(l, due + ((now - due) / period + 1) * period);
 	else
 		l->deadline = 0;
-	lvt_deliver(l, LAPIC_LVT_TIMER);
+	lapic_lvt_deliver(l, LAPIC_LVT_TIMER);
 }
 
 static u32 timer_current(const struct lapic *l)
 {
-	u32 lvt = get(l, LAPIC_LVT_TIMER);
+	u32 lvt = lapic_get(l, LAPIC_LVT_TIMER);
 	u64 now = rdtsc(), left;
 	unsigned shift = divide_shift(l);
 
@@ -317,31 +167,31 @@ static void divide_write(struct lapic *l, u32 value)
 {
 	u32 left = timer_current(l);
 
-	set(l, LAPIC_TIMER_DIVIDE, value);
+	lapic_set(l, LAPIC_TIMER_DIVIDE, value);
 	if (left)
 		timer_start(l, left);
 }
 
 static void lvt_write(struct lapic *l, unsigned reg, u32 value)
 {
-	u32 changed = get(l, reg) ^ value;
+	u32 changed = lapic_get(l, reg) ^ value;
 
 	if (!lapic_is_enabled(l))
 		value |= LAPIC_LVT_MASKED;
-	set(l, reg, value);
+	lapic_set(l, reg, value);
 	if (reg == LAPIC_LVT_TIMER && changed & LVT_TSC_DEADLINE) {
-		set(l, LAPIC_TIMER_INITIAL, 0);
+		lapic_set(l, LAPIC_TIMER_INITIAL, 0);
 		timer_arm(l, 0);
 	}
 }
 
 static void svr_write(struct lapic *l, u32 value)
 {
-	set(l, LAPIC_SVR, value);
+	lapic_set(l, LAPIC_SVR, value);
 	if (value & LAPIC_SVR_ENABLE)
 		return;
 	for (unsigned reg = LAPIC_LVT_TIMER; reg <= LAPIC_LVT_ERROR; reg++)
-		set(l, reg, get(l, reg) | LAPIC_LVT_MASKED);
+		lapic_set(l, reg, lapic_get(l, reg) | LAPIC_LVT_MASKED);
 }
 
 static u32 reg_read(const struct lapic *l, unsigned reg)
@@ -350,7 +200,7 @@ static u32 reg_read(const struct lapic *l, unsigned reg)
 		return lapic_priority(l);
 	if (reg == LAPIC_TIMER_CURRENT)
 		return timer_current(l);
-	return get(l, reg);
+	return lapic_get(l, reg);
 }
 
 static void reg_write(struct lapic *l, unsigned reg, u32 value)
@@ -361,13 +211,13 @@ static void reg_write(struct lapic *l, unsigned reg, u32 value)
 		lapic_eoi(l);
 		break;
 	case LAPIC_DFR:
-		set(l, reg, value | 0x0FFFFFFF);
+		lapic_set(l, reg, value | 0x0FFFFFFF);
 		break;
 	case LAPIC_SVR:
 		svr_write(l, value);
 		break;
 	case LAPIC_ESR:
-		set(l, reg, l->errors);
+		lapic_set(l, reg, l->errors);
 		l->errors = 0;
 		break;
 	case LAPIC_ICR:
@@ -377,9 +227,9 @@ static void reg_write(struct lapic *l, unsigned reg, u32 value)
 		lvt_write(l, reg, value);
 		break;
 	case LAPIC_TIMER_INITIAL:
-		if (get(l, LAPIC_LVT_TIMER) & LVT_TSC_DEADLINE)
+		if (lapic_get(l, LAPIC_LVT_TIMER) & LVT_TSC_DEADLINE)
 			break;
-		set(l, reg, value);
+		lapic_set(l, reg, value);
 		timer_start(l, value);
 		break;
 	case LAPIC_TIMER_DIVIDE:
@@ -389,7 +239,7 @@ static void reg_write(struct lapic *l, unsigned reg, u32 value)
 		send_ipi(l, (u32)TO_SELF << 18 | value, 0);
 		break;
 	default:
-		set(l, reg, value);
+		lapic_set(l, reg, value);
 	}
 }
 
@@ -407,7 +257,7 @@ static int xapic_access(void *dev, struct bus_access *a)
 	if (!a->write)
 		a->value = 0;
 	if (!access)
-		report_error(l, ESR_REGISTER);
+		lapic_report_error(l, ESR_REGISTER);
 	else if (!a->write && access & XR && byte < 4)
 		a->value =
 			reg_read(l, reg) >> (8 * byte) & bus_all_ones(a->size);
@@ -425,7 +275,7 @@ static int x2apic_write(struct lapic *l, unsigned reg, u64 value)
 	if (reg == LAPIC_ICR) {
 		if ((u32)value & ~(rule->writable | rule->read_only))
 			return -EFAULT;
-		set(l, LAPIC_ICR_HIGH, (u32)(value >> 32));
+		lapic_set(l, LAPIC_ICR_HIGH, (u32)(value >> 32));
 	} else if (value & ~(u64)(rule->writable | rule->read_only)) {
 		return -EFAULT;
 	}
@@ -446,14 +296,14 @@ static int x2apic_access(void *dev, struct bus_access *a)
 		return -EFAULT;
 	a->value = reg_read(l, reg);
 	if (reg == LAPIC_ICR)
-		a->value |= (u64)get(l, LAPIC_ICR_HIGH) << 32;
+		a->value |= (u64)lapic_get(l, LAPIC_ICR_HIGH) << 32;
 	return 0;
 }
 
 static int deadline_access(void *dev, struct bus_access *a)
 {
 	struct lapic *l = dev;
-	bool on = get(l, LAPIC_LVT_TIMER) & LVT_TSC_DEADLINE;
+	bool on = lapic_get(l, LAPIC_LVT_TIMER) & LVT_TSC_DEADLINE;
 
 	if (!a->write)
 		a->value = on ? l->deadline : 0;
@@ -467,14 +317,15 @@ static void registers_reset(struct lapic *l)
 	memset(l->page, 0, sizeof(l->page));
 	l->irr_words = l->isr_words = l->errors = 0;
 	timer_arm(l, 0);
-	set(l, LAPIC_ID, l->id << 24);
-	set(l, LAPIC_VERSION, 0x14 | 5 << 16); /* the last LVT is number 5 */
-	set(l, LAPIC_DFR, 0xFFFFFFFF);
-	set(l, LAPIC_SVR, 0xFF);
+	lapic_set(l, LAPIC_ID, l->id << 24);
+	/* The last LVT register is number 5. */
+	lapic_set(l, LAPIC_VERSION, 0x14 | 5 << 16);
+	lapic_set(l, LAPIC_DFR, 0xFFFFFFFF);
+	lapic_set(l, LAPIC_SVR, 0xFF);
 	svr_write(l, 0xFF);
 	if (lapic_is_x2apic(l)) { /* SDM 10.12.5.1, 10.12.10.2 */
-		set(l, LAPIC_ID, l->id);
-		set(l, LAPIC_LDR, l->id >> 4 << 16 | 1u << (l->id & 0xF));
+		lapic_set(l, LAPIC_ID, l->id);
+		lapic_set(l, LAPIC_LDR, l->id >> 4 << 16 | 1u << (l->id & 0xF));
 	}
 }
 
@@ -513,8 +364,8 @@ static int base_write(struct lapic *l, u64 value)
 	if (new == 0 && old != 0)
 		registers_reset(l);
 	if (new == x2apic) {
-		set(l, LAPIC_ID, l->id);
-		set(l, LAPIC_LDR, l->id >> 4 << 16 | 1u << (l->id & 0xF));
+		lapic_set(l, LAPIC_ID, l->id);
+		lapic_set(l, LAPIC_LDR, l->id >> 4 << 16 | 1u << (l->id & 0xF));
 	}
 	return 0;
 }

@@ -107,6 +107,11 @@ static inline u32 lapic_get(const struct lapic *l, unsigned reg)
 	return l->page[4ul * reg];
 }
 
+static inline void lapic_set(struct lapic *l, unsigned reg, u32 value)
+{
+	l->page[4ul * reg] = value;
+}
+
 static inline bool lapic_is_x2apic(const struct lapic *l)
 {
 	return l->base & APIC_BASE_EXTD;
@@ -118,11 +123,17 @@ static inline bool lapic_is_enabled(const struct lapic *l)
 	return lapic_get(l, LAPIC_SVR) & LAPIC_SVR_ENABLE;
 }
 
+/* lapic_accept.c: what a LAPIC takes and gives to its CPU (SDM 10.8) */
+
 /* The processor priority register: SDM 10.8.3.1. */
 u32 lapic_priority(const struct lapic *l);
 
 /* A message that addresses this LAPIC; true if it took it. */
 bool lapic_accept(struct lapic *l, const struct apic_message *m);
+/* Its own interrupt, as LVT register reg says. */
+void lapic_lvt_deliver(struct lapic *l, unsigned reg);
+/* A bit of the ESR (SDM 10.5.3), with the error's interrupt. */
+void lapic_report_error(struct lapic *l, u8 error);
 
 /* Highest vector in the IRR above the PPR, or -1; irr_words is not 0. */
 int lapic_deliverable(const struct lapic *l);
@@ -145,7 +156,7 @@ static inline u64 lapic_cr8(const struct lapic *l)
 
 static inline void lapic_set_cr8(struct lapic *l, u64 cr8)
 {
-	l->page[4 * LAPIC_TPR] = (u32)(cr8 & 0xF) << 4;
+	lapic_set(l, LAPIC_TPR, (u32)(cr8 & 0xF) << 4);
 }
 
 /* Does the 8259's INTR reach this CPU? (SDM 10.1, 10.4.3) */

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/devmodel/lapic.h"
+
+#define ESR_RECEIVE_VECTOR BIT(6) /* SDM 10.5.3 */
+
+/* The registers of 256 bits: one bit a vector, 32 in each word. */
+
+static bool vector_test(const struct lapic *l, unsigned reg, unsigned v)
+{
+	return lapic_get(l, reg + v / 32) >> (v % 32) & 1;
+}
+
+static void vector_set(struct lapic *l, unsigned reg, unsigned v, u8 *words)
+{
+	lapic_set(l, reg + v / 32, lapic_get(l, reg + v / 32) | 1u << (v % 32));
+	*words = (u8)(*words | 1u << (v / 32));
+}
+
+static void vector_clear(struct lapic *l, unsigned reg, unsigned v, u8 *words)
+{
+	u32 word = lapic_get(l, reg + v / 32) & ~(1u << (v % 32));
+
+	lapic_set(l, reg + v / 32, word);
+	if (!word)
+		*words = (u8)(*words & ~(1u << (v / 32)));
+}
+
+static int vector_highest(const struct lapic *l, unsigned reg, u8 words)
+{
+	int word;
+
+	if (!words)
+		return -1;
+	word = 31 - __builtin_clz(words);
+	return 32 * word + 31 -
+	       __builtin_clz(lapic_get(l, reg + (unsigned)word));
+}
+
+u32 lapic_priority(const struct lapic *l)
+{
+	u32 tpr = lapic_get(l, LAPIC_TPR), class = 0;
+
+	if (l->isr_words)
+		class = (u32)vector_highest(l, LAPIC_ISR, l->isr_words) & 0xF0;
+	return (tpr & 0xF0) >= class ? tpr : class;
+}
+
+int lapic_deliverable(const struct lapic *l)
+{
+	int v = vector_highest(l, LAPIC_IRR, l->irr_words);
+
+	return (u32)v >> 4 > lapic_priority(l) >> 4 ? v : -1;
+}
+
+void lapic_ack(struct lapic *l, unsigned vector)
+{
+	vector_clear(l, LAPIC_IRR, vector & 0xFF, &l->irr_words);
+	vector_set(l, LAPIC_ISR, vector & 0xFF, &l->isr_words);
+}
+
+void lapic_eoi(struct lapic *l)
+{
+	int v = vector_highest(l, LAPIC_ISR, l->isr_words);
+
+	if (v < 0)
+		return;
+	vector_clear(l, LAPIC_ISR, (unsigned)v, &l->isr_words);
+	if (vector_test(l, LAPIC_TMR, (unsigned)v) && l->apics->eoi)
+		l->apics->eoi(l->apics->ioapic, (u8)v);
+}
+
+void lapic_report_error(struct lapic *l, u8 error)
+{
+	bool is_new = !(l->errors & error);
+
+	l->errors |= error;
+	if (is_new) /* and so the error vector's own error ends here */
+		lapic_lvt_deliver(l, LAPIC_LVT_ERROR);
+}
+
+static bool accept_vector(struct lapic *l, u8 vector, bool level)
+{
+	u8 ignored = 0;
+
+	if (!lapic_is_enabled(l))
+		return false;
+	if (vector < 16) {
+		lapic_report_error(l, ESR_RECEIVE_VECTOR);
+		return true;
+	}
+	vector_set(l, LAPIC_IRR, vector, &l->irr_words);
+	if (level)
+		vector_set(l, LAPIC_TMR, vector, &ignored);
+	else
+		vector_clear(l, LAPIC_TMR, vector, &ignored);
+	return true;
+}
+
+bool lapic_accept(struct lapic *l, const struct apic_message *m)
+{
+	switch (m->delivery) {
+	case APIC_FIXED:
+	case APIC_LOWEST_PRIORITY:
+		return accept_vector(l, m->vector, m->level);
+	case APIC_NMI:
+		l->nmi_pending = true;
+		return true;
+	case APIC_INIT:
+		l->init_pending = true;
+		return true;
+	case APIC_SIPI:
+		l->sipi_pending = true;
+		l->sipi_vector = m->vector;
+		return true;
+	case APIC_EXTINT:
+		l->extint_pending = true;
+		return true;
+	default: /* there is no SMM in this machine */
+		return false;
+	}
+}
+
+void lapic_lvt_deliver(struct lapic *l, unsigned reg)
+{
+	u32 lvt = lapic_get(l, reg);
+	const struct apic_message m = {
+		.vector = (u8)lvt,
+		.delivery = APIC_DELIVERY(lvt),
+	};
+
+	if (!(lvt & LAPIC_LVT_MASKED))
+		lapic_accept(l, &m);
+}
+
+bool lapic_accepts_pic(const struct lapic *l)
+{
+	u32 lvt = lapic_get(l, LAPIC_LVT_LINT0);
+
+	return l->extint_pending || !(l->base & APIC_BASE_EN) ||
+	       (!(lvt & LAPIC_LVT_MASKED) && APIC_DELIVERY(lvt) == APIC_EXTINT);
+}
