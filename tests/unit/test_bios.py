@@ -95,7 +95,7 @@ CODE, HANDLER_13, PARAMETERS = 64, 40, 48
 @pytest.fixture(scope="module", name="built")
 def build():
     return harness.build(
-        "bios", ["vmm/load/bios.c", "vmm/rom_init.c", "vmm/load/loader.c",
+        "bios", ["vmm/load/bios.c", "vmm/rom_init.c", "vmm/load/loader.c", "vmm/load/loader_ram.c",
                  "vmm/load/linux.c", "vmm/load/multiboot.c", "vmm/core/guest_mem.c",
                  "kernel/region.c", "vmm/core/bus.c", "vmm/core/vclock.c",
                  "vmm/devmodel/pic.c", "vmm/devmodel/pit.c"],

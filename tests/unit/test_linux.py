@@ -21,7 +21,7 @@ KIB = 1024
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "loader", ["vmm/load/loader.c", "vmm/load/linux.c", "vmm/load/multiboot.c",
+        "loader", ["vmm/load/loader.c", "vmm/load/loader_ram.c", "vmm/load/linux.c", "vmm/load/multiboot.c",
                    *guestram.SOURCES],
         headers=["vmm/load/loader.h", "kernel/region.h", "kernel/log.h"], fakes=guestram.FAKES)
 

@@ -30,6 +30,10 @@ struct loader {
 	struct loader_extent free[LOADER_EXTENTS]; /* sorted, not touching */
 };
 
+/* loader_ram.c */
+
+/* Every extent starts as a row of RAM in the guest's own view. -ENOSPC. */
+int ram_collect(struct loader *l);
 /*
  * Takes [start, start + size) of free RAM. What holds the range is named in
  * the one line that says why not: -ENOSPC.
@@ -53,6 +57,8 @@ void loader_zero(struct loader *l, gpa_t gpa, u64 size);
 
 /* Flat code (64-bit or 32-bit) and data at LOADER_CS and LOADER_DS. */
 void loader_gdt(struct loader *l, gpa_t gpa, struct guest_entry *entry);
+
+/* linux.c, multiboot.c */
 
 int linux_load(struct loader *l, struct guest_entry *entry);
 bool linux_detect(const struct loader_input *in);

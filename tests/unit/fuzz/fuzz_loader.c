@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-// sources: vmm/load/loader.c vmm/load/linux.c vmm/load/multiboot.c vmm/core/guest_mem.c kernel/region.c
+// sources: vmm/load/loader.c vmm/load/loader_ram.c vmm/load/linux.c
+// sources: vmm/load/multiboot.c vmm/core/guest_mem.c kernel/region.c
 /*
  * The guest's kernel file, as it comes from a user: any bytes. Two bytes of
  * options go before: the initrd's size, and which signatures are put into
