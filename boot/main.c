@@ -6,7 +6,6 @@
 #include "arch/x86/io.h"
 #include "boot/multiboot2.h"
 #include "boot/smp.h"
-#include "drivers/vtd/selftest.h"
 #include "drivers/vtd/vtd.h"
 #include "kernel/host_irq.h"
 #include "kernel/host_paging.h"
@@ -258,41 +257,6 @@ static void take_cpus(void)
 		panic("VMXON failed");
 }
 
-/* Every range that firmware calls memory, Monocle's own included. */
-static int sweep(void)
-{
-	int failures = 0;
-
-	for (unsigned i = 0; i < host.boot.memory_count; i++) {
-		const struct boot_memory *m = &host.boot.memory[i];
-
-		if (m->kind == MEMORY_AVAILABLE)
-			failures += vtd_selftest_sweep(
-				&host.vtd, &host.pci,
-				ALIGN_UP(m->base, PAGE_SIZE),
-				ALIGN_DOWN(m->base + m->size, PAGE_SIZE));
-	}
-	return failures;
-}
-
-static NORETURN void selftest(void)
-{
-	int failures;
-
-	if (!host.has_vtd) {
-		log_error("selftest=vtd: there is no IOMMU to test");
-		refuse();
-	}
-	take_interrupts();
-	take_iommu();
-	failures = vtd_selftest(&host.vtd, &host.pci);
-	if (!failures && host.options.selftest == SELFTEST_VTD_SWEEP)
-		failures = sweep();
-	if (failures)
-		end(END_GUEST_EXIT, "selftest: %d failed", failures);
-	end(END_POWER_OFF, "selftest passed");
-}
-
 static NORETURN void finish(enum vm_request how)
 {
 	if (how == VM_POWER_OFF)
@@ -316,8 +280,6 @@ static NORETURN void run(void)
 		list_verdict(&machine, plan());
 		end(END_POWER_OFF, "list");
 	}
-	if (host.options.selftest != SELFTEST_NONE)
-		selftest();
 	if (plan())
 		refuse();
 	vmx_log(&host.vmx);
@@ -335,11 +297,11 @@ static NORETURN void run(void)
 }
 
 /* On a stack with a guard page from here on; there is no way back. */
-static NORETURN void continue_on(void *stack)
+static NORETURN void continue_on(void *stack, void (*next)(void))
 {
 	__asm__ volatile("mov %0, %%rsp; xor %%ebp, %%ebp; call *%1; ud2"
 			 :
-			 : "r"(stack), "r"(run)
+			 : "r"(stack), "r"(next)
 			 : "memory");
 	__builtin_unreachable();
 }
@@ -348,5 +310,5 @@ void boot_main(u32 magic, u32 info, u32 image)
 {
 	read_boot_information(magic, info, image);
 	take_memory();
-	continue_on(percpu()->stack);
+	continue_on(percpu()->stack, run);
 }

@@ -14,7 +14,6 @@ enum guest_kind { GUEST_KERNEL, GUEST_BIOS };
 enum igd_reset { RESET_NEVER, RESET_REBOOT, RESET_ALWAYS };
 enum iommu_mode { IOMMU_STRICT, IOMMU_OFF };
 enum igd_mode { IGD_OFF, IGD_OPEN, IGD_CLOSED };
-enum selftest { SELFTEST_NONE, SELFTEST_VTD, SELFTEST_VTD_SWEEP };
 
 #define ASSIGN_WORDS 32
 
@@ -29,7 +28,6 @@ struct options {
 	unsigned guest;	    /* enum guest_kind */
 	unsigned igd_reset; /* enum igd_reset */
 	unsigned iommu;	    /* enum iommu_mode */
-	unsigned selftest;  /* enum selftest */
 	unsigned sinks;	    /* enum log_sink */
 	unsigned igd;	    /* enum igd_mode */
 	u64 igd_gen;	    /* its generation, 0: by its ID */

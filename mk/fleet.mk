@@ -8,7 +8,7 @@ HV ?= igd assign=all
 
 # All but what tests/fleet/fleet.c includes or stands for; files by name, for
 # they move. Of the assembly only what is put into a guest.
-FLEET_NOT := main.c string.c selftest.c
+FLEET_NOT := main.c string.c
 FLEET_SRC := $(foreach s,$(SRC_C),$(if $(filter $(FLEET_NOT), \
 	$(notdir $(s))),,$(s))) $(wildcard tests/fleet/*.c)
 FLEET_OBJ := $(FLEET_SRC:%.c=$(B)/fleet/obj/%.o) $(patsubst \

@@ -17,8 +17,8 @@ run: $(B)/monocle.iso
 	$(Q)tools/boot --interactive
 
 C_FILES := $(sort $(wildcard $(ROOMS:%=%/*.[ch]) tests/guests/*.[ch] \
-	tests/guests/linux/*.[ch] tests/unit/*.[ch] tests/fleet/*.[ch] \
-	tests/igd/*.[ch] tools/*/*.[ch]))
+	tests/guests/linux/*.[ch] \
+	$(foreach d,unit selftest fleet igd,tests/$(d)/*.[ch]) tools/*/*.[ch]))
 lint:
 	$(say) FORMAT "$(words $(C_FILES)) files"
 	$(Q)clang-format --dry-run -Werror $(C_FILES)

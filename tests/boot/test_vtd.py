@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The IOMMU driver against QEMU's: selftest=vtd on the tcg rig, the walk over
-the tables in memory meanwhile, and the tables that firmware gets wrong."""
+"""The IOMMU driver against QEMU's: build/selftest.elf on the tcg rig, the walk
+over the tables in memory meanwhile, and the tables that firmware gets wrong."""
 
 import functools
 import itertools
@@ -11,9 +11,11 @@ import pytest
 
 import rigs
 from boot import runs
+from rigs.spec import BUILD
 from walker import TableError, boot as walk, parse_regions, vtd
 
 PAGE = 4096
+SELFTEST = BUILD / "selftest.elf"
 UNIT = 0xfed90000           # QEMU's, of its q35 machine
 ECAM = 0xb0000000
 EDU, VGA, AHCI = 0x28, 0x10, 0xfa
@@ -47,16 +49,17 @@ def cases(remapping):
             (REMAPPED if remapping else PLAIN) + AFTER)
 
 
-def start(hv="selftest=vtd", **fields):
-    """A tcg machine without a guest."""
+def start(sweep=False, **fields):
+    """A tcg machine with the selftest and no guest."""
+    if sweep:       # any module asks for it
+        fields["modules"] = ((SELFTEST, "sweep"),)
     fields = {"memory": 256, "timeout": 200, **fields}
-    return rigs.start(rig="tcg", hv=hv, module=False, monocle=runs.MONOCLE,
-                      **fields)
+    return rigs.start(rig="tcg", module=False, monocle=SELFTEST, **fields)
 
 
-def run(hv="selftest=vtd", **fields):
+def run(**fields):
     """As start(), to the end."""
-    with start(hv, **fields) as machine:
+    with start(**fields) as machine:
         return machine.finish()
 
 
@@ -181,7 +184,7 @@ def test_selftest_with_uefi():
 def test_dma_faults_option_stops_a_device():
     """The limit is met in the middle of the selftest, whose later cases then
     miss the device's bus mastering."""
-    with start("selftest=vtd dma-faults=3") as machine:
+    with start(hv="dma-faults=3") as machine:
         machine.wait_for("read from nothing: FAILED: no fault", 120,
                          stream="log")
         lines = machine.text("log").splitlines()
@@ -220,7 +223,7 @@ def sweeping(machine):
 def test_entry_of_a_remapped_interrupt():
     """The message that edu is told to send names an entry, as the hardware
     reads both, and the entry lets edu alone through."""
-    with start("selftest=vtd-sweep") as machine:
+    with start(sweep=True) as machine:
         for still, unit, entries in sweeping(machine):
             walk.check(still)
             cap = config(machine, EDU, 0x34, 1)
@@ -246,7 +249,7 @@ def test_sweep_over_all_memory():
     and the domain's. QEMU's clock leaps over what the device takes, at 32 ns
     an instruction."""
     size = 256 << 20
-    with start("selftest=vtd-sweep", memory=256, timeout=1500,
+    with start(sweep=True, memory=256, timeout=1500,
                qemu=("-icount", "shift=5,sleep=off", "-no-shutdown")) \
             as machine:
         for still, _, _ in sweeping(machine):
@@ -271,9 +274,9 @@ def test_sweep_over_all_memory():
 
 @ONCE
 def test_iommu_off_has_nothing_to_test():
-    result = run("selftest=vtd iommu=off")
+    result = run(hv="iommu=off")
     assert (result.status, result.text) == (4, "refused")
-    assert "error: selftest=vtd: there is no IOMMU to test" in result.log
+    assert "error: selftest: there is no IOMMU to test" in result.log
     assert "iommu=off: nothing is assigned that does DMA" in result.log
 
 

@@ -82,22 +82,6 @@ void *__wrap_stack_alloc(void)
 	return stack ? top : NULL;
 }
 
-/* What stands for drivers/vtd/selftest.c. */
-int vtd_selftest(struct vtd *v, struct pci_host *pci)
-{
-	(void)v;
-	(void)pci;
-	return 1;
-}
-
-int vtd_selftest_sweep(struct vtd *v, struct pci_host *pci, hpa_t from,
-		       hpa_t to)
-{
-	(void)from;
-	(void)to;
-	return vtd_selftest(v, pci);
-}
-
 /* -- the guest, as it would look for its devices */
 
 static u32 guest_port(u16 port, unsigned size, bool write, u32 value)

@@ -12,7 +12,7 @@ import harness
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 COM1, COM2, E9, SCREEN = 1, 2, 4, 8
-DEFAULTS = {"ram": 0, "iommu": 0, "selftest": 0, "guest": 0, "igd": 0,
+DEFAULTS = {"ram": 0, "iommu": 0, "guest": 0, "igd": 0,
             "igd_gen": 0, "igd_reset": 1, "rom_init": False, "strict_groups": False,
             "sinks": COM1 | SCREEN, "memory": 0,
             "dma_faults": 0, "quiet": False, "debug": False,
@@ -43,8 +43,6 @@ GOOD = [
     ("assign=all,-00:14.0", "assign", ["all,-00:14.0"]),
     ("strict-groups", "strict_groups", True),
     ("dma-faults=7", "dma_faults", 7), ("dma-faults=0", "dma_faults", 0),
-    ("selftest=none", "selftest", 0), ("selftest=vtd", "selftest", 1),
-    ("selftest=vtd-sweep", "selftest", 2),
     ("guest=kernel", "guest", 0),
     ("igd-reset=never", "igd_reset", 0), ("igd-reset=always", "igd_reset", 2),
     ("rom-init", "rom_init", True),
@@ -58,7 +56,7 @@ BAD = ["ram", "ram=", "ram=identit", "ram=identityx", "ram=Identity",
        "log", "log=", "log=com3", "log=com1,", "log=,com1", "log=com1;com2",
        "quiet=", "quiet=1", "debug=yes", "iommu", "iommu=on",
        "dma-faults=many", "assign", "igd=", "igd=yes", "igd-gen", "igd-gen=x",
-       "selftest", "selftest=all", "guest", "guest=uefi"]
+       "guest", "guest=uefi"]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +87,7 @@ def test_nothing_said(m):
         assert parse(m, line) == (0, DEFAULTS)
     assert (m.LOG_COM1, m.LOG_COM2, m.LOG_E9, m.LOG_SCREEN) == (
         COM1, COM2, E9, SCREEN)
-    assert (m.RAM_RELOCATED, m.IOMMU_STRICT, m.SELFTEST_NONE) == (0, 0, 0)
+    assert (m.RAM_RELOCATED, m.IOMMU_STRICT) == (0, 0)
     assert m.log_lines() == []
 
 
@@ -219,6 +217,5 @@ def test_help_lists_every_option_and_value(m):
                      "assign=...", "strict-groups", "igd=off|open|closed",
                      "igd-gen=N", "igd-reset=never|reboot|always",
                      "rom-init", "iommu=strict|off", "unsafe-dma",
-                     "dma-faults=N", "selftest=none|vtd|vtd-sweep", "list",
-                     "help"]
+                     "dma-faults=N", "list", "help"]
     assert all(len(text.partition(": ")[2]) >= 10 for _, text in m.log_lines())

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "drivers/vtd/selftest.h"
+#include "tests/selftest/selftest.h"
 
 #include "arch/x86/apic.h"
 #include "arch/x86/cpu.h"

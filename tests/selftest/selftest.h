@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * selftest=vtd: drives the IOMMU without a guest, with QEMU's edu device
+ * Drives the IOMMU without a guest, with QEMU's edu device
  * (1234:11e8, QEMU docs/specs/edu.rst) as the DMA engine. Each case prints
  * one line, "selftest vtd: NAME: ok" or "... FAILED ...".
  */
-#ifndef DRIVERS_VTD_SELFTEST_H
-#define DRIVERS_VTD_SELFTEST_H
+#ifndef TESTS_SELFTEST_SELFTEST_H
+#define TESTS_SELFTEST_SELFTEST_H
 
 #include "drivers/vtd/vtd.h"
 
