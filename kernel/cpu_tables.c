@@ -12,7 +12,7 @@ struct gate {
 _Static_assert(sizeof(struct gate) == 16, "SDM figure 6-8");
 
 enum {
-	STUB_SIZE = 16,
+	STUB_SIZE = 8,
 	GATE_INTERRUPT = 0x8e, /* present, DPL 0, interrupts off */
 	TSS_AVAILABLE = 0x89,
 };

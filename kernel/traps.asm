@@ -1,5 +1,6 @@
 ; SPDX-License-Identifier: MIT
-; One stub for each vector: a uniform struct trap_frame, then trap_handle().
+; One stub of 8 bytes for each vector: a uniform struct trap_frame, then
+; trap_handle(). The address that a stub's call pushes tells the vector.
 
 extern trap_handle
 
@@ -8,16 +9,15 @@ bits 64
 
 %assign n 0
 %rep 256
-align 16
+align 8
 %if n = 0
 global trap_stubs
 trap_stubs:
 %endif
 %if !(n = 8 || (n >= 10 && n <= 14) || n = 17 || n = 21)
-	push qword 0		; the CPU pushes no error code for this one
+	push byte 0		; the CPU pushes no error code for this one
 %endif
-	push qword n
-	jmp trap_common
+	call trap_common
 %assign n n + 1
 %endrep
 
@@ -39,6 +39,8 @@ trap_common:
 	push rdx
 	push rcx
 	push rax
+	sub qword [rsp + 15 * 8], trap_stubs
+	shr qword [rsp + 15 * 8], 3
 	mov rdi, rsp
 	call trap_handle
 	pop rax

@@ -15,7 +15,7 @@ FAKES = """
 #include "kernel/percpu.h"
 #include "kernel/traps.h"
 
-const char trap_stubs[256 * 16], rdmsr_fault[8], rdmsr_recover[8];
+const char trap_stubs[256 * 8], rdmsr_fault[8], rdmsr_recover[8];
 unsigned stacks, stack_fails, screens;
 
 void *stack_alloc(void)
@@ -53,7 +53,7 @@ bool stops_at(struct trap_frame *f)
 """
 NOT_LIBC = ["backtrace=own_backtrace"]
 CDEF = """
-extern const char trap_stubs[4096], rdmsr_fault[8], rdmsr_recover[8];
+extern const char trap_stubs[2048], rdmsr_fault[8], rdmsr_recover[8];
 extern unsigned stacks, stack_fails, screens;
 bool stops_at(struct trap_frame *f);
 """
@@ -108,7 +108,7 @@ def test_every_vector_has_its_gate(m):
     """Interrupt gates, present, of ring 0: SDM 6.14.1."""
     m.percpu_load(make(m))
     for n, (stub, selector, _, kind) in enumerate(gates(m)):
-        assert stub == address(m, m.trap_stubs) + 16 * n
+        assert stub == address(m, m.trap_stubs) + 8 * n
         assert (selector, kind) == (CODE, 0x8e)
 
 
