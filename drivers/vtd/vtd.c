@@ -55,7 +55,6 @@ static int init_remapping(struct vtd *v)
 /* The display's RMRRs, 1:1, and nothing else */
 static int init_firmware_domain(struct vtd *v)
 {
-	static const struct region_list none;
 	const struct dmar_entry *r = NULL;
 	int err = 0;
 
@@ -65,7 +64,7 @@ static int init_firmware_domain(struct vtd *v)
 		u64 size = ALIGN_UP(r->limit + 1, PAGE_SIZE) - base;
 
 		if (!v->firmware)
-			err = vtd_domain_create(v, &none, &v->firmware);
+			err = vtd_domain_create(v, NULL, &v->firmware);
 		if (!err)
 			err = vtd_map(v, v->firmware, base, base, size,
 				      SL_R | SL_W);
@@ -210,7 +209,7 @@ int vtd_domain_create(struct vtd *v, const struct region_list *list,
 	*d = (struct vtd_domain){.list = list};
 	set_format(v, &d->sl);
 	err = sl_init(&d->sl);
-	for (unsigned i = 0; !err && i < list->count; i++) {
+	for (unsigned i = 0; !err && list && i < list->count; i++) {
 		const struct region *r = &list->regions[i];
 
 		if (r->kind != REGION_HOLE && r->dma & REGION_RW)

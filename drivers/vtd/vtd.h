@@ -101,8 +101,8 @@ int vtd_start(struct vtd *v);
 void vtd_log(const struct vtd *v);
 
 /*
- * A domain that maps what of the list has DMA rights; the list must stay.
- * Errors: sl_map(); -ENOSPC.
+ * A domain that maps what of the list has DMA rights; the list must stay;
+ * NULL: of none. Errors: sl_map(); -ENOSPC.
  */
 int vtd_domain_create(struct vtd *v, const struct region_list *list,
 		      struct vtd_domain **domain);
