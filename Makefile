@@ -25,12 +25,14 @@ endif
 WARN := -Wall -Wextra -Wconversion -Wshadow -Werror -Wstrict-prototypes \
 	-Wmissing-prototypes -Wvla -Wundef
 # No FPU or vector register is touched: they stay the guest's.
-CFLAGS := -std=c17 -O2 -g -ffreestanding -fno-builtin-printf \
+CFLAGS := -std=c17 -g -ffreestanding -fno-builtin-printf \
+	-ffunction-sections -fdata-sections \
 	-mgeneral-regs-only -mno-red-zone -mcmodel=kernel -fno-pie \
 	-fno-pic -fno-stack-protector -fno-asynchronous-unwind-tables \
 	-fno-omit-frame-pointer -fno-strict-aliasing -fcf-protection=none \
 	-ffile-prefix-map=$(CURDIR)=. -I. $(WARN)
-LDFLAGS := -nostdlib -static -z max-page-size=4096 -z noexecstack \
+LDFLAGS := -nostdlib -static --gc-sections \
+	-z max-page-size=4096 -z noexecstack \
 	--build-id=none --no-warn-rwx-segments --orphan-handling=error
 
 ROOMS := boot kernel arch/x86 arch/x86/vmx drivers/pci drivers/vtd vmm \
@@ -39,13 +41,31 @@ SRC_C := $(sort $(wildcard $(ROOMS:%=%/*.c)))
 SRC_ASM := $(sort $(wildcard $(ROOMS:%=%/*.asm)))
 OBJ := $(SRC_C:%.c=$(B)/obj/%.o) $(SRC_ASM:%.asm=$(B)/obj/%.asm.o)
 
-.PHONY: all run test test-long bench clean
+# What an exit runs is built for speed (to align code pays nothing there), all
+# else for size. `make bench` tells what belongs here.
+EXIT_PATH := $(wildcard vmm/vcpu/*.c vmm/core/*.c) arch/x86/vmx/vmx.c \
+	arch/x86/apic.c $(addprefix kernel/,host_irq.c region.c string.c \
+	vectors.c) $(addprefix vmm/devmodel/,apic_bus.c ioapic.c lapic.c mtrr.c \
+	pci_bridges.c pci_bus.c pic.c pit.c uart.c)
+FAST := -O2 $(foreach a,functions jumps loops labels,-fno-align-$(a))
+SMALL := -Os
+
+.PHONY: all run test test-long bench clean FORCE
 all: $(B)/monocle.elf
 
 $(B)/obj/%.o: %.c
 	$(say) CC $<
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS) -MMD -MP -c $< -o $@
+	$(Q)$(CC) $(CFLAGS) $(if $(filter $<,$(EXIT_PATH)),$(FAST),$(SMALL)) \
+		-MMD -MP -c $< -o $@
+
+# What objects are built with: a file that changes only when the words do.
+FLAGS_obj = $(CC) $(CFLAGS) $(LDFLAGS) $(SMALL) $(FAST) $(EXIT_PATH)
+$(OBJ): $(B)/obj.flags
+$(B)/%.flags: FORCE
+	$(Q)mkdir -p $(@D)
+	$(Q)echo '$(FLAGS_$*)' | cmp -s - $@ || echo '$(FLAGS_$*)' >$@
+FORCE:
 
 $(B)/obj/%.asm.o: %.asm
 	$(say) NASM $<

@@ -24,6 +24,8 @@ FLEET_LDFLAGS := -no-pie -Wl,--gc-sections -Wl,-z,noexecstack \
 	-Wl,--defsym='image_text_end=etext+4095&~4095' \
 	-Wl,--defsym=image_rodata_end=image_text_end \
 	-Wl,--defsym='image_end=_end+4095&~4095'
+FLAGS_fleet = $(HOSTCC) $(FLEET_CFLAGS)
+$(filter $(B)/fleet/%,$(FLEET_OBJ)): $(B)/fleet.flags
 
 .PHONY: fleet
 fleet: $(B)/fleet/fleet

@@ -9,6 +9,8 @@ GUESTS_CFLAGS := -std=c17 -O2 -g -ffreestanding -fno-builtin \
 	-fno-stack-protector -fno-asynchronous-unwind-tables \
 	-fno-strict-aliasing -fcf-protection=none -Wno-array-bounds \
 	-ffile-prefix-map=$(CURDIR)=. -Itests $(WARN)
+FLAGS_guests = $(CC) $(GUESTS_CFLAGS)
+$(GUESTS_OBJ): $(B)/guests.flags
 
 .PHONY: guests
 guests test test-long bench: $(B)/guests/guest.elf $(B)/guests/real.bin

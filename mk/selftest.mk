@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # An image that drives VT-d without a guest, from Monocle's own objects.
 SELFTEST_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/selftest/*.c))
+$(SELFTEST_OBJ): $(B)/obj.flags
 
 .PHONY: selftest
 selftest test test-long: $(B)/selftest.elf
