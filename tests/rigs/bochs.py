@@ -35,7 +35,7 @@ ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 ata0-master: type=cdrom, path={image}, status=inserted
 boot: cdrom
 clock: sync=none, time0=1700000000
-com1: enabled=1, mode=socket-server, dev=127.0.0.1:{port}
+com1: enabled=1, {com1}
 port_e9_hack: enabled=1
 log: {work}/bochs.log
 # The display says that 32 bits for a pixel are not supported, and shows them.
@@ -111,12 +111,8 @@ class Bochs(Machine):
         if not pathlib.Path(PROGRAM).exists():
             raise RigError(f"{PROGRAM} is not installed: tools/install")
         port = free_port()
-        config = pathlib.Path(self.work, "bochsrc")
-        config.write_text(CONFIG.format(
-            cpu=self.spec.cpu or CPU, memory=self.spec.memory, image=image,
-            # Linux wants MSRs that Bochs's models lack (0x1A0, 0x179).
-            bad_msrs=int(self.spec.native), port=port, work=self.work,
-            more="\n".join(self.spec.bochsrc)))
+        config = self.configure(
+            image, f"mode=socket-server, dev=127.0.0.1:{port}")
         self.process = run_as_child(
             [PROGRAM, "-q", "-f", config], cwd=self.work,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -129,6 +125,16 @@ class Bochs(Machine):
         self._debug(*(f"lb {at:#x}" for at in self.spec.breakpoints), "c")
         return {"serial": self.serial, "log": self.process.stdout,
                 "console": self.process.stderr}
+
+    def configure(self, image, com1):
+        """Write Bochs's configuration; its path."""
+        config = pathlib.Path(self.work, "bochsrc")
+        config.write_text(CONFIG.format(
+            cpu=self.spec.cpu or CPU, memory=self.spec.memory, image=image,
+            # Linux wants MSRs that Bochs's models lack (0x1A0, 0x179).
+            bad_msrs=int(self.spec.native), com1=com1, work=self.work,
+            more="\n".join(self.spec.bochsrc)))
+        return config
 
     def start(self, image):
         super().start(image)

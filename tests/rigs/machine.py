@@ -17,12 +17,13 @@ QUIET = 0.1         # seconds of silence after which a stream is drained
 DRAIN_LIMIT = 5     # ... and how long a guest may go on talking
 
 
-def run_as_child(command, **kwargs):
-    """Start a program that dies with this one."""
+def run_as_child(command, session=True, **kwargs):
+    """Start a program that dies with this one; session: and that no key of
+    the terminal reaches."""
     setpriv = shutil.which("setpriv")
     if setpriv:
         command = [setpriv, "--pdeathsig", "KILL", "--", *command]
-    return subprocess.Popen(command, start_new_session=True, **kwargs)
+    return subprocess.Popen(command, start_new_session=session, **kwargs)
 
 
 class Machine:

@@ -7,9 +7,9 @@ import signal
 import sys
 import time
 
-from . import nested, result
+from . import debug, nested, result
 from .result import RigError
-from .run import RIGS, start
+from .run import RIGS, settle, start
 from .spec import Spec
 from .terminal import HELP, Terminal
 
@@ -44,9 +44,13 @@ def parser():
     add("--screenshot", metavar="FILE.png", help="the screen at the end")
     add("--serial", metavar="FILE", help="the serial line's copy in a file")
     add("--timeout", metavar="S", type=float,
-        help=f"default {Spec.timeout}; none with --interactive")
+        help=f"default {Spec.timeout}; none with --interactive or "
+             "--debug")
     add("--interactive", action="store_true",
         help="the terminal is the guest's serial line")
+    add("--debug", action="store_true",
+        help="stop at boot_main(), in Bochs's debugger with Monocle's "
+             "symbols; on the QEMU rigs wait for gdb, and say its line")
     add("--firmware", choices=["bios", "uefi"], default="bios",
         help="uefi: on the QEMU rigs")
     add("--device", action="append", default=[], metavar="QEMU_DEVICE",
@@ -65,7 +69,8 @@ def spec_of(args):
     """The command line as a Spec."""
     timeout = args.timeout
     if timeout is None:
-        timeout = float("inf") if args.interactive else Spec.timeout
+        endless = args.interactive or args.debug
+        timeout = float("inf") if endless else Spec.timeout
     return Spec(rig=args.rig, kernel=args.kernel, initrd=args.initrd,
                 append=args.append, hv=args.hv, memory=args.memory,
                 cpu=args.cpu, timeout=timeout, firmware=args.firmware,
@@ -116,10 +121,17 @@ def run(args, copy):
     out = Output(copy)
     hooks = {"serial": out.serial, "log": out.log}
     if args.rig == "nested":
-        if args.interactive or args.screenshot:
+        if args.interactive or args.screenshot or args.debug:
             raise RigError("nested shows its streams at the end, no more")
         return nested.boot(spec_of(args), hooks, out.say)
-    with start(spec_of(args), hooks, out.say) as machine:
+    spec = spec_of(args)
+    settle(spec, out.say)
+    if args.debug and spec.rig == "bochs":
+        return debug.by_bochs(spec, out.say)
+    line = debug.by_gdb(spec) if args.debug else None
+    with start(spec, hooks, out.say) as machine:
+        if line:
+            out.say(line)
         with contextlib.ExitStack() as stack:
             if args.interactive:
                 out.say(HELP)

@@ -30,6 +30,14 @@ def check(spec):
             raise RigError(f"{file}: cannot be read")
 
 
+def settle(spec, say):
+    """A rig that is there, and can do what is asked."""
+    if spec.rig == "auto":
+        spec.rig, why = choose()
+        say(f"rig {spec.rig} ({why})")
+    check(spec)
+
+
 def start(spec=None, hooks=None, say=None, **fields):
     """Start a machine; return it, to be used as a context manager.
 
@@ -38,10 +46,7 @@ def start(spec=None, hooks=None, say=None, **fields):
     """
     say = say or (lambda line: None)
     spec = spec or Spec(**fields)
-    if spec.rig == "auto":
-        spec.rig, why = choose()
-        say(f"rig {spec.rig} ({why})")
-    check(spec)
+    settle(spec, say)
     machine = RIGS[spec.rig](spec, hooks)
     try:
         image = spec.iso
