@@ -6,6 +6,7 @@
 #include "arch/x86/io.h"
 #include "boot/multiboot2.h"
 #include "boot/smp.h"
+#include "boot/version.h"
 #include "drivers/vtd/vtd.h"
 #include "kernel/host_irq.h"
 #include "kernel/host_paging.h"
@@ -77,8 +78,8 @@ static void read_boot_information(u32 magic, u32 info, u32 image)
 		options_help();
 		end(END_POWER_OFF, "help");
 	}
-	log_info("Monocle, at 0x%lx-0x%lx, started by %s", b->image,
-		 b->image + b->image_size, b->loader);
+	log_info("Monocle %s, at 0x%lx-0x%lx, started by %s", MONOCLE_VERSION,
+		 b->image, b->image + b->image_size, b->loader);
 }
 
 /* Own memory, page tables, descriptor tables, stack. */

@@ -127,7 +127,7 @@ def test_what_goes_wrong(run, name):
 
 @pytest.mark.runs("igd-bad-vbt-in-monocle")
 def test_where_monocle_is(run):
-    start, end = re.search(r"Monocle, at 0x(\w+)-0x(\w+)",
+    start, end = re.search(r"Monocle [\d.]+, at 0x(\w+)-0x(\w+)",
                            run("igd-bad-vbt-in-monocle").log).groups()
     assert int(start, 16) <= igd_cases.IMAGE < int(end, 16)
 
@@ -325,7 +325,7 @@ def test_dma_in_its_domain(nested):
                  f"GTT memory (GSM) {igd_cases.GSM:#x}-",
                  f"RMRR {igd_cases.GSM:#x}-{igd_cases.RMRR_END:#x}"):
         assert f"igd: {line}" in done.log, done.log
-    own, = re.findall(r"Monocle, at 0x([0-9a-f]+)-", done.log)
+    own, = re.findall(r"Monocle [\d.]+, at 0x([0-9a-f]+)-", done.log)
     assert set(re.findall(r"fault \d+ of (\S+) .*: (read|write) 0x(\w+):",
                           done.log)) == {("00:05.0", "read", own),
                                          ("00:05.0", "write", own)}

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from boot import linux, runs, screen
+from rigs.spec import REPOSITORY
 
 runs.define("linux", first=True)(linux.on_monocle)
 runs.define("linux-bare", first=True)(linux.on_bare)
@@ -217,7 +218,14 @@ def test_monoclectl(answers):
     assert re.match(r"\d+ exits, \d+ of \d+ ticks in Monocle \(\d+\.\d+ %\)",
                     answers["stats"])
     assert "I/O" in answers["stats"] and "CPUID" in answers["stats"]
-    assert answers["log"].startswith("monocle: Monocle, at 0x")
+
+
+def test_version(answers):
+    """The first line of the log says that of CHANGELOG.md's first entry."""
+    newest = re.search(r"^## \[([\d.]+)\] - \d{4}-\d\d-\d\d$",
+                       (REPOSITORY / "CHANGELOG.md").read_text(),
+                       re.MULTILINE)[1]
+    assert answers["log"].startswith(f"monocle: Monocle {newest}, at 0x")
 
 
 def test_statistics_of_functions(answers):

@@ -101,7 +101,7 @@ def test_memory_of_monocle_in_the_list_is_found(run):
     still = found.still
     hpa = region(found, "rom", "BIOS").hpa
     wrong = walk.Still(walk.IMAGE.sub(
-        f"Monocle, at {hpa:#x}-{hpa + PAGE:#x}", still.log), still.read_now)
+        f"Monocle 0, at {hpa:#x}-{hpa + PAGE:#x}", still.log), still.read_now)
     wrong.pages, wrong.cr3 = still.pages, still.cr3
     with pytest.raises(AssertionError, match="Monocle is in reach"):
         walk.check(wrong)

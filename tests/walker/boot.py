@@ -27,7 +27,7 @@ from .regions import parse_regions
 
 PAGE = 4096
 NAMES = {PAGE: "4K", 1 << 21: "2M", 1 << 30: "1G"}
-IMAGE = re.compile(r"Monocle, at 0x([0-9a-f]+)-0x([0-9a-f]+)")
+IMAGE = re.compile(r"Monocle [\d.]+, at 0x([0-9a-f]+)-0x([0-9a-f]+)")
 UNIT = re.compile(r"VT-d: unit \d+ at 0x([0-9a-f]+),.*"
                   r"root table 0x([0-9a-f]+)")
 EPTP = re.compile(r"vmx: EPTP 0x([0-9a-f]+)")
