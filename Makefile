@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-# make            build/monocle.elf and build/monocle.iso
-# make run        the demo guest, interactive
-# make test       every test of the short suite (make test-long: the rest)
-# make bench      the measured tables
+# make              build/monocle.elf and build/monocle.iso
+# make run          the demo guest, interactive
+# make test         every test of the short suite
+# make help         these lines
+# make clean        remove the image, keep packages and guests
 # V=1 shows commands; CROSS_COMPILE=x86_64-linux-gnu- on another machine.
 
 CROSS_COMPILE ?=
@@ -50,8 +51,12 @@ EXIT_PATH := $(wildcard vmm/vcpu/*.c vmm/core/*.c) arch/x86/vmx/vmx.c \
 FAST := -O2 $(foreach a,functions jumps loops labels,-fno-align-$(a))
 SMALL := -Os
 
-.PHONY: all run test test-long bench clean FORCE
+.PHONY: all help run test test-long bench clean FORCE
 all: $(B)/monocle.elf
+
+# What the head of this file and of each in mk/ says.
+help:
+	@sed -n 's/^# make/make/p' Makefile mk/*.mk
 
 $(B)/obj/%.o: %.c
 	$(say) CC $<

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
-# make fleet [FLEET=DIR] [HV="igd assign=all"]
-#   Monocle's own start over machines on paper (tests/fleet): a row for each,
-#   what differs from what is expected, and a last line of sums. Status 1 where
-#   something differs. FLEET: a directory of .fleet files.
+# make fleet        Monocle's own start over machines on paper (docs/fleet.md)
+# With FLEET=DIR over that directory's, with HV="igd assign=all" as its command
+# line. Status 1 where something differs from what is expected.
 FLEET ?=
 HV ?= igd assign=all
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-# make fuzz       runs each tests/unit/fuzz/fuzz_NAME.c FUZZ_RUNS times
-# make fuzz-long  those of firmware's tables, FUZZ_LONG_RUNS times
+# make fuzz         each tests/unit/fuzz/fuzz_NAME.c, FUZZ_RUNS times
+# make fuzz-NAME    one of them
+# make fuzz-long    those of firmware's tables, FUZZ_LONG_RUNS times
 # Its line "// sources: FILE.c ..." names what is linked to it (but for what it
 # includes itself, marked so); NAME.dict beside it has its words. What breaks
 # is left as build/fuzz/NAME-crash-...: build/fuzz/NAME FILE repeats it. The

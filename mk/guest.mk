@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# The demo guest: Debian's kernel, repacked uncompressed, and a busybox.
-# Packages are fetched once (make distclean fetches them anew).
+# make guest        the demo guest: Debian's kernel, repacked, and a busybox
+# make distclean    remove all that was built, and the packages that were fetched
 GUEST := $(B)/guest
 CACHE := $(B)/cache
 DEMO := $(GUEST)/vmlinuz-demo $(GUEST)/initrd.img $(GUEST)/initrd-drm.img

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# The tests' own tiny guest: build/guests/guest.elf, a Multiboot 1 kernel; and
-# build/guests/real.bin, a boot sector and more for guest=bios.
+# make guests       the tests' own tiny guest, and a boot sector for guest=bios
+# build/guests/guest.elf is a Multiboot 1 kernel, build/guests/real.bin the other.
 GUESTS_C := $(sort $(wildcard tests/guests/*.c))
 GUESTS_ASM := $(sort $(wildcard tests/guests/*.asm))
 GUESTS_OBJ := $(GUESTS_C:%.c=$(B)/obj/%.o) $(GUESTS_ASM:%.asm=$(B)/obj/%.asm.o)

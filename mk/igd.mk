@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# The stand-in for Intel graphics: static, for it runs in the nested rig too.
+# make igd          the stand-in for Intel graphics, and Debian guests for it
+# It is static, for it runs in the nested rig too.
 STANDIN := $(B)/igd/standin
 
 .PHONY: igd

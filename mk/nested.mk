@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The nested rig: Bochs runs a Linux with KVM, which runs QEMU.
+# make nested       the nested rig: Bochs runs a Linux with KVM, which runs QEMU
 NESTED := $(B)/nested/initrd.img
 
 .PHONY: nested

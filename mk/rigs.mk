@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-# The bootable image, the run on a rig, the suites of tests.
+# make iso          build/monocle.iso: GRUB, Monocle, the demo guest
+# make test-long    all tests, those that take hours too
+# make lint         clang-format, cppcheck, clang-tidy
+# make screenshot   the picture in README
 PYTEST := $(PYTHON) -m pytest -q
 
 .PHONY: iso lint

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# make test-unit   the pure C files, built for this machine with sanitizers
-#                  (ARGS="-k bus" picks some)
+# make test-unit    the pure C files, built for this machine with sanitizers
+# ARGS="-k bus" picks some.
 
 .PHONY: test-unit
 test-unit:
