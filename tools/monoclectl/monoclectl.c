@@ -13,8 +13,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "vmm/vcpu/hypercall.h"
 #include "vmm/core/stats.h"
+#include "vmm/vcpu/hypercall.h"
 
 #define LEAF 0x40000000u
 
