@@ -74,7 +74,7 @@ int acpi_init_below(struct acpi_tables *acpi, hpa_t rsdp, hpa_t top);
 int acpi_find_s5(const struct acpi_tables *acpi, u8 *typ_a, u8 *typ_b);
 
 /* ACPI 5.2.3.2 */
-enum acpi_space { ACPI_SPACE_MEMORY = 0, ACPI_SPACE_IO = 1, ACPI_SPACE_PCI };
+enum acpi_space { ACPI_SPACE_IO = 1 };
 
 struct acpi_gas {
 	u8 space; /* enum acpi_space */

@@ -144,14 +144,3 @@ bool host_irq_has_gsi(const struct acpi_madt *madt, u32 gsi)
 
 	return find_pin(madt, gsi, &pin, &id);
 }
-
-void host_irq_mask(const struct acpi_madt *madt, u8 irq)
-{
-	unsigned pin;
-	u8 id;
-	volatile void *base =
-		find_pin(madt, find_override(madt, irq).gsi, &pin, &id);
-
-	if (base)
-		ioapic_set_entry(base, pin, IOAPIC_MASKED);
-}

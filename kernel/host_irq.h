@@ -33,7 +33,6 @@ void host_irq_remap(u64 (*compose)(void *ctx, const struct host_irq_pin *pin),
  * this CPU. -ENODEV: no IOAPIC has that pin.
  */
 int host_irq_route(const struct acpi_madt *madt, u8 irq, u8 vector);
-void host_irq_mask(const struct acpi_madt *madt, u8 irq);
 
 /* A line that is masked and opened again and again. */
 struct host_irq_line {

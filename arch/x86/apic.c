@@ -60,11 +60,6 @@ u32 local_apic_id(void)
 	return apic.x2apic ? read(APIC_ID) : read(APIC_ID) >> 24;
 }
 
-bool local_apic_is_x2apic(void)
-{
-	return apic.x2apic;
-}
-
 void local_apic_eoi(void)
 {
 	write(APIC_EOI, 0);
@@ -86,13 +81,13 @@ int local_apic_send(u32 apic_id, u32 low)
 	return -ETIMEDOUT;
 }
 
-u32 ioapic_read(volatile void *base, u8 index)
+static u32 ioapic_read(volatile void *base, u8 index)
 {
 	mmio_write32((volatile u8 *)base + IOREGSEL, index);
 	return mmio_read32((volatile u8 *)base + IOWIN);
 }
 
-void ioapic_write(volatile void *base, u8 index, u32 value)
+static void ioapic_write(volatile void *base, u8 index, u32 value)
 {
 	mmio_write32((volatile u8 *)base + IOREGSEL, index);
 	mmio_write32((volatile u8 *)base + IOWIN, value);

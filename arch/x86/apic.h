@@ -36,11 +36,8 @@ void local_apic_eoi(void);
  * accepted. low: the ICR's low half (SDM figure 10-12). -ETIMEDOUT.
  */
 int local_apic_send(u32 apic_id, u32 low);
-bool local_apic_is_x2apic(void);
 
 /* IOAPIC (82093AA): base is the mapped register window. */
-u32 ioapic_read(volatile void *base, u8 index);
-void ioapic_write(volatile void *base, u8 index, u32 value);
 unsigned ioapic_pins(volatile void *base);
 /* Redirection entry: high half first, so that it is never live half-set. */
 void ioapic_set_entry(volatile void *base, unsigned pin, u64 entry);

@@ -32,19 +32,16 @@ enum cr4_bits {
 	CR4_PAE = 1u << 5,
 	CR4_MCE = 1u << 6,
 	CR4_PGE = 1u << 7,
-	CR4_PCE = 1u << 8,
 	CR4_OSFXSR = 1u << 9,
 	CR4_OSXMMEXCPT = 1u << 10,
 	CR4_UMIP = 1u << 11,
 	CR4_LA57 = 1u << 12,
 	CR4_VMXE = 1u << 13,
-	CR4_SMXE = 1u << 14,
 	CR4_FSGSBASE = 1u << 16,
 	CR4_PCIDE = 1u << 17,
 	CR4_OSXSAVE = 1u << 18,
 	CR4_SMEP = 1u << 20,
 	CR4_SMAP = 1u << 21,
-	CR4_PKE = 1u << 22,
 };
 
 enum efer_bits {
@@ -69,7 +66,6 @@ enum vector {
 	VECTOR_DE = 0,
 	VECTOR_DB = 1,
 	VECTOR_NMI = 2,
-	VECTOR_BP = 3,
 	VECTOR_UD = 6,
 	VECTOR_DF = 8,
 	VECTOR_TS = 10,
@@ -79,14 +75,12 @@ enum vector {
 	VECTOR_PF = 14,
 	VECTOR_AC = 17,
 	VECTOR_MC = 18,
-	VECTOR_CP = 21,
 };
 
 enum msr {
 	MSR_TSC = 0x10,
 	MSR_APIC_BASE = 0x1b,
 	MSR_FEATURE_CONTROL = 0x3a,
-	MSR_TSC_ADJUST = 0x3b,
 	MSR_SPEC_CTRL = 0x48,
 	MSR_PRED_CMD = 0x49,
 	MSR_MICROCODE = 0x8b,
@@ -226,11 +220,6 @@ CONTROL_REGISTER(2)
 CONTROL_REGISTER(3)
 CONTROL_REGISTER(4)
 #undef CONTROL_REGISTER
-
-static inline void write_dr7(u64 value)
-{
-	__asm__ volatile("mov %0, %%dr7" ::"r"(value));
-}
 
 static inline void lgdt(const struct descriptor_pointer *p)
 {

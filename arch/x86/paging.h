@@ -11,11 +11,8 @@
 enum pte_bits {
 	PTE_P = 1u << 0,
 	PTE_W = 1u << 1,
-	PTE_U = 1u << 2,
 	PTE_PWT = 1u << 3,
 	PTE_PCD = 1u << 4,
-	PTE_A = 1u << 5,
-	PTE_D = 1u << 6,
 	PTE_PS = 1u << 7,
 	PTE_G = 1u << 8,
 };

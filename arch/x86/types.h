@@ -11,8 +11,6 @@ typedef uint8_t u8;
 typedef uint16_t u16;
 typedef uint32_t u32;
 typedef uint64_t u64;
-typedef int8_t s8;
-typedef int16_t s16;
 typedef int32_t s32;
 typedef int64_t s64;
 
@@ -35,7 +33,6 @@ typedef u64 gva_t; /* guest-linear address, bytes */
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 
 #define PACKED __attribute__((packed))
-#define UNUSED __attribute__((unused))
 #define NORETURN __attribute__((noreturn))
 #define PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 

@@ -11,7 +11,7 @@
 #include "drivers/pci/pci.h"
 #include "kernel/acpi.h"
 
-enum dmar_flags { DMAR_INTR_REMAP = 1, DMAR_X2APIC_OPT_OUT = 2 }; /* 8.1 */
+enum dmar_flags { DMAR_INTR_REMAP = 1 }; /* 8.1 */
 
 struct dmar_table {
 	struct acpi_header acpi;
@@ -34,11 +34,10 @@ struct dmar_entry {
 	u64 limit; /* of the memory: its last byte */
 } PACKED;
 
-enum dmar_scope_type { /* 8.3.1; another one says nothing to Monocle */
-		       DMAR_SCOPE_ENDPOINT = 1,
-		       DMAR_SCOPE_BRIDGE =
-			       2, /* the bridge and all that is behind it */
-		       DMAR_SCOPE_IOAPIC = 3,
+/* 8.3.1; another one says nothing to Monocle */
+enum dmar_scope_type {
+	DMAR_SCOPE_BRIDGE = 2, /* the bridge and all that is behind it */
+	DMAR_SCOPE_IOAPIC = 3,
 };
 
 struct dmar_scope {

@@ -447,7 +447,7 @@ static bool pending(unsigned vector)
 	hpa_t base = rdmsr(MSR_APIC_BASE) & ~PAGE_MASK;
 	u32 bits;
 
-	if (local_apic_is_x2apic())
+	if (rdmsr(MSR_APIC_BASE) & BIT(10)) /* x2APIC mode */
 		bits = (u32)rdmsr(0x800 + offset / 16);
 	else
 		bits = mmio_read32((volatile u8 *)mmio_map(base, PAGE_SIZE) +

@@ -55,8 +55,7 @@ def m():
     oracle = ["tests/unit/insn_oracle.h"] if ON_X86 else []
     return harness.build(
         "insn", ["vmm/vcpu/insn.c"], headers=["vmm/vcpu/insn.h", *oracle],
-        fakes=oracle[0].replace(".h", ".c") if oracle else None,
-        exports=["insn_fetch_size"])
+        fakes=oracle[0].replace(".h", ".c") if oracle else None)
 
 
 @pytest.fixture(scope="module")
@@ -278,12 +277,6 @@ def test_the_bytes_may_come_in_parts(cpu):
                     assert cpu.decode(code, count) == -cpu.m.ERANGE
                 assert cpu.decode(code, length) == 0
                 assert cpu.insn.length == length
-
-
-def test_fetches_stay_in_the_page(m):
-    for address in (0, 1, 0xff0, 0xff1, 0xff2, 0xffe, 0xfff, U64):
-        size = m.insn_fetch_size(address)
-        assert size == min(15, 4096 - address % 4096)
 
 
 # What compilers make of readl(), writeb(), memcpy_toio(), x |= ..., and what

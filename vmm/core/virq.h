@@ -14,7 +14,6 @@
  * line 0 (the PIT), which is pin 2. Line 9 is the SCI (level, high). PCI
  * INTA-INTD are pins 16-19 (level, low).
  */
-#define VIRQ_LINES 24
 #define VIRQ_PIT 0
 #define VIRQ_KEYBOARD 1
 #define VIRQ_COM1 4
@@ -34,12 +33,6 @@ struct virq {
 static inline void virq_set_line(const struct virq *v, unsigned line, bool on)
 {
 	v->set_line(v->ctx, line, on);
-}
-
-static inline void virq_pulse(const struct virq *v, unsigned line)
-{
-	v->set_line(v->ctx, line, true);
-	v->set_line(v->ctx, line, false);
 }
 
 #endif

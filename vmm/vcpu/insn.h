@@ -98,12 +98,4 @@ struct insn_result insn_execute(const struct insn *insn,
 void insn_retire(const struct insn *insn, struct insn_cpu *cpu,
 		 const struct insn_result *result);
 
-/* Bytes to fetch at a linear address without leaving its page: 1...15. */
-static inline unsigned insn_fetch_size(gva_t address)
-{
-	u64 left = PAGE_SIZE - (address & PAGE_MASK);
-
-	return (unsigned)MIN(left, (u64)INSN_MAX);
-}
-
 #endif

@@ -16,7 +16,6 @@ enum ept_bits {
 	EPT_W = 1u << 1,
 	EPT_X = 1u << 2,
 	EPT_MEMTYPE_SHIFT = 3,
-	EPT_IGNORE_PAT = 1u << 6,
 	EPT_PS = 1u << 7,
 };
 

@@ -14,7 +14,6 @@ enum {
 	EPT_1G = 1u << 17,
 	INVEPT = 1u << 20,
 	INVEPT_SINGLE = 1u << 25,
-	INVEPT_ALL = 1u << 26,
 };
 
 /* A set of controls: what Monocle must have and what it takes if there. */
