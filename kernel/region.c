@@ -132,49 +132,6 @@ u64 region_next_free(const struct region_list *list, gpa_t from, gpa_t limit,
 	return limit - from;
 }
 
-static const char *kind_name(enum region_kind kind)
-{
-	static const char *const names[] = {
-		[REGION_RAM] = "ram",
-		[REGION_DEVICE] = "device",
-		[REGION_ROM] = "rom",
-		[REGION_HOLE] = "hole",
-	};
-
-	return (unsigned)kind < ARRAY_SIZE(names) ? names[kind] : "?";
-}
-
-static const char *memtype_name(enum memory_type type)
-{
-	static const char *const names[] = {
-		[MEMTYPE_UC] = "UC", [MEMTYPE_WC] = "WC", [2] = "?",
-		[3] = "?",	     [MEMTYPE_WT] = "WT", [MEMTYPE_WP] = "WP",
-		[MEMTYPE_WB] = "WB",
-	};
-
-	return (unsigned)type < ARRAY_SIZE(names) ? names[type] : "?";
-}
-
-static const char *e820_name(enum e820_kind kind)
-{
-	static const char *const names[] = {
-		[E820_NONE] = "none",	      [E820_RAM] = "ram",
-		[E820_RESERVED] = "reserved", [E820_ACPI] = "acpi",
-		[E820_NVS] = "nvs",
-	};
-
-	return (unsigned)kind < ARRAY_SIZE(names) ? names[kind] : "?";
-}
-
-static const char *rights_name(u8 rights)
-{
-	static const char *const names[] = {
-		"---", "r--", "-w-", "rw-", "--x", "r-x", "-wx", "rwx",
-	};
-
-	return names[rights & REGION_RWX];
-}
-
 int region_pin(struct region_list *list, const struct region *r)
 {
 	const struct region *clash;
@@ -229,14 +186,41 @@ int region_paint(struct region_list *list, struct region r)
 	return err;
 }
 
+static const char *name_of(unsigned n, const char *const names[],
+			   unsigned count)
+{
+	return n < count ? names[n] : "?";
+}
+
+#define NAME(n, names) name_of(n, names, ARRAY_SIZE(names))
+
 void region_log(const struct region_list *list)
 {
+	static const char *const kinds[] = {
+		[REGION_RAM] = "ram",
+		[REGION_DEVICE] = "device",
+		[REGION_ROM] = "rom",
+		[REGION_HOLE] = "hole",
+	};
+	static const char *const rights[] = {
+		"---", "r--", "-w-", "rw-", "--x", "r-x", "-wx", "rwx",
+	};
+	static const char *const memtypes[] = {"UC", "WC", "?", "?",
+					       "WT", "WP", "WB"};
+	static const char *const e820[] = {
+		[E820_NONE] = "none",	      [E820_RAM] = "ram",
+		[E820_RESERVED] = "reserved", [E820_ACPI] = "acpi",
+		[E820_NVS] = "nvs",
+	};
+
 	for (unsigned i = 0; i < list->count; i++) {
 		const struct region *r = &list->regions[i];
 
 		log_info("region %lx-%lx hpa %lx %s cpu %s dma %s %s %s %s",
-			 r->gpa, end_of(r), r->hpa, kind_name(r->kind),
-			 rights_name(r->cpu), rights_name(r->dma),
-			 memtype_name(r->memtype), e820_name(r->e820), r->name);
+			 r->gpa, end_of(r), r->hpa, NAME(r->kind, kinds),
+			 rights[r->cpu & REGION_RWX],
+			 rights[r->dma & REGION_RWX],
+			 NAME(r->memtype, memtypes), NAME(r->e820, e820),
+			 r->name);
 	}
 }
