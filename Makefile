@@ -27,7 +27,7 @@ WARN := -Wall -Wextra -Wconversion -Wshadow -Werror -Wstrict-prototypes \
 	-Wmissing-prototypes -Wvla -Wundef
 # No FPU or vector register is touched: they stay the guest's.
 CFLAGS := -std=c17 -g -ffreestanding -fno-builtin-printf \
-	-ffunction-sections -fdata-sections \
+	-ffunction-sections -fdata-sections -malign-data=abi \
 	-mgeneral-regs-only -mno-red-zone -mcmodel=kernel -fno-pie \
 	-fno-pic -fno-stack-protector -fno-asynchronous-unwind-tables \
 	-fno-omit-frame-pointer -fno-strict-aliasing -fcf-protection=none \
@@ -49,7 +49,7 @@ EXIT_PATH := $(wildcard vmm/vcpu/*.c vmm/core/*.c) arch/x86/vmx/vmx.c \
 	vectors.c) $(addprefix vmm/devmodel/,apic_bus.c ioapic.c lapic.c mtrr.c \
 	pci_bridges.c pci_bus.c pic.c pit.c uart.c)
 FAST := -O2 $(foreach a,functions jumps loops labels,-fno-align-$(a))
-SMALL := -Os
+SMALL := -Oz
 
 .PHONY: all help run test test-long bench clean FORCE
 all: $(B)/monocle.elf
