@@ -15,14 +15,14 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import rigs  # noqa: E402
-from bench import vtd_bench  # noqa: E402
+from bench import marked, vtd_bench  # noqa: E402
 from rigs.spec import BUILD, REPOSITORY  # noqa: E402
 
 GUEST = BUILD / "guests" / "guest.elf"
 ROWS = BUILD / "bench.json"
 DOCS = REPOSITORY / "docs" / "bench.md"
 README = REPOSITORY / "README.md"
-MARKS = ("<!-- written by make bench -->", "<!-- end of make bench -->")
+COMMAND = "make bench"
 # Measured on the same Bochs, the guest executing CPUID in a loop.
 OTHERS = {"cpuid": "KVM 976, BitVisor 432"}
 GOALS = {"cpuid": 250}
@@ -103,28 +103,6 @@ def text(table):
         for line in table) + "\n"
 
 
-def markdown(table):
-    """The same as Markdown."""
-    lines = [table[0], ["---"] + ["---:"] * (len(table[0]) - 1), *table[1:]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def parts(words):
-    """A file's text before, between and after its marks."""
-    before, first, rest = words.partition(MARKS[0])
-    between, last, after = rest.partition(MARKS[1])
-    if not (first and last):
-        raise ValueError(f"the marks are missing: {MARKS}")
-    return before, between, after
-
-
-def write(path, tables):
-    """Put tables between the marks of a file."""
-    before, _, after = parts(path.read_text())
-    between = "\n".join(map(markdown, tables))
-    path.write_text(f"{before}{MARKS[0]}\n{between}{MARKS[1]}{after}")
-
-
 def main():
     """Measure; the status says whether the goals are met."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -140,8 +118,8 @@ def main():
         tables.append(table)
     if not args.monocle:
         ROWS.write_text(json.dumps(rows, indent=1) + "\n")
-        write(DOCS, tables)
-        write(README, [plain([r for r in rows if any(
+        marked.write(DOCS, COMMAND, tables)
+        marked.write(README, COMMAND, [plain([r for r in rows if any(
             words in r["name"] for words in CHOSEN)])])
     missed = [r for r in rows if None not in (r["value"], r["goal"]) and
               r["value"] > r["goal"]]

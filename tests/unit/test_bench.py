@@ -3,15 +3,16 @@
 
 import pytest
 
-from bench import bench
+from bench import bench, marked
 
 FILES = [bench.DOCS, bench.README]
+MARKS = marked.marks(bench.COMMAND)
 
 
 def tables(words):
     """[[[cell]]] of the Markdown between a file's marks."""
     found = []
-    for block in bench.parts(words)[1].strip().split("\n\n"):
+    for block in marked.parts(words, bench.COMMAND)[1].strip().split("\n\n"):
         found.append([line.strip("| ").split(" | ")
                       for line in block.splitlines()])
     return found
@@ -40,19 +41,19 @@ def test_what_a_reader_looks_for():
 
 def test_the_text_around_stays(tmp_path):
     path = tmp_path / "page.md"
-    path.write_text(f"above\n{bench.MARKS[0]}\nold\n{bench.MARKS[1]}\nbelow\n")
+    path.write_text("above\n" + "\nold\n".join(MARKS) + "\nbelow\n")
     for value in ("1", "2,000"):
-        bench.write(path, [[["a", "b"], ["x", value]]] * 2)
-    above, between, below = bench.parts(path.read_text())
+        marked.write(path, bench.COMMAND, [[["a", "b"], ["x", value]]] * 2)
+    above, between, below = marked.parts(path.read_text(), bench.COMMAND)
     assert (above, below) == ("above\n", "\nbelow\n")
     one = f"| a | b |\n| --- | ---: |\n| x | {value} |\n"
     assert between == f"\n{one}\n{one}"
 
 
-@pytest.mark.parametrize("words", ["", "\n".join(reversed(bench.MARKS))])
+@pytest.mark.parametrize("words", ["", "\n".join(reversed(MARKS))])
 def test_without_marks_nothing_is_written(tmp_path, words):
     path = tmp_path / "page.md"
     path.write_text(words)
     with pytest.raises(ValueError):
-        bench.write(path, [])
+        marked.write(path, bench.COMMAND, [])
     assert path.read_text() == words
