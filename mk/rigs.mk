@@ -2,7 +2,7 @@
 # make iso          build/monocle.iso: GRUB, Monocle, the demo guest
 # make test-long    all tests, those that take hours too
 # make lint         clang-format, cppcheck, clang-tidy
-# make screenshot   the picture in README
+# make pictures     those in README and docs/tour.md
 PYTEST := $(PYTHON) -m pytest -q
 
 .PHONY: iso lint
@@ -42,7 +42,7 @@ test: lint $(B)/monocle.iso
 test-long: lint $(B)/monocle.iso
 	$(Q)MONOCLE_RANDOM=1 $(PYTEST)
 
-.PHONY: screenshot
-screenshot: $(B)/monocle.iso
-	$(say) PICTURE docs/screenshot.png
-	$(Q)$(PYTHON) tests/bench/screenshot.py docs/screenshot.png
+.PHONY: pictures
+pictures: $(B)/monocle.iso $(B)/guests/guest.elf
+	$(say) PICTURES docs
+	$(Q)$(PYTHON) tests/bench/pictures.py

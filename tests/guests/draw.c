@@ -2,7 +2,8 @@
 /*
  * Pictures, which the test compares with its own: text in the VGA's memory,
  * pixels of mode 13h, pixels of the card's linear framebuffer. Each says how
- * many exits a round of drawing took, then waits for a byte on COM1.
+ * many exits a round of drawing took, then waits for a byte on COM1, or for
+ * hold=TICKS.
  */
 #include "guests/guest.h"
 
@@ -33,7 +34,7 @@ static u64 exits(void)
 /* Draws once to be looked at and counts the exits of a second time. */
 static void show(unsigned (*picture)(void))
 {
-	u64 before, after;
+	u64 hold = option("hold", 0), before, after;
 	unsigned stores = picture();
 
 	before = exits();
@@ -43,8 +44,9 @@ static void show(unsigned (*picture)(void))
 	print("draw: %u stores, %lu exits\n", stores,
 	      is_monocle ? after - before - 1 : 0);
 	print("draw: ready\n");
+	before = rdtsc();
 	/* Bochs 2.7 holds the host's interrupts back while IF is 0. */
-	while (!(inb(0x3FD) & 1))
+	while (hold ? rdtsc() - before < hold : !(inb(0x3FD) & 1))
 		open_interrupts();
 	finish(0);
 }

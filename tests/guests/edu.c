@@ -612,6 +612,15 @@ static const struct test igd_tests[] = {
 	{"edu-gtt", test_gtt, true},	   {"edu-own", test_own, true},
 };
 
+unsigned edu_own(void)
+{
+	static const struct test tests[] = {{"edu-find", test_find, false},
+					    {"edu-bar", test_bar, false},
+					    {"edu-own", test_own, true}};
+
+	return run_tests(tests, COUNT(tests));
+}
+
 unsigned edu_igd(void)
 {
 	unsigned failed = run_tests(igd_tests, COUNT(igd_tests));

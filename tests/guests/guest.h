@@ -356,6 +356,7 @@ void chain(u64 info);
 void bench(void);
 /* How many tests failed. */
 unsigned edu(void);
+unsigned edu_own(void);
 void edu_resets(void);
 /* AHCI by its ports. How many tests failed. */
 unsigned ahci(void);

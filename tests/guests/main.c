@@ -12,6 +12,7 @@
  *	edu		drives QEMU's edu, see edu.c; hold=TICKS at the end
  *	edu-resets	resets in the middle of a transfer, see edu.c; count=N
  *	edu-parked	... whose neighbours are not the guest's, see edu.c
+ *	edu-own		DMA at Monocle's own memory, see edu.c
  *	edu-igd		... where Intel graphics has its memory, see edu.c, vga.c
  *	ahci		reads an AHCI controller by ports, to count exits
  *	windows		the display's memory by hypercall, see windows.c
@@ -75,6 +76,8 @@ void guest_main(u32 magic, u64 info)
 		edu_resets();
 	else if (starts(line, "edu-parked"))
 		finish((u8)edu_parked());
+	else if (starts(line, "edu-own"))
+		finish((u8)edu_own());
 	else if (starts(line, "edu-igd"))
 		finish((u8)edu_igd());
 	else if (starts(line, "edu"))
