@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 # make fleet        Monocle's own start over machines on paper (docs/fleet.md)
+# make fleet-table  README's table of the tree's own machines
 # With FLEET=DIR over that directory's, with HV="igd assign=all" as its command
 # line. Status 1 where something differs from what is expected.
 FLEET ?=
@@ -26,9 +27,11 @@ FLEET_LDFLAGS := -no-pie -Wl,--gc-sections -Wl,-z,noexecstack \
 FLAGS_fleet = $(HOSTCC) $(FLEET_CFLAGS)
 $(filter $(B)/fleet/%,$(FLEET_OBJ)): $(B)/fleet.flags
 
-.PHONY: fleet
+.PHONY: fleet fleet-table
 fleet: $(B)/fleet/fleet
 	$(Q)$(PYTHON) tests/fleet/fleet.py --hv "$(HV)" $(FLEET)
+fleet-table: $(B)/fleet/fleet
+	$(Q)$(PYTHON) tests/fleet/fleet.py --readme
 test test-long: $(B)/fleet/fleet
 
 $(B)/fleet/obj/%.o: %.c

@@ -12,11 +12,17 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from bench import marked  # noqa: E402
 from fleet import expect, judge, paper  # noqa: E402
 
 OWN = pathlib.Path(__file__).resolve().parent / "machines"
 SHARED = judge.ROOT.parent / "shared" / "fleet" / "machines"
 MIB = 1 << 20
+README = judge.ROOT / "README.md"
+COMMAND = "make fleet-table"
+HV = "igd assign=all"
+NAMES = {"gfx": "displays", "usb": "USB", "sound": "sound", "disk": "disks",
+         "net": "network", "sd": "SD", "heci": "Intel's HECI"}
 
 
 def directories():
@@ -66,17 +72,37 @@ def report(rows, words, update=False, say=print):
     return not differs
 
 
+def table(rows):
+    """README's: of the machines, and of the functions in those that start."""
+    begun = [row for row in rows if row.starts]
+
+    def line(kind):
+        there = [bdf in row.given for row in begun
+                 for bdf, k in row.there.items() if k == kind]
+        return [NAMES[kind], str(len(there)), str(sum(there))]
+    return [["`igd assign=all` on the tree's machines", "there", "given"],
+            ["machines that start", str(len(rows)), str(len(begun))],
+            ["machines with all that they have", str(len(rows)),
+             str(sum(row.has_all() for row in rows))],
+            *map(line, paper.KINDS)]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--hv", default="igd assign=all",
+    parser.add_argument("--hv", default=HV,
                         help="Monocle's command line")
     parser.add_argument("--update", action="store_true",
                         help="write what came of it as what is expected")
     parser.add_argument("--log", action="store_true",
                         help="print each start's log, and judge nothing")
+    parser.add_argument("--readme", action="store_true",
+                        help="write README's table of the tree's machines")
     parser.add_argument("where", nargs="*", type=pathlib.Path,
                         help="directories of machines, or files")
     args = parser.parse_args()
+    if args.readme:
+        marked.write(README, COMMAND, [table(run(paper.files(OWN), HV))])
+        return
     paths = [path for where in args.where or directories() for path in
              (paper.files(where) if where.is_dir() else [where])]
     if not paths:

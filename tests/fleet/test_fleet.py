@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+from bench import marked
 from fleet import expect, fleet, judge, make_machines, paper
 from walker import boot as walk, ept, vtd
 
@@ -43,6 +44,13 @@ def test_all_as_expected(rows):
     sums = re.fullmatch(r"fleet: (\d+) machines, (\d+) start, (\d+) with all "
                         r"that they have, (\d+) refused", lines[-1])
     assert sums and int(sums[1]) == len(rows) == int(sums[2]) + int(sums[4])
+
+
+def test_readme_has_the_table(rows):
+    """Else `make fleet-table` writes it anew."""
+    own = rows[:len(paper.files(fleet.OWN))]
+    written = marked.parts(fleet.README.read_text(), fleet.COMMAND)[1]
+    assert written == "\n" + marked.markdown(fleet.table(own))
 
 
 def test_each_own_machine_says_what_is_expected():

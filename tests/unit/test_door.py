@@ -58,7 +58,7 @@ def test_what_a_page_names_is_there(page):
         assert (page.parent / target).exists(), target
     tops = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"build"}
     for name in names(text):
-        path = name.split()[0]
+        path = name.split()[0].partition("::")[0]
         if path.partition("/")[0] in tops and "/" in path:
             there = (ROOT / path).exists() or list(ROOT.glob(path + ".[chp]*"))
             assert there or path in MADE, f"{page.name}: {path}"
@@ -122,3 +122,45 @@ def put(path, where, text):
     new, count = re.subn(where, text, old, count=1, flags=re.MULTILINE)
     assert count == 1, (path, where)
     path.write_text(new)
+
+
+PROMISES = (ROOT / "docs/promises.md").read_text()
+# In README's words, but nobody's promise: names, and an example's.
+NO_PROMISE = {"64"}      # x86-64
+
+
+def test_promises_name_tests_that_are_there():
+    rows = [line.split(" | ") for line in PROMISES.splitlines()
+            if line.startswith("| ") and "---" not in line]
+    rows = [row for row in rows if row[1] != "held by |"]
+    assert len(rows) > 20
+    for promise, held in rows:
+        tests = re.findall(r"`(tests/[\w/.]+)::(\w+)`", held)
+        assert tests or "`make bench`" in held or held.startswith("no test"), \
+            promise
+        for path, function in tests:
+            assert re.search(rf"^\s*def {function}\(",
+                             (ROOT / path).read_text(), re.MULTILINE), function
+
+
+def numbers(text):
+    """Those of a text, but what stands in code, in links or is a name."""
+    text = re.sub(r"`[^`]*`|\]\([^)]*\)|^    .*$|^<!--.*?-->$", " ", text,
+                  flags=re.MULTILINE)
+    return set(re.findall(
+        r"(?<![\w.:,-])\d+(?:,\d{3})*(?:\.\d+)?(?![\w:]|[.,]\d)", text))
+
+
+def test_numbers_of_readme_are_promised():
+    """What a command measures and writes is not; its goals are."""
+    text = (ROOT / "README.md").read_text()
+    for block in re.findall(r"<!-- written by .*?<!-- end of .*?-->", text,
+                            re.DOTALL):
+        goals = [line.strip("| ").split(" | ")[-1]
+                 for line in block.splitlines()
+                 if "goal" in block and line.startswith("|")]
+        text = text.replace(block, " ".join(goals))
+    text = re.sub(r"^\d\. ", "", text, flags=re.MULTILINE)
+    promised = numbers(PROMISES)
+    assert {"250", "32,834", "124", "1000"} <= promised
+    assert numbers(text) - promised - NO_PROMISE == set()
