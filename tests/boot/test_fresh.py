@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""`./run` and `./test` from a fresh clone on a clean Debian 12.
+"""`./run`, and the steps of .github/workflows/test.yml with `./test`, from a
+fresh clone on a clean Debian 12.
 
 debootstrap's minimal system with git stands in for it, in build/fresh; the
 packages stay in build/cache. Its apt sources are this machine's own. Each
@@ -8,8 +9,10 @@ and starts ends with it, however it ends.
 """
 import os
 import pathlib
+import re
 import shutil
 import subprocess
+import textwrap
 import threading
 
 import pytest
@@ -23,16 +26,20 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(2 * 3600)]
 ROOT = BUILD / "fresh"
 DEBS = BUILD / "cache" / "debs"
 TREE = "root/monocle"
+WORKFLOW = REPOSITORY / ".github" / "workflows" / "test.yml"
 RELEASE = "bookworm"
 # What reaches the mirror, where the machine needs it.
 PASSED = {name: os.environ[name] for name in os.environ
           if name.lower().endswith("_proxy")}
 # One test of each kind; the tests' own budget is of the whole suite.
 PICK = "test_house or test_string or test_pic or test_exit_status"
+STEP = re.compile(r"^      - name: .*\n        run: (?:\|\n"
+                  r"((?: {10}.*\n)+)|(.*)\n)", re.MULTILINE)
 INSIDE = """
 mount -t proc proc "$1/proc" && mount --bind /dev "$1/dev" &&
 mount --bind "$2" "$1/var/cache/apt/archives" &&
-exec chroot "$1" /bin/sh -c "cd /$3 && exec $4"
+exec chroot "$1" /bin/sh -ec "cd /$3
+$4"
 """
 NAMESPACE = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
 
@@ -111,14 +118,23 @@ def test_run(system):
     assert (system / TREE / "build" / "monocle.iso").exists()
 
 
-def test_test(system):
-    """The suite's tools are all installed: each kind of test passes."""
-    command = f'env PYTEST_ADDOPTS="-k \'{PICK}\'" ./test'
-    with start(system, command, stdin=subprocess.DEVNULL,
-               stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as suite:
-        limit = threading.Timer(3600, suite.kill)
-        limit.start()
-        text = suite.stdout.read().decode(errors="replace")
-        limit.cancel()
-    assert suite.returncode == 0, text[-5000:]
-    assert " passed" in text and "skipped" not in text, text[-5000:]
+def steps():
+    """What the workflow runs, a shell script each."""
+    return [textwrap.dedent(block) or line
+            for block, line in STEP.findall(WORKFLOW.read_text())]
+
+
+def test_workflow(system):
+    """Each step passes; in its ./test, each kind of test."""
+    assert "./test" in steps()
+    for step in steps():
+        command = f"export PYTEST_ADDOPTS=\"-k '{PICK}'\"\n{step}"
+        with start(system, command, stdin=subprocess.DEVNULL,
+                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as suite:
+            limit = threading.Timer(3600, suite.kill)
+            limit.start()
+            text = suite.stdout.read().decode(errors="replace")
+            limit.cancel()
+        assert suite.returncode == 0, text[-5000:]
+        if step == "./test":
+            assert " passed" in text and "skipped" not in text, text[-5000:]
