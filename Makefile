@@ -46,8 +46,8 @@ OBJ := $(SRC_C:%.c=$(B)/obj/%.o) $(SRC_ASM:%.asm=$(B)/obj/%.asm.o)
 # else for size. `make bench` tells what belongs here.
 EXIT_PATH := $(wildcard vmm/vcpu/*.c vmm/core/*.c) arch/x86/vmx/vmx.c \
 	arch/x86/apic.c $(addprefix kernel/,host_irq.c region.c string.c \
-	vectors.c) $(addprefix vmm/devmodel/,apic_bus.c ioapic.c lapic.c mtrr.c \
-	pci_bridges.c pci_bus.c pic.c pit.c uart.c)
+	vectors.c) $(addprefix vmm/devmodel/,apic_bus.c ioapic.c lapic.c \
+	lapic_accept.c mtrr.c pci_bridges.c pci_bus.c pic.c pit.c uart.c)
 FAST := -O2 $(foreach a,functions jumps loops labels,-fno-align-$(a))
 SMALL := -Oz
 

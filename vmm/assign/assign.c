@@ -116,11 +116,14 @@ static bool can_be_polled(const struct assignment *all,
 	const struct pci_host *pci = all->pci;
 	u32 old = pci_config_read(pci, f->bdf, PCI_COMMAND, 2), new;
 
+	/* Held back by firmware: not even for a moment does it raise its line */
+	if (old & PCI_COMMAND_INTX_DISABLE)
+		return true;
 	pci_config_write(pci, f->bdf, PCI_COMMAND, 2,
-			 old ^ PCI_COMMAND_INTX_DISABLE);
+			 old | PCI_COMMAND_INTX_DISABLE);
 	new = pci_config_read(pci, f->bdf, PCI_COMMAND, 2);
 	pci_config_write(pci, f->bdf, PCI_COMMAND, 2, old);
-	return (old ^ new) & PCI_COMMAND_INTX_DISABLE;
+	return new &PCI_COMMAND_INTX_DISABLE;
 }
 
 /* The reason why its interrupts cannot be routed, or NULL. */
