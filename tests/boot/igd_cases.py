@@ -4,7 +4,7 @@ import dataclasses
 import struct
 
 import rigs
-from boot import runs, test_vtd
+from boot import dmar_tables as tables, runs
 from boot.nested_cases import define
 from igd import config, opregion
 from rigs import nested
@@ -69,9 +69,9 @@ add("many", lambda: Case(
 
 def with_rmrr(base, limit):
     """... and the DMAR table has one of the graphics."""
-    return test_vtd.with_table(f"igd-{base:x}", test_vtd.dmar(
-        test_vtd.ALL, test_vtd.rmrr(
-            base, limit, test_vtd.scope(test_vtd.VGA))), make=dict)
+    return tables.with_table(f"igd-{base:x}", tables.dmar(
+        tables.ALL, tables.rmrr(
+            base, limit, tables.scope(tables.VGA))), make=dict)
 
 
 def staged(append, **fields):

@@ -12,7 +12,7 @@ import subprocess
 import threading
 
 import rigs
-from boot import runs, test_bios, test_console, test_vtd
+from boot import dmar_tables as tables, realmode, runs
 from rigs import nested, qemu
 from rigs.nested import Case
 from rigs.spec import BUILD, Spec
@@ -29,6 +29,10 @@ NVME, NET, AHCI, USB = "00:06.0", "00:07.0", "00:08.0", "00:09.0"
 BEHIND = "01:00.0"
 XHCI, EHCI, SOUND = "00:14.0", "00:1d.0", "00:06.1"
 DISKS = {NVME: "nvme", AHCI: "ahci,sd_mod", USB: "xhci_pci,usb_storage,sd_mod"}
+# Lines of level 5 and below, without what differs between two boots.
+CONSOLE = ("console=tty0 loglevel=6 printk.time=0 tsc=reliable "
+           "vt.global_cursor_default=0")
+MODE = "1024x768x32"
 
 _cases = {}
 _future = None
@@ -192,9 +196,9 @@ def uart():
 @define
 def no_unit():
     """The DMAR table's one unit is for the first edu alone."""
-    table = test_vtd.dmar(test_vtd.unit_at(
-        test_vtd.UNIT, test_vtd.IOAPIC, test_vtd.scope(test_vtd.EDU)))
-    return test_vtd.with_table(
+    table = tables.dmar(tables.unit_at(
+        tables.UNIT, tables.IOAPIC, tables.scope(tables.EDU)))
+    return tables.with_table(
         "no-unit", table, make=functools.partial(
             tiny, "edu", hv="assign=00:06.0",
             devices=(MORE_EDU + ",addr=06.0",)))
@@ -261,7 +265,7 @@ def bdf(address):
 def space(address):
     """What to dump of a function: its configuration space, by ECAM. While
     it is read all stands still, so that a whole bus is too much."""
-    return test_vtd.ECAM + (bdf(address) << 12), 4096
+    return tables.ECAM + (bdf(address) << 12), 4096
 
 
 # The slot of SOUND
@@ -270,9 +274,9 @@ SLOT = tuple(space(f"{SOUND[:-1]}{n}") for n in range(3))
 
 def with_rmrr(name, at, last, make, **fields):
     """make() where firmware still wants a page for a function's DMA."""
-    return test_vtd.with_table(name, test_vtd.dmar(
-        test_vtd.ALL, test_vtd.rmrr(last - 0xfff, last,
-                                    test_vtd.scope(bdf(at)))),
+    return tables.with_table(name, tables.dmar(
+        tables.ALL, tables.rmrr(last - 0xfff, last,
+                                    tables.scope(bdf(at)))),
         make=make, **fields)
 
 
@@ -389,26 +393,26 @@ def untouched_not():
 
 def real_mode(case):
     """A real-mode guest on SeaBIOS and SeaVGABIOS, and what it has drawn."""
-    return Case(Spec(rig="nested", kernel=str(test_bios.image(case)),
-                     hv=test_bios.HV, monocle=runs.MONOCLE, memory=64,
+    return Case(Spec(rig="nested", kernel=str(realmode.image(case)),
+                     hv=realmode.HV, monocle=runs.MONOCLE, memory=64,
                      timeout=400),
                 dump_at="bios: ready", picture=True)
 
 
-for _case in test_bios.CASES:
+for _case in realmode.CASES:
     _cases[f"bios-{_case}"] = functools.partial(real_mode, _case)
 
 
 def console(**fields):
     """Linux's first lines on a framebuffer."""
     return Case(Spec(rig="nested", monocle=runs.MONOCLE, memory=256,
-                     append=test_console.APPEND, timeout=120, **fields),
+                     append=CONSOLE, timeout=120, **fields),
                 dump_at=rigs.DEMO_READY, picture=True)
 
 
 @define
 def console_vbe():
-    return console(gfx=test_console.MODE)
+    return console(gfx=MODE)
 
 
 @define

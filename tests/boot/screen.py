@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Text screens: drawn from the VGA BIOS's font, and read by the same."""
 import functools
-import pathlib
 
 from PIL import Image, ImageChops
 
+from boot.rom import VGABIOS
+
 # Characters of 8 x 16, in cells 9 wide (IBM VGA technical reference).
-BIOS = pathlib.Path("/usr/share/bochs/VGABIOS-lgpl-latest")
 FIRST_GLYPHS = bytes(16) + bytes.fromhex("00007e81a58181bd9981817e00000000")
 WIDTH, HEIGHT = 9, 16
 COLUMNS, ROWS = 80, 25
@@ -20,7 +20,7 @@ COLOURS[14] = (0xFF, 0xFF, 0x55)
 @functools.cache
 def font():
     """256 glyphs of 16 bytes."""
-    data = BIOS.read_bytes()
+    data = VGABIOS.read_bytes()
     start = data.index(FIRST_GLYPHS)
     return [data[start + 16 * n:][:16] for n in range(256)]
 
@@ -106,3 +106,27 @@ def read(image, width=WIDTH):
             line += _characters(width).get(glyph, UNKNOWN)
         lines.append(line.rstrip())
     return lines
+
+
+def byte_colour(value):
+    """A byte of red, green, blue (3, 3, 2 bits) as levels."""
+    return ((value & 7) * 255 // 7, (value >> 3 & 7) * 255 // 7,
+            (value >> 6) * 255 // 3)
+
+
+def plot(width, height, rule, zoom=1):
+    """A picture by a rule from (x, y) to a byte."""
+    image = Image.new("RGB", (width, height))
+    image.putdata([byte_colour(rule(x, y) & 0xff)
+                   for y in range(height) for x in range(width)])
+    return image.resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
+
+
+def expected(what):
+    """The pictures of tests/guests/draw.c."""
+    if what == "text":
+        return draw([(n * 5 & 0xff, (n * 7 + n // 80) & 0x7f)
+                     for n in range(80 * 25)])
+    if what == "mode13":
+        return plot(320, 200, lambda x, y: (x // 4) ^ (y // 2), 2)
+    return plot(640, 480, lambda x, y: x // 40 + 16 * (y // 30))

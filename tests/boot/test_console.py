@@ -7,12 +7,9 @@ import pytest
 
 import rigs
 from boot import runs, screen
-from boot.test_rom import VGABIOS, file, sealed
+from boot.nested_cases import CONSOLE, MODE
+from boot.rom import VGABIOS, file, sealed
 
-# Lines of level 5 and below, without what differs between two boots.
-APPEND = ("console=tty0 loglevel=6 printk.time=0 tsc=reliable "
-          "vt.global_cursor_default=0")
-MODE = "1024x768x32"
 # vgabios's dispi_get_max_bpp; Bochs's display says 8, and shows 32 as well.
 MAX_BPP = re.compile(rb"RS\xe8..\x89\xc3\x0d\x02\x00\xe8..\xba\xce\x01"
                      rb"\xb8\x03\x00", re.DOTALL)
@@ -32,7 +29,7 @@ def shown(name, until, native, **fields):
     """(result, picture) while the first lines still stand."""
     path = runs.work(f"console-{name}-{native}-{fields['rig']}.png")
     with rigs.start(rigs.Spec(
-            timeout=runs.TIMEOUT, monocle=runs.MONOCLE, append=APPEND,
+            timeout=runs.TIMEOUT, monocle=runs.MONOCLE, append=CONSOLE,
             native=native, **fields)) as machine:
         machine.wait_for(until, runs.TIMEOUT)
         machine.screenshot(path)

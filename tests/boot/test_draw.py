@@ -28,35 +28,11 @@ for name in PICTURES:
         drawn, runs.work(f"{name}.png"), name))
 
 
-def byte_colour(value):
-    """A byte of red, green, blue (3, 3, 2 bits) as levels."""
-    return ((value & 7) * 255 // 7, (value >> 3 & 7) * 255 // 7,
-            (value >> 6) * 255 // 3)
-
-
-def plot(width, height, rule, zoom=1):
-    """A picture by a rule from (x, y) to a byte."""
-    image = Image.new("RGB", (width, height))
-    image.putdata([byte_colour(rule(x, y) & 0xff)
-                   for y in range(height) for x in range(width)])
-    return image.resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
-
-
-def expected(what):
-    """The pictures of tests/guests/draw.c."""
-    if what == "text":
-        return screen.draw([(n * 5 & 0xff, (n * 7 + n // 80) & 0x7f)
-                            for n in range(80 * 25)])
-    if what == "mode13":
-        return plot(320, 200, lambda x, y: (x // 4) ^ (y // 2), 2)
-    return plot(640, 480, lambda x, y: x // 40 + 16 * (y // 30))
-
-
 @pytest.mark.parametrize("what", runs.each(PICTURES, "draw-{}"))
 class TestPicture:
     def test_is_as_drawn(self, run, what):
         result, image = run(f"draw-{what}")
-        box = screen.difference(image, expected(what))
+        box = screen.difference(image, screen.expected(what))
         assert box is None, f"differs in {box}\n{result.report()}"
 
     def test_costs_no_exit(self, run, what):

@@ -5,56 +5,21 @@ What is done is tests/guests/tasks; the same runs on the tcg rig without
 Monocle, which says that the tasks are right, and what the configuration
 spaces look like there.
 """
-import hashlib
 import re
-import subprocess
 
 import pytest
 
 from boot.nested_cases import (AHCI, BEHIND, DISKS, NET, NVME, READS,
-                               RESETS, SENT_BACK, USB, XHCI, payload)
-from boot.test_nested import starts
+                               RESETS, SENT_BACK, USB, payload)
+from boot.told import (IMAGES, check_disk, check_image, configs, contents, md5,
+                       said, served, starts)
 from rigs import result
 from rigs.spec import REPOSITORY
 
 NOISE = 100         # interrupts of the host's own
 IO_OF_LINUX = 200   # its serial line still sends what was printed before
-IMAGES = {NVME: "nvme", BEHIND: "nvme", AHCI: "ahci", USB: "usb",
-          XHCI: "usb"}
-E2FSCK, DEBUGFS = "/sbin/e2fsck", "/sbin/debugfs"
 POLICY = REPOSITORY / "vmm" / "devmodel" / "pci_assigned.c"
 NUMBERS = REPOSITORY / "drivers" / "pci" / "pci.h"
-
-
-def said(done, what):
-    """What stands behind "NAME: WHAT" in the guest's output."""
-    found = re.search(rf"^{re.escape(what)} (.+)$", done.serial, re.MULTILINE)
-    assert found, f"no {what!r}\n{done.report()}"
-    return found[1]
-
-
-def md5(data):
-    return hashlib.md5(data).hexdigest()
-
-
-def check_disk(done, at):
-    """Read, written, read again, as the guest says."""
-    read = said(done, f"{at}: payload")
-    assert read == md5(payload(IMAGES[at]).read_bytes())
-    assert said(done, f"{at}: wrote") == said(done, f"{at}: written")
-
-
-def contents(image, name):
-    """A file on an image, whose file system is in order."""
-    subprocess.run([E2FSCK, "-fn", image], check=True, capture_output=True)
-    return subprocess.run([DEBUGFS, "-R", f"cat {name}", image], check=True,
-                          capture_output=True).stdout
-
-
-def check_image(done, at, drive):
-    """What the guest wrote is on the host's side."""
-    written = contents(done.files[drive], "written")
-    assert md5(written) == said(done, f"{at}: wrote")
 
 
 @pytest.mark.runs("tcg-drivers")
@@ -141,12 +106,6 @@ def statistics(done, when):
         re.MULTILINE)}
 
 
-def served(done, when, name):
-    """Interrupts so far of the lines whose name begins so."""
-    return sum(map(int, re.findall(rf"^irq {when}: +(\d+) .* {name}\S*$",
-                                   done.serial, re.MULTILINE)))
-
-
 @pytest.mark.long
 @pytest.mark.nested("drivers")
 @pytest.mark.parametrize("what, name, at_least", [
@@ -167,30 +126,6 @@ def test_steady_state(nested, what, name, at_least):
 
 
 # -- configuration space
-
-def configs(done, last):
-    """{function: {offset: dword}}: of the first or the last time."""
-    found = {}
-    parts = re.split(r"^config (\S+):\n", done.serial, flags=re.MULTILINE)
-    for at, text in zip(parts[1::2], parts[2::2]):
-        if at in found and not last:
-            continue
-        found[at], row, before = {}, None, 0
-        for line in text.splitlines():
-            if line == "*":
-                continue
-            match = re.fullmatch(r"([0-9a-f]{6,7})((?: [0-9a-f]{8})*) *", line)
-            if not match:
-                break
-            start = int(match[1], 16)
-            while row and before < start:       # "*"
-                found[at].update((before + i, n) for i, n in row.items())
-                before += 16
-            row = {4 * i: int(n, 16)
-                   for i, n in enumerate(match[2].split())}
-            found[at].update((start + i, n) for i, n in row.items())
-            before = start + 16
-    return found
 
 
 def policy():

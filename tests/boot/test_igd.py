@@ -12,7 +12,7 @@ import pytest
 import rigs
 from boot import igd_cases, runs
 from boot.igd_cases import GENERATIONS, MARK, REFUSED
-from boot.test_nested import NOISE, passed
+from boot.told import NOISE, passed
 from igd import compare, config, opregion
 from rigs import result
 from walker import boot as walk

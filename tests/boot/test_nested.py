@@ -11,20 +11,13 @@ import pytest
 
 from boot import runs
 from boot.nested_cases import AHCI, NET, NVME, RESETS, USB, bdf
+from boot.told import DISPLAY, EDU, IOAPIC, NOISE, passed, starts
 from rigs import result
 from walker import boot as walk
 
-EDU, DISPLAY, IOAPIC = 0x0028, 0x0010, 0xff00   # requester IDs
 TESTS = ("find", "bar", "registers", "bar-moves", "dma", "dma-pages",
          "dma-far", "msi", "msi-off", "intx")
 MONOCLE_TESTS = ("dma-denied", "steady")
-NOISE = 20      # exits by the host's own timers
-
-
-def passed(done, what="edu"):
-    """Names of the guest's tests that passed; it must have said 0."""
-    assert done.status == result.POWER_OFF, done.report()
-    return re.findall(rf"^{what}-(\S+): ok$", done.serial, re.MULTILINE)
 
 
 def each(*names, short=()):
@@ -123,15 +116,6 @@ def test_ports(nested):
     """A BAR of ports is the guest's, and closes when it is switched off."""
     assert passed(nested("ahci"), "ahci") == [
         "find", "registers", "steady", "ports-close"]
-
-
-def starts(log):
-    """{function: [configuration at each start of the guest]}."""
-    found = {}
-    for at, digest in re.findall(
-            r"(\S+) starts: .*configuration (\w+)$", log, re.MULTILINE):
-        found.setdefault(at, []).append(digest)
-    return found
 
 
 @pytest.mark.long

@@ -2,29 +2,22 @@
 """Functions of a group that the guest is not given, nested: they do nothing,
 and nobody answers for them; the one that is given works among them."""
 import re
-import struct
 
 import pytest
 
 from boot import runs
-from boot.nested_cases import NVME, SAMPLES, SOUND, XHCI, bdf, space
-from boot.test_drivers import configs, served
-from boot.test_nested import DISPLAY, IOAPIC, passed
+from boot.nested_cases import NVME, SAMPLES, SOUND, XHCI, bdf
+from boot.told import (BAR0, DISPLAY, IOAPIC, configs, host, passed,
+                       served)
 from rigs import result
 from walker import boot as walk
 
 BESIDE = SOUND[:-1] + "2"       # edu
-COMMAND, BAR0 = 0x04, 0x10
+COMMAND = 0x04
 PMCSR = 0x64                    # of QEMU's nvme
 DECODES, MASTER = 0x3, 0x4
 D3HOT = 3
 NVME_ID, EDU_ID, PLACEHOLDER = 0x00101b36, 0x11e81234, 0x06000000
-
-
-def host(done, function, offset):
-    """A dword of a configuration space, from outside."""
-    at, _ = space(function)
-    return struct.unpack("<I", done.memory(at + offset, 4))[0]
 
 
 def check_parked(done):

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The display's option ROM in a guest's hands: tests/guests/rom.c."""
 import functools
-import pathlib
 import re
 
 import pytest
 
 from boot import runs
+from boot.rom import VGABIOS, file, sealed
 
-VGABIOS = pathlib.Path("/usr/share/bochs/VGABIOS-lgpl-latest")
 PLACES = ["BAR", "moved", "again", "back", "shadow"]
 
 
@@ -20,13 +19,6 @@ def fnv(data):
     return value
 
 
-def sealed(data):
-    """With a right checksum."""
-    data = bytearray(data)
-    data[-1] = (data[-1] - sum(data)) & 0xff
-    return bytes(data)
-
-
 def another():
     """The card's ROM with another text in it, longer than a power of two."""
     data = VGABIOS.read_bytes()
@@ -35,13 +27,6 @@ def another():
     units = (len(data) // 512)
     return sealed(data[:2] + bytes([units]) + data[3:at + 0x10] +
                   bytes([units, 0]) + data[at + 0x12:])
-
-
-def file(name, data):
-    """A module for GRUB."""
-    path = runs.work(f"rom-{name}")
-    path.write_bytes(data)
-    return ((path, f"rom {name}"),)
 
 
 @runs.define("rom")

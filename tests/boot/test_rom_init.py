@@ -6,8 +6,7 @@ import pytest
 
 import rigs
 from boot import runs, screen
-from boot.test_draw import expected
-from boot.test_rom import VGABIOS, file, sealed
+from boot.rom import VGABIOS, file, sealed
 
 SECONDS_AT_MOST = re.compile(r"does not return \((\d+) s at most\)")
 
@@ -50,7 +49,7 @@ def test_text_appears_after_a_wipe(run):
     assert len(set(wiped)) < len(set(first)) / 2, "it was not wiped"
     assert again == first
     for picture in pictures:
-        assert screen.difference(picture, expected("text")) is None
+        assert screen.difference(picture, screen.expected("text")) is None
 
 
 @pytest.mark.runs("rom-init-not")
@@ -61,7 +60,7 @@ def test_without_it_nothing_appears(run):
     assert "the video BIOS" not in result.log
     first, wiped, after = registers(result)
     assert after == wiped
-    assert screen.difference(pictures[0], expected("text")) is None
+    assert screen.difference(pictures[0], screen.expected("text")) is None
     assert len(pictures[1].getcolors(1 << 16)) == 1
 
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from boot.nested_cases import SPACES, XHCI, XHCI_BAR
-from boot.test_parked import BAR0, host
+from boot.told import BAR0, host
 from rigs import nested as rig, result
 
 REFUSALS = {

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from boot.nested_cases import EHCI, TEXT, XHCI, bdf
-from boot.test_drivers import check_disk, check_image, said, served
+from boot.nested_cases import TEXT, XHCI, bdf
+from boot.told import check_disk, check_image, said, served
 from rigs import result
 from walker import boot as walk, vtd
 

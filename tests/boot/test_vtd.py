@@ -11,14 +11,13 @@ import pytest
 
 import rigs
 from boot import runs
+from boot.dmar_tables import (AHCI, ALL, ECAM, EDU, UNIT, VGA, dmar, rmrr,
+                              scope, structure, unit_at, with_table)
 from rigs.spec import BUILD
 from walker import TableError, boot as walk, parse_regions, vtd
 
 PAGE = 4096
 SELFTEST = BUILD / "selftest.elf"
-UNIT = 0xfed90000           # QEMU's, of its q35 machine
-ECAM = 0xb0000000
-EDU, VGA, AHCI = 0x28, 0x10, 0xfa
 
 BEFORE = ["preparation", "write before it is assigned"]
 TRANSFERS = ["page to page", "across pages", "from across pages",
@@ -295,53 +294,14 @@ def test_without_a_unit_the_guest_starts():
     assert "monocle: the guest starts" in result.log, result.report()
 
 
-# -- DMAR tables of our own (VT-d chapter 8)
-
-def scope(bdf, kind=1, ident=0):
-    return struct.pack("<BBHBBBB", kind, 8, 0, ident, bdf >> 8, bdf >> 3 & 31,
-                       bdf & 7)
-
-
-def structure(kind, body):
-    return struct.pack("<HH", kind, 4 + len(body)) + body
-
-
-def unit_at(base, *scopes, everything=False):
-    return structure(0, struct.pack("<BBHQ", everything, 0, 0, base) +
-                     b"".join(scopes))
-
-
-def rmrr(base, limit, *scopes):
-    return structure(1, struct.pack("<HHQQ", 0, 0, base, limit) +
-                     b"".join(scopes))
-
-
-def dmar(*structures, width=48, flags=1):
-    body = bytes([width - 1, flags]) + bytes(10) + b"".join(structures)
-    head = struct.pack("<4sIBB6s8sI4sI", b"DMAR", 36 + len(body), 1, 0,
-                       b"TEST  ", b"TEST    ", 1, b"TEST", 1)
-    table = bytearray(head + body)
-    table[9] = -sum(table) & 0xff
-    return bytes(table)
-
-
-IOAPIC = scope(0xff00, kind=3, ident=0)
-ALL = unit_at(UNIT, IOAPIC, everything=True)
-
-
-def with_table(name, table, make=run, **fields):
-    """run() with the firmware's DMAR table replaced."""
-    file = runs.work(f"dmar-{name}")
-    file.write_bytes(table)
-    return make(grub=("acpi --exclude=DMAR /boot/dmar",),
-                files={"/boot/dmar": file}, **fields)
+# -- DMAR tables of our own
 
 
 @ONCE
 def test_structures_of_all_kinds():
     """INCLUDE_PCI_ALL, and what Monocle skips; an RMRR that is no range; one
     of a device that is not there."""
-    result = with_table("all", dmar(
+    result = with_table("all", make=run, table=dmar(
         structure(2, bytes(4)), structure(0x1234, bytes(20)),
         ALL, rmrr(0x2000, 0x1000, scope(EDU)),
         rmrr(0x7000, 0x7fff, scope(0x98)), structure(3, bytes(16))))
@@ -384,7 +344,7 @@ BAD = {
 @pooled({name.replace(" ", "-"): (name, *row) for name, row in BAD.items()})
 def test_bad_table_is_refused(name, make, text):
     """One line says what is wrong; nothing hangs."""
-    result = with_table(name, make())
+    result = with_table(name, make(), run)
     assert (result.status, result.text) == (4, "refused"), result.report()
     assert re.search(text, result.log), result.report()
     assert "root table" not in result.log
@@ -393,7 +353,7 @@ def test_bad_table_is_refused(name, make, text):
 @ONCE
 def test_rmrr_of_an_assigned_function():
     """It must be in the function's domain, which says so."""
-    result = with_table("assigned", dmar(
+    result = with_table("assigned", make=run, table=dmar(
         ALL, rmrr(0x100000, 0x100fff, scope(EDU))))
     assert result.status == 10
     assert "VT-d: 00:05.0 needs 0x100000-0x100fff 1:1" in result.log

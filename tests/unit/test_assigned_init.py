@@ -4,8 +4,8 @@
 import pytest
 
 import harness
-from test_pci_groups import DOWN, ENDPOINT, ROOT, TO_PCI, UP, function
-from test_pci_host import Machine, bdf
+from pcihost import (DOWN, ENDPOINT, ROOT, TO_PCI, UP, Machine, bdf,
+                     function)
 
 FAKES = """
 #include "tests/unit/assign_fakes.h"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import harness
-from test_vpci import header
+from vpcimodel import header
 
 IO, MEMORY = 1, 2
 NOWHERE = 2**64 - 1

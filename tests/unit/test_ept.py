@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vmxcpu
+from eptmodel import (ADDRESS, G1, LARGE, M2, PAGE, RWX, UC, WB, WC, Memory,
+                      links, merged, shift)
+from mutants import mutated
 
-PAGE, M2, G1 = 1 << 12, 1 << 21, 1 << 30
-RWX, ADDRESS, LARGE = 7, 0x000ffffffffff000, 1 << 7
-WB, UC, WC = 6, 0, 1
+SOURCE = "arch/x86/vmx/ept.c"
 EVENT = struct.Struct("iIQQ")
 
 
@@ -21,86 +22,8 @@ def m():
     return build()
 
 
-def build(source="arch/x86/vmx/ept.c", name="ept"):
+def build(source=SOURCE, name="ept"):
     return vmxcpu.build(name, [source], headers=["arch/x86/vmx/ept.h"])
-
-
-def shift(level):
-    return 12 + 9 * level
-
-
-class Memory:
-    """The arena's pages as the CPU's walk sees them: 64-bit entries."""
-
-    def __init__(self, m, ept):
-        self.m = m
-        size = m.ARENA_PAGES * PAGE
-        self.bytes = bytearray(m.ffi.buffer(m.arena, size))
-        self.q = memoryview(self.bytes).cast("Q")
-        self.base = int(m.ffi.cast("uintptr_t", m.arena))
-        self.root = self.index(ept.eptp & ADDRESS)
-
-    def index(self, hpa):
-        n = hpa - self.m.VMX_ARENA_BASE
-        assert 0 <= n < len(self.bytes) and n % PAGE == 0, "not a table"
-        return n // 8
-
-    def tables(self):
-        """{first entry: (level, gpa that the table starts at)}."""
-        found, todo = {}, [(self.root, 3, 0)]
-        while todo:
-            at, level, gpa = todo.pop()
-            assert at not in found, "a table with two parents"
-            found[at] = level, gpa
-            for n, e in enumerate(self.q[at:at + 512]):
-                if links(e, level):
-                    todo.append((self.index(e & ADDRESS), level - 1,
-                                 gpa + (n << shift(level))))
-        return found
-
-    def leaves(self, cap):
-        """[(gpa, end, hpa, rights, memory type)]; neighbours are merged."""
-        out = []
-        for at, (level, gpa) in self.tables().items():
-            step = 1 << shift(level)
-            entries = self.q[at:at + 512].tolist()
-            if level < 2 and entries[0] & RWX and entries == list(range(
-                    entries[0], entries[0] + 512 * step, step)):
-                # The same entry 512 times, one page on each: as one.
-                out.append(leaf(cap, entries[0], level, gpa, 512 * step))
-                continue
-            for n, e in enumerate(entries):
-                if not e & RWX:
-                    assert e == 0, "an entry with no rights holds bits"
-                elif links(e, level):
-                    # SDM table 29-3: bits 7:3 of an entry that points to a
-                    # table are reserved or none of ours; rights are the
-                    # leaf's alone.
-                    assert e & ~ADDRESS == RWX
-                else:
-                    out.append(leaf(cap, e, level, gpa + n * step, step))
-        return merged(sorted(out))
-
-
-def leaf(cap, e, level, gpa, size):
-    assert level < 3 and (level < 2 or cap.ept_1g) and (
-        level < 1 or cap.ept_2m), "a page that the CPU lacks"
-    address = ADDRESS & -1 << shift(level)
-    assert e & ~(address | 0x3f | (LARGE if level else 0)) == 0, \
-        "reserved bits"
-    assert e & 3 != 2, "SDM 29.3.3.1: W without R"
-    return gpa, gpa + size, e & address, e & RWX, e >> 3 & 7
-
-
-def merged(rows):
-    out = []
-    for row in rows:
-        if out and out[-1][1] == row[0] and out[-1][3:] == row[3:] and \
-                out[-1][2] + out[-1][1] - out[-1][0] == row[2]:
-            out[-1] = (out[-1][0], row[1], *out[-1][2:])
-        else:
-            out.append(row)
-    return out
 
 
 def naive(steps):
@@ -211,11 +134,6 @@ def replay(m, memory, events, start, end):
             else:
                 memory.q[at] = value
     return replaced
-
-
-def links(entry, level):
-    """Whether it points at a table."""
-    return entry & RWX and level and not entry & LARGE
 
 
 def look(memory, level, gpa, old, new, start, end):
@@ -398,3 +316,80 @@ def test_a_cpu_with_small_pages_only(m, steps):
         else:
             assert ept.unmap(gpa * PAGE, size * PAGE) == 0
     assert ept.leaves() == naive(ept.steps)
+
+# --- Defects that must be noticed ---------------------------------------
+
+INVEPT = """	invalidate(ept);
+	ept->stale = false;
+"""
+EARLY = """	if (ept->tables > 1)
+		vmx_invept(ept->cap, ept->eptp);
+"""
+CHANGE = "	err = set_range(ept, ept->root, LEVELS - 1, gpa, size, entry);\n"
+FILL = """	if (leaf & PRESENT)
+		for (unsigned i = 0; i < ENTRIES; i++)
+			mmio_write64(&table[i],
+				     (level == 1 ? leaf & ~(u64)EPT_PS : leaf) +
+					     i * span(level - 1));
+"""
+LINK = "	store(ept, entry, virt_to_phys(table) | PRESENT);\n"
+REPLACE = "			store(ept, e, entry | ps);\n"
+FREE = "			free_tables(ept, old, level);\n"
+
+
+def unmap_a_page(m):
+    ept = Ept(m)
+    assert ept.map(0, 2 << 30, 0) == 0
+    assert ept.unmap(5 << 21, 4096) == 0
+
+
+def protect_a_page(m):
+    test_a_write_protected_page_in_the_middle_of_a_large_one(m)
+
+
+def large_in_place_of_small(m):
+    test_a_large_page_in_place_of_tables_frees_them(m)
+
+
+MUTANTS = {
+    "no INVEPT": ([(INVEPT, "")], unmap_a_page, "no INVEPT"),
+    "no INVEPT after a change of rights":
+        ([(INVEPT, "")], protect_a_page, "no INVEPT"),
+    "INVEPT before the stores":
+        ([(INVEPT, ""),
+          (CHANGE, EARLY + CHANGE)],
+         unmap_a_page, "INVEPT before the last store"),
+    "INVEPT whenever called":
+        ([("	if (ept->stale)\n		vmx_invept", "	vmx_invept")],
+         unmap_a_page, "INVEPT though nothing present changed"),
+    "INVEPT of something else":
+        ([("vmx_invept(ept->cap, ept->eptp)", "vmx_invept(ept->cap, 0)")],
+         unmap_a_page, ""),
+    "a table linked before it is filled":
+        ([(FILL, ""), (LINK, LINK + FILL)], unmap_a_page,
+         "linked before it was filled"),
+    "a table that is not filled":
+        ([(FILL, "")], unmap_a_page, "linked before it was filled"),
+    "a table freed before it is unlinked":
+        ([(REPLACE, ""), (FREE, FREE + REPLACE)], large_in_place_of_small,
+         "freed while it is linked"),
+    "a table freed before INVEPT":
+        ([("				invalidate(ept);\n", "				(void)ept;\n")],
+         large_in_place_of_small, "while a CPU may still walk it"),
+    "tables leak": ([(FREE, "			(void)free_tables; (void)old;\n")],
+                    large_in_place_of_small, ""),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_wrong_order_is_noticed(name):
+    changes, check, says = MUTANTS[name]
+    m = build(mutated(SOURCE, *changes), "ept_mutant")
+    with pytest.raises(AssertionError, match=says):
+        check(m)
+
+
+def test_the_checks_pass_on_the_source_itself():
+    m = build()
+    for _, check, _ in MUTANTS.values():
+        check(m)

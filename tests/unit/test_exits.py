@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import guestram
 import vmxcpu
+from mutants import mutated
 
 SOURCES = ["vmm/vcpu/exit_cr.c", "vmm/vcpu/exit_io.c", "vmm/vcpu/exit_mmio.c", "vmm/vcpu/msr.c",
            "vmm/vcpu/vcpu_state.c", "vmm/core/stats.c", "vmm/core/guest_mem.c", "vmm/vcpu/insn.c",
@@ -1070,3 +1071,18 @@ def test_the_video_bios_s_end(m, caller, runs_rom):
     result, _ = caller.call(0x100)
     assert result == (0 if runs_rom else -38)
     assert caller.vcpu.vm.request == (m.VM_ROM_DONE if runs_rom else m.VM_RUN)
+
+# --- Defects that must be noticed ---------------------------------------
+
+def test_stale_translations_after_cr0():
+    """The EPT's mappings of linear addresses are the guest's TLB."""
+    source = "vmm/vcpu/exit_cr.c"
+    m = build({source: mutated(
+        source, ("	if (change & CR0_PG)\n		flush(v);\n", ""))},
+        "exits_mutant")
+    arch = Arch(PE | PG | ET,
+                           0, 0, False, "memory", "good")
+    vcpu = enter(m, arch)
+    m.vcpu_set_gpr(vcpu.v, 0, PE)
+    with pytest.raises(AssertionError, match="stale translations"):
+        both(vcpu, arch, lambda: arch.mov_cr0(PE), 0)

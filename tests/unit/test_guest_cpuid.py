@@ -4,12 +4,14 @@ that is shown, with the reason why it works in the guest. Whatever is not in
 the table is hidden, even if the host's CPUID is all ones."""
 
 import itertools
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vmxcpu
+from mutants import mutated
 
 ONES = 0xffffffff
 REGS = ("eax", "ebx", "ecx", "edx")
@@ -357,3 +359,54 @@ def test_no_instruction_without_its_control(m, control, leaf, register, bit):
         guest = Guest(m)
         guest.features.cpu2 = cpu2(True) & ~(0 if on else control)
         assert guest.see(leaf)[register] >> bit & 1 == on
+
+# --- Defects that must be noticed ---------------------------------------
+
+FIND = "static const struct row *find_row(u32 leaf)\n{\n"
+# The row is gone for the lookup: one build for all of them.
+REMOVED = "u32 removed_row = 0xffffffff;\n\n" + FIND + \
+    "	if (leaf == removed_row)\n		return NULL;\n"
+
+
+@pytest.fixture(scope="module")
+def without_row():
+    return vmxcpu.build(
+        "cpuid_mutant", [mutated(SOURCE, (FIND, REMOVED))],
+        headers=["vmm/vcpu/guest_cpuid.h"], cdef="extern unsigned removed_row;")
+
+
+def rows():
+    """The leaves that have a row in the source's two tables."""
+    text = (vmxcpu.harness.ROOT / SOURCE).read_text()
+    for table, first in (("basic", 0), ("extended", 0x80000000)):
+        body = text[text.index(f"struct row {table}[] = {{"):]
+        for n in re.findall(r"^\t\[(\w+)\] = \{", body[:body.index("\n};")],
+                            re.M):
+            yield first + int(n, 0)
+
+
+@pytest.mark.parametrize("leaf", list(rows()), ids=hex)
+def test_a_cpuid_row_is_missed(without_row, leaf):
+    m = without_row
+    m.lib.removed_row = 0xffffffff
+    guest = Guest(m)
+    every_leaf(guest)
+    m.lib.removed_row = leaf
+    with pytest.raises(AssertionError, match=f"leaf {leaf:x},"):
+        every_leaf(guest)
+
+
+@pytest.mark.parametrize("old, new, leaf", [
+    # A row's text removed; a feature hidden; one shown without a reason.
+    ("	[2] = {ALL, ALL, ALL, ALL, NULL}, /* brand */\n", "", "80000002"),
+    ("LEAF7_EBX = 1u << 0 |", "LEAF7_EBX =", "7"),
+    ("1u << 28 | 1u << 29 | 1u << 31,\n};", "1u << 28 | 1u << 29 | 1u << 31 "
+     "| 1u << 8,\n};", "7"),
+    ("	if (subleaf)\n", "	if (subleaf > 4)\n", "7"),
+    ("	if (subleaf == 0) {\n		r->eax &= (u32)f->xcr0_allowed;",
+     "	if (subleaf == 0) {", "d")],
+    ids=["removed", "hidden", "shown", "subleaf", "xcr0"])
+def test_a_changed_cpuid_row_is_noticed(old, new, leaf):
+    m = build(mutated(SOURCE, (old, new)), "cpuid_mutant")
+    with pytest.raises(AssertionError, match=f"leaf {leaf},"):
+        every_leaf(Guest(m))

@@ -92,6 +92,15 @@ def test_no_circle_of_headers():
         visit(node, [])
 
 
+def test_what_tests_share_is_no_test():
+    """It would be run as one, and drag its builds along."""
+    found = [f"{name(path)}: {line}"
+             for path in (ROOT / "tests").rglob("*.py")
+             for line in re.findall(r"^\s*(?:from|import) .*\btest_\w+.*",
+                                    path.read_text(), re.MULTILINE)]
+    assert not found
+
+
 def test_each_header_compiles_alone(tmp_path):
     """One compiler run for all, each in a translation unit of its own."""
     for header in HEADERS:

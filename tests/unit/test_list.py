@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import harness
-from test_pci_host import Function, bdf
+from pcihost import Function, bdf
 
 FAKES = """
 #include "arch/x86/io.h"

@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import harness
-from test_pci_host import FAKES, Function, Machine, bdf
+from pcihost import (ACS, DOWN, ENDPOINT, FAKES, INTEGRATED, ISOLATION, ROOT,
+                     TO_EXPRESS, TO_PCI, UP, Machine, bdf, function)
 
-ENDPOINT, ROOT, UP, DOWN, TO_PCI, TO_EXPRESS, INTEGRATED = 0, 4, 5, 6, 7, 8, 9
 BRIDGES = (ROOT, UP, DOWN, TO_PCI, TO_EXPRESS)
-ACS, ISOLATION = 0x0d, 0x1d
 
 
 @pytest.fixture(scope="module")
@@ -23,26 +22,6 @@ def m():
                        "drivers/pci/groups.c"],
         headers=["drivers/pci/pci.h", "kernel/log.h"],
         exports=["pci_bridge_above"], fakes=FAKES)
-
-
-def function(kind=None, acs=False, secondary=0, multi=False, can=0x5f,
-             extended=(), cls=0x020000):
-    """kind: the PCI Express type; None: conventional PCI."""
-    f = Function(cls=0x060400 if secondary else cls,
-                 header=1 if secondary else 0, multi=multi,
-                 secondary=secondary)
-    if kind is not None:
-        f.capabilities((0x40, 0x10, 0))
-        f.put(0x42, 2, 2 | kind << 4)
-    chain = [*extended, *([ACS] if acs else [])]
-    for n, id_ in enumerate(chain):
-        last = n == len(chain) - 1
-        f.put(0x100 + 0x40 * n, 4,
-              id_ | 1 << 16 | (0 if last else 0x140 + 0x40 * n) << 20)
-        if id_ == ACS:
-            f.put(0x104 + 0x40 * n, 2, can)
-            f.writable[0x106 + 0x40 * n:0x108 + 0x40 * n] = b"\x7f\x00"
-    return f
 
 
 def machine(m, functions, ecam=True):

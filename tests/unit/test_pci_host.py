@@ -6,14 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import harness
+from pcihost import FAKES, Function, Machine, bdf
 
-ECAM = 0xb000_0000
 ABSENT = b"\xff" * 256
-
-FAKES = """
-#include "kernel/phys.h"
-void *phys_to_virt(hpa_t hpa) { return (void *)hpa; }
-"""
 
 
 @pytest.fixture(scope="module")
@@ -21,99 +16,6 @@ def m():
     return harness.build(
         "pci_host", ["drivers/pci/config.c", "drivers/pci/scan.c"],
         headers=["drivers/pci/pci.h", "kernel/log.h"], fakes=FAKES)
-
-
-def bdf(bus, dev, fn=0):
-    return bus << 8 | dev << 3 | fn
-
-
-class Function:
-    """256 bytes, and for each of them the bits that a write changes."""
-
-    def __init__(self, vendor=0x8086, device=0x1234, cls=0x020000, header=0,
-                 multi=False, secondary=0):
-        self.config, self.writable = bytearray(4096), bytearray(4096)
-        self.put(0, 2, vendor)
-        self.put(2, 2, device)
-        self.put(4, 2, 0x0007)
-        self.put(8, 4, cls << 8 | 0x5a)
-        self.put(0xe, 1, header | multi << 7)
-        self.writable[4:6] = b"\x47\x05"
-        if header:
-            self.put(0x19, 1, secondary)
-
-    def put(self, at, size, value):
-        self.config[at:at + size] = value.to_bytes(size, "little")
-
-    def bar(self, n, value, mask):
-        """A BAR register: its value and its writable bits."""
-        self.put(0x10 + 4 * n, 4, value)
-        self.writable[0x10 + 4 * n:0x14 + 4 * n] = mask.to_bytes(4, "little")
-
-    def capabilities(self, *chain):
-        """[(offset, id, next)]; the first is where 0x34 points."""
-        self.put(6, 2, 0x10)
-        if chain:
-            self.put(0x34, 1, chain[0][0])
-        for at, kind, following in chain:
-            self.put(at & 0xfc, 2, kind | following << 8)
-
-    def read(self, at, size):
-        return int.from_bytes(self.config[at:at + size], "little")
-
-    def write(self, at, size, value):
-        for i, byte in enumerate(value.to_bytes(size, "little")):
-            mask = self.writable[at + i]
-            self.config[at + i] = self.config[at + i] & ~mask | byte & mask
-
-
-class Machine:
-    """Answers mechanism #1 and, up to last_bus, ECAM; keeps the writes."""
-
-    def __init__(self, m, functions, ecam=False, last_bus=255):
-        self.functions, self.address, self.writes = functions, 0, []
-        self.log = []
-        m.on_read(self.on_read)
-        m.on_write(self.on_write)
-        self.host = m.new("struct pci_host *")
-        if ecam:
-            self.host.ecam, self.host.ecam_last_bus = ECAM, last_bus
-
-    def target(self, kind, addr, size):
-        if kind in ("read", "write"):
-            at = addr - ECAM
-            assert 0 <= at < 256 << 20
-            return at >> 12, at & 0xfff
-        assert 0xcfc <= addr and addr + size <= 0xd00
-        assert self.address >> 31, "CONFIG_ADDRESS is not enabled"
-        assert not self.address & 0x7f00_0003
-        return self.address >> 8 & 0xffff, \
-            (self.address & 0xfc) + addr - 0xcfc
-
-    def on_read(self, kind, addr, size):
-        where, at = self.target(kind, addr, size)
-        assert at % size == 0
-        self.log.append((kind, where, at, size))
-        if where not in self.functions:
-            return 2 ** (8 * size) - 1
-        return self.functions[where].read(at, size)
-
-    def on_write(self, kind, addr, size, value):
-        if kind == "out" and addr == 0xcf8:
-            assert size == 4
-            self.address = value
-            return
-        where, at = self.target(kind, addr, size)
-        assert at % size == 0
-        self.writes.append((where, at, size, value))
-        if where in self.functions:
-            self.functions[where].write(at, size, value)
-
-    def scan(self, m):
-        m.pci_scan(self.host)
-        found = self.host.functions[0:self.host.count]
-        assert [f.bdf for f in found] == sorted({f.bdf for f in found})
-        return [f.bdf for f in found]
 
 
 BOTH = pytest.mark.parametrize("ecam", [False, True])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import harness
-from test_vpci import DATA, FAKES, Machine, header
+from vpcimodel import DATA, FAKES, Machine, header
 
 PORT, EXPRESS = 0x00e4, 0x10        # 00:1c.4
 

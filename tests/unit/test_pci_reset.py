@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import harness
-from test_pci_host import Function, bdf
+from pcihost import Function, bdf
 
 FAKES = """
 #include "kernel/phys.h"

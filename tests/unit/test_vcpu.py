@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vmxcpu
+from mutants import mutated
 
 SOURCES = ["vmm/vcpu/vcpu.c", "vmm/vcpu/exits.c", "vmm/vcpu/vcpu_state.c", "vmm/core/stats.c",
            "vmm/vcpu/guest_cpuid.c", "vmm/core/guest_mem.c", "vmm/core/bus.c", "vmm/core/vclock.c",
@@ -944,8 +945,7 @@ def play(m, deeds):
 @pytest.fixture(scope="module")
 def thorough():
     """The same, but that looks for events before each entry."""
-    import test_mutations
-    return build({"vmm/vcpu/vcpu.c": test_mutations.mutated("vmm/vcpu/vcpu.c", (
+    return build({"vmm/vcpu/vcpu.c": mutated("vmm/vcpu/vcpu.c", (
         "if (now >= vm->clock.next || !is_quiet(v)) {",
         "if (v) { (void)is_quiet;"))}, "vcpu_thorough")
 
@@ -955,3 +955,72 @@ def thorough():
 def test_a_quiet_exit_puts_nothing_off(m, thorough, deeds):
     """Where the loop passes over what is due, nothing was due."""
     assert play(m, deeds) == play(thorough, deeds)
+
+# --- Defects that must be noticed ---------------------------------------
+
+VCPU = "vmm/vcpu/vcpu.c"
+IF_OFF = {"GUEST_RFLAGS": 2}
+
+
+def check(name, *more):
+    """A test of py, run on a build."""
+    def run(m):
+        globals()[f"test_{name}"](Vm(m), *more)
+    return run
+
+
+MUTANTS = {
+    "a window that stays open": (
+        "on ? v->cpu_controls | control : v->cpu_controls & ~control;",
+        "on ? v->cpu_controls | control : v->cpu_controls;",
+        check("the_interrupt_window", IF_OFF)),
+    "no interrupt window": (
+        "	set_window(v, CPU_INTERRUPT_WINDOW, interrupt && !v->halted);\n", "",
+        check("the_interrupt_window", IF_OFF)),
+    "no NMI window": (
+        "	set_window(v, CPU_NMI_WINDOW, v->nmi_pending);\n", "",
+        check("the_nmi_window", BY_NMI)),
+    "an interrupt that is not acknowledged": (
+        "		lapic_ack(v->lapic, (unsigned)vector);\n", "",
+        check("an_interrupt")),
+    "an interrupt in the shadow of STI": (
+        "return !blocking && (vmcs", "return (blocking | 1) && (vmcs",
+        check("the_interrupt_window",
+              {"GUEST_INTERRUPTIBILITY": STI})),
+    "an NMI in an NMI": (
+        "if (v->nmi_pending && !(blocking & ~(u32)BLOCKING_SMI)) {",
+        "if (v->nmi_pending) {", check("the_nmi_window", BY_NMI)),
+    "vectoring dropped": (
+        "	keep_vectoring(v);\n", "	(void)keep_vectoring;\n",
+        check("vectoring", EXTERNAL, 0x41, None, 0)),
+    "its length dropped": (
+        "	vmcs_write32(VMCS_ENTRY_LENGTH, i->length);\n", "",
+        check("vectoring", SOFTWARE, 0x80, None, 2)),
+    "its error code dropped": (
+        "		vmcs_write32(VMCS_ENTRY_ERROR_CODE, i->error);\n",
+        "		(void)i->error;\n",
+        check("vectoring", EXCEPTION, 14, 0x12, 0)),
+    "an NMI cut short stays blocked": (
+        "if ((info & INTERRUPTION_TYPE) == INTERRUPTION_NMI)\n		vmcs",
+        "if (false)\n		vmcs", check("vectoring_of_an_nmi")),
+    "injected twice": (
+        "		v->injection.info = 0;\n		v->halted", "		v->halted",
+        check("vectoring", EXTERNAL, 0x41, None, 0)),
+    "asleep with an event": (
+        "	inject_now(&event);\n	v->halted = false;\n",
+        "	inject_now(&event);\n", check("hlt")),
+    "a window that a quiet exit leaves open": (
+        " &&\n	       !(v->cpu_controls & (CPU_INTERRUPT_WINDOW | "
+        "CPU_NMI_WINDOW))", "", check("a_request_that_is_withdrawn")),
+    "an event that a quiet exit puts off": (
+        "!(l->irr_words | l->nmi_pending", "!(0u | l->nmi_pending",
+        check("an_interrupt")),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_lost_event_is_noticed(name):
+    old, new, run = MUTANTS[name]
+    m = build({VCPU: mutated(VCPU, (old, new))}, "vcpu_mutant")
+    with pytest.raises(AssertionError):
+        run(m)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vmxcpu
-from test_ept import UC, Memory
+from eptmodel import UC, Memory
 
 PAGE, MIB, LIMIT = 1 << 12, 1 << 20, 1 << 46
 # gpa and pages: legacy VGA, an OpRegion, a VBT behind it, stolen memory
