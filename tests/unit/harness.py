@@ -8,8 +8,9 @@
 A module has every function that the sources (or the fakes) define and the
 headers declare, every enumerator, every variable, and every macro whose value
 is a whole number; so a test cannot drift from the headers. What is built has
-UBSan and ASan, and a report ends the run. Builds are cached in build/unit by
-their content.
+UBSan and ASan, and a report ends the run. What is made is cached in
+build/unit by its content: the object of each C file, what headers declare, and
+cffi's glue, which a copy of a C file with a defect shares with the original.
 
 Static inline functions of headers: name them in `exports`.
 Hardware and log are fakes.c's: m.events(), m.log_lines(), m.on_read(), ...
@@ -19,10 +20,12 @@ want of it. Fixtures reset every module between tests (conftest.py).
 
 import ast
 import collections
+import functools
 import hashlib
 import importlib.machinery
 import importlib.util
 import os
+import pickle
 import re
 import subprocess
 import sysconfig
@@ -40,7 +43,7 @@ SANITIZE = ["-fsanitize=undefined,address", "-fno-sanitize-recover=all",
             "-fno-omit-frame-pointer"]
 WARN = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror",
         "-Wstrict-prototypes", "-Wmissing-prototypes", "-Wvla", "-Wundef"]
-BASE = ["-std=c17", "-DMONOCLE_HOST", "-g", "-O1", "-fPIC",
+BASE = ["-std=c17", "-DMONOCLE_HOST", "-g1", "-O1", "-fPIC",
         "-fno-strict-aliasing", "-I."]
 FAKES = "tests/unit/fakes.c"
 ALWAYS = ["arch/x86/errno.h", "tests/unit/fakes.h"]
@@ -289,13 +292,29 @@ def _replace(path, write):
         made.replace(path)
 
 
-def _object(source, flags):
-    text = _run([CC, *flags, "-E", source])
-    path = OUT / "obj" / f"{Path(source).stem}-{_digest(text, flags)}.o"
+@functools.cache
+def _included(source):
+    """A file of C and all that it includes, from the tree's root."""
+    found, todo = {}, [str(source)]
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found[name] = (ROOT / name).read_text()
+            todo += re.findall(r'^\s*#\s*include "(.+?)"', found[name], re.M)
+    return _digest(*sorted(found.items()))
+
+
+def _made(name, suffix, key, write):
+    """The file that write(path) makes; `key` is all that it depends on."""
+    path = OUT / "obj" / f"{name}-{_digest(CC, *key)}{suffix}"
     if not path.exists():
-        _replace(path, lambda to: _run([CC, *flags, "-c", source, "-o",
-                                        str(to)]))
+        _replace(path, write)
     return path
+
+
+def _object(source, flags):
+    return _made(Path(source).stem, ".o", (_included(source), flags),
+                 lambda to: _run([CC, *flags, "-c", source, "-o", str(to)]))
 
 
 def _defined(objects):
@@ -317,6 +336,21 @@ def _drop_old(name, keep):
             path.unlink(missing_ok=True)
 
 
+@functools.cache
+def _declared(prelude, cdef, flags):
+    """(what headers and cdef declare, their macros)"""
+    def write(to):
+        header = _Header("\n".join(_own_lines(_run(
+            [CC, *flags, "-E", "-x", "c", "-"], input=prelude))))
+        for decl in _declarations(_tokens(cdef)):
+            header._add(decl)
+        to.write_bytes(pickle.dumps((header, _macros(prelude, flags))))
+    headers = re.findall('"(.*)"', prelude)
+    return pickle.loads(_made("headers", ".pickle", (
+        *map(_included, headers), prelude, cdef, flags, _included(
+            Path(__file__))), write).read_bytes())
+
+
 def build(name, sources, headers=(), fakes=None, cdef="", exports=(),
           defines=(), sanitize=True):
     """A Module of the C files `sources` (paths from the tree's root).
@@ -325,29 +359,28 @@ def build(name, sources, headers=(), fakes=None, cdef="", exports=(),
     as well; fakes: C text, or the path of a C file; cdef: declarations of
     what the tests use of the fakes (plain C); defines: ["NAME=VALUE"].
     """
-    flags = BASE + [f"-D{d}" for d in defines]
-    strict = flags + WARN + (SANITIZE if sanitize else [])
+    flags = (*BASE, *(f"-D{d}" for d in defines))
+    sanitizers = SANITIZE if sanitize else []
+    strict = [*flags, *WARN, *sanitizers]
     objects = [_object(s, strict) for s in sources]
     if fakes is not None:
         if "\n" in fakes or not (ROOT / fakes).exists():
             fakes = _file_of_text(fakes, f"{name}-fakes")
-        objects.append(_object(fakes, flags + SANITIZE * sanitize +
-                               ["-Wall", "-Werror", "-Wno-unused-function"]))
+        objects.append(_object(fakes, [*flags, *sanitizers, "-Wall", "-Werror",
+                                       "-Wno-unused-function"]))
     objects.append(_object(FAKES, flags))
     prelude = "".join(f'#include "{h}"\n' for h in [*headers, *ALWAYS])
-    text = "\n".join(_own_lines(_run([CC, *flags, "-E", "-x", "c", "-"],
-                                     input=prelude)))
-    header = _Header(text)
-    for decl in _declarations(_tokens(cdef)):
-        header._add(decl)
-    link = [*(SANITIZE if sanitize else []), *map(str, objects)]
-    stamp = _digest(text, cdef, exports, flags, link,
-                    sysconfig.get_config_var("EXT_SUFFIX"))
-    path = OUT / f"_unit_{name}-{stamp}.so"
-    module_name = f"_unit_{name}"
+    header, macros = _declared(prelude, cdef, flags)
+    key = (vars(header), prelude, cdef, sorted(exports), flags,
+           sysconfig.get_config_var("EXT_SUFFIX"))
+    module_name = f"_unit_{_digest(*key)}"
+    path = OUT / f"_unit_{name}-{_digest(module_name, sanitize, objects)}.so"
     if not path.exists():
-        _build_extension(path, module_name, header, prelude + cdef, exports,
-                         flags, link, _defined(objects))
+        glue = _glue(module_name, header, prelude + cdef, exports, flags,
+                     _defined(objects))
+        _replace(path, lambda to: _run(
+            [CC, *sanitizers, "-shared", str(glue), *map(str, objects), "-o",
+             str(to)]))
         _drop_old(name, path)
     loader = importlib.machinery.ExtensionFileLoader(module_name, str(path))
     spec = importlib.util.spec_from_loader(module_name, loader)
@@ -358,37 +391,33 @@ def build(name, sources, headers=(), fakes=None, cdef="", exports=(),
         loader.exec_module(extension)
     except ImportError as error:
         raise BuildError(f"{name}: {error} (missing source or fake?)") from None
-    return Module(extension, _macros(prelude, flags), header)
+    return Module(extension, macros, header)
 
 
-def _build_extension(path, module_name, header, prelude, exports, flags, link,
-                     defined):
-    ffi = cffi.FFI()
-    for text, packed in header.types:
-        try:
-            ffi.cdef(text, packed=packed, override=True)
-        except Exception as error:
-            raise BuildError(f"cffi cannot take `{text}`: {error}") from None
-    wanted = [t for n, t in header.functions.items() if n in defined]
-    wanted += [t for n, t in header.variables.items() if n in defined]
+def _glue(module_name, header, prelude, exports, flags, defined):
+    """cffi's object, by which Python calls those that are `defined`."""
     missing = set(exports) - set(header.inlines)
     if missing:
         raise BuildError(f"no static inline function {sorted(missing)}")
+    wanted = [t for n, t in (header.functions | header.variables).items()
+              if n in defined]
     wanted += [header.inlines[n] for n in exports]
-    for text in wanted:
-        try:
-            ffi.cdef(text, override=True)
-        except Exception as error:
-            raise BuildError(f"cffi cannot take `{text}`: {error}") from None
-    ffi.set_source(module_name, prelude)
 
     def write(to):
+        ffi = cffi.FFI()
+        for text, packed in [*header.types, *((t, False) for t in wanted)]:
+            try:
+                ffi.cdef(text, packed=packed, override=True)
+            except Exception as error:
+                raise BuildError(
+                    f"cffi cannot take `{text}`: {error}") from None
+        ffi.set_source(module_name, prelude)
         glue = to.with_suffix(".c")
         ffi.emit_c_code(str(glue))
         include = sysconfig.get_path("include")
-        _run([CC, *flags, "-w", "-O0", f"-I{include}", "-shared", str(glue),
-              *link, "-o", str(to)])
-    _replace(path, write)
+        _run([CC, *flags, "-w", "-g0", "-O0", f"-I{include}", "-c", str(glue),
+              "-o", str(to)])
+    return _made("glue", ".o", (module_name, wanted), write)
 
 
 # --- A module as the tests see it ---------------------------------------
