@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-# make test-unit    the pure C files, built for this machine with sanitizers
+# make unit         the pure C files, built for this machine with sanitizers
 # ARGS="-k bus" picks some.
 
-.PHONY: test-unit
-test-unit:
+.PHONY: unit
+unit:
 	$(say) PYTEST tests/unit
-	$(Q)$(PYTHON) -m pytest -q tests/unit $(ARGS)
+	$(Q)$(PYTHON) -m pytest -q -m "not long" tests/unit $(ARGS)

@@ -223,22 +223,20 @@ def drivers():
     return debian("drivers", TASKS)
 
 
-def one_disk(name, at, *devices):
-    """A case with an nvme alone."""
-    return Case(linux("nested", [f"disk={at},nvme"], monocle=runs.MONOCLE,
-                      hv=f"debug assign={at}", devices=devices,
-                      drives=machine(name)["drives"][:1]), drives_back=True)
-
-
 @define
-def nvme():
-    return one_disk("slice", NVME, "nvme,addr=06.0,drive=nvme,serial=1")
+def devices():
+    """One of each kind, once: for the short suite."""
+    return debian("devices", [task for task in TASKS if re.match(
+        "disk=|net=2", task)])
 
 
 @define
 def nvme_behind_a_port():
-    return one_disk("port", BEHIND, "pcie-root-port,id=rp,addr=1c.0,chassis=1",
-                    "nvme,bus=rp,addr=00.0,drive=nvme,serial=1")
+    return Case(linux("nested", [f"disk={BEHIND},nvme"], monocle=runs.MONOCLE,
+                      hv=f"debug assign={BEHIND}", devices=(
+                          "pcie-root-port,id=rp,addr=1c.0,chassis=1",
+                          "nvme,bus=rp,addr=00.0,drive=nvme,serial=1"),
+                      drives=machine("port")["drives"][:1]), drives_back=True)
 
 
 @define

@@ -18,6 +18,7 @@ from rigs.spec import REPOSITORY
 
 NOISE = 100         # interrupts of the host's own
 IO_OF_LINUX = 200   # its serial line still sends what was printed before
+QUEUE = {NVME: "nvme0q1", AHCI: "ahci", USB: "xhci_hcd"}
 POLICY = REPOSITORY / "vmm" / "devmodel" / "pci_assigned.c"
 NUMBERS = REPOSITORY / "drivers" / "pci" / "pci.h"
 
@@ -34,28 +35,33 @@ def test_tasks_natively(run):
         check_network(done, mode)
 
 
-@pytest.mark.parametrize("name, at", [
-    pytest.param("nvme", NVME, marks=pytest.mark.nested("nvme")),
-    pytest.param("nvme-behind-a-port", BEHIND, marks=[
-        pytest.mark.nested("nvme-behind-a-port"), pytest.mark.long])])
-def test_nvme(nested, name, at):
-    """A disk, its ext4, MSI-X; on bus 0, and behind a root port."""
+@pytest.mark.long
+@pytest.mark.nested("nvme-behind-a-port")
+def test_nvme_behind_a_port(nested):
+    """A disk, its ext4, MSI-X."""
+    done = nested("nvme-behind-a-port")
+    assert done.status == result.POWER_OFF, done.report()
+    check_disk(done, BEHIND)
+    check_image(done, BEHIND, "drive0")
+    assert served(done, BEHIND, "nvme0q1") > 0
+
+
+# With all that is done, and in the short suite.
+CASES = pytest.mark.parametrize("name", [
+    pytest.param("devices", marks=pytest.mark.nested("devices")),
+    pytest.param("drivers", marks=[pytest.mark.nested("drivers"),
+                                   pytest.mark.long])])
+
+
+@CASES
+@pytest.mark.parametrize("at", DISKS, ids=IMAGES.get)
+def test_disk(nested, name, at):
+    """nvme, AHCI and USB storage, by interrupts."""
     done = nested(name)
     assert done.status == result.POWER_OFF, done.report()
     check_disk(done, at)
-    check_image(done, at, "drive0")
-    assert served(done, at, "nvme0q1") > 0
-
-
-@pytest.mark.long
-@pytest.mark.nested("drivers")
-@pytest.mark.parametrize("at", DISKS, ids=IMAGES.get)
-def test_disk(nested, at):
-    """nvme, AHCI and USB storage."""
-    done = nested("drivers")
-    assert done.status == result.POWER_OFF, done.report()
-    check_disk(done, at)
     check_image(done, at, f"drive{list(DISKS).index(at)}")
+    assert served(done, at, QUEUE[at])
 
 
 def check_network(done, mode):
@@ -63,14 +69,19 @@ def check_network(done, mode):
     assert said(done, f"net{mode}: got") == wanted
 
 
+@CASES
+def test_network(nested, name):
+    """Ten megabytes come, and one goes back."""
+    done = nested(name)
+    check_network(done, 2)
+    sent = done.files["received"].read_bytes()
+    assert sent == payload("net").read_bytes()[:SENT_BACK]
+
+
 @pytest.mark.long
 @pytest.mark.nested("drivers")
-@pytest.mark.parametrize("mode", [2, 0], ids=["msix", "intx"])
-def test_network(nested, mode):
-    """Ten megabytes come, and one goes back."""
-    check_network(nested("drivers"), mode)
-    sent = nested("drivers").files["received"].read_bytes()
-    assert sent == payload("net").read_bytes()[:SENT_BACK]
+def test_network_by_intx(nested):
+    check_network(nested("drivers"), 0)
 
 
 @pytest.mark.long

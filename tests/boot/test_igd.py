@@ -81,6 +81,7 @@ def placed(log):
     return asls, bdsm
 
 
+@pytest.mark.long
 @pytest.mark.runs("igd-native")
 def test_i915_binds(run):
     told = check_binds(run("igd-native"))
@@ -88,6 +89,7 @@ def test_i915_binds(run):
     check_opregion(told, opregion.build())
 
 
+@pytest.mark.long
 @pytest.mark.runs("igd-native")
 def test_firmware_places_opregion_and_stolen_memory(run):
     """Linux reserves what they say."""
@@ -202,10 +204,15 @@ def fnv(data):
     return value
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("name", [
-    pytest.param(name, marks=pytest.mark.nested(f"igd-{name}"))
+# One of them in the short suite
+EACH = pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[
+        pytest.mark.nested(f"igd-{name}"),
+        *([] if name == igd_cases.SMALL else [pytest.mark.long])])
     for name in GENERATIONS])
+
+
+@EACH
 def test_generation(nested, name):
     """Each: decided rightly, memory pinned, nothing moved by the guest."""
     # SeaBIOS does nothing for class 0380.
@@ -233,10 +240,7 @@ def test_generation(nested, name):
     assert kind_at(done, asls) == 4
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("name", [
-    pytest.param(name, marks=pytest.mark.nested(f"igd-{name}"))
-    for name in GENERATIONS])
+@EACH
 def test_what_arrives(nested, name):
     """Of the guest's configuration writes, COMMAND's alone. Its marks on the
     device's memory tell them from Monocle's, before and at the end."""

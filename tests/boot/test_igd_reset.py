@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Resets of Intel graphics, as the device itself tells them (igd_cases.py)."""
+import functools
 import re
 
 import pytest
@@ -8,13 +9,19 @@ from boot.igd_cases import LOST, MARK, RESETS, SET_UP
 from igd import compare
 from rigs import result
 
-pytestmark = pytest.mark.long
 ID = 0
 
 
+def marks(name):
+    """Those of a case. One is of the short suite."""
+    return [pytest.mark.nested(f"igd-reset-{name}"),
+            *([] if name == "reboot" else [pytest.mark.long])]
+
+
 def case(name):
-    """The mark of a test, or of a parameter."""
-    return pytest.mark.nested(f"igd-reset-{name}")
+    """Decorator: a test of that case."""
+    return lambda test: functools.reduce(lambda t, mark: mark(t),
+                                         marks(name), test)
 
 
 def heard(done):
@@ -49,7 +56,7 @@ def complaints(done):
 
 
 @pytest.mark.parametrize("policy, count", [
-    pytest.param(policy, count, marks=case(policy))
+    pytest.param(policy, count, marks=marks(policy))
     for policy, count in (("never", 0), ("reboot", RESETS),
                           ("always", RESETS + 1))])
 def test_when(nested, policy, count):

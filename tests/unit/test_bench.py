@@ -25,20 +25,6 @@ def test_marks(path):
         assert {len(line) for line in table} == {len(table[0])}
 
 
-def test_what_a_reader_looks_for():
-    """The goals of the project stand beside what was measured."""
-    (chosen,) = tables(bench.README.read_text())
-    goals = {line[0]: line[3] for line in chosen}
-    assert goals["Linux boot: share of ticks in Monocle"] == "5.0"
-    assert goals["exit cost: cpuid"] == "250"
-    assert sum(name.startswith("VT-d") for name in goals) >= 4
-    exits, linux, vtd = tables(bench.DOCS.read_text())
-    assert ["cpuid", "250", "KVM 976, BitVisor 432"] in [
-        [line[0], *line[2:]] for line in exits]
-    assert {"CPUID", "I/O", "EPT violation"} <= {line[0] for line in linux}
-    assert len(vtd) > 10
-
-
 def test_the_text_around_stays(tmp_path):
     path = tmp_path / "page.md"
     path.write_text("above\n" + "\nold\n".join(MARKS) + "\nbelow\n")
