@@ -257,15 +257,17 @@ static void list_reason(const char *why)
 	line_end(&line);
 }
 
-/* What assigned_choose() takes without being told. */
+/* What assigned_choose() takes without being told: the first that it can. */
 static bool is_display(const struct machine *m, const struct pci_function *f)
 {
-	const struct pci_host *pci = &m->host->pci;
+	struct pci_host *pci = &m->host->pci;
 	unsigned i = 0;
 
-	while (i < pci->count && pci->functions[i].class >> 8 != 3)
+	while (i < pci->count &&
+	       (pci->functions[i].class >> 8 != 3 ||
+		assigned_display_objection(&m->assign, &pci->functions[i])))
 		i++;
-	return i < pci->count && f == &pci->functions[i] && !igd_is_one(f) &&
+	return i < pci->count && f == &pci->functions[i] &&
 	       !m->host->options.no_vga;
 }
 

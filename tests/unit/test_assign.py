@@ -227,6 +227,29 @@ def test_reserved_memory_is_judged_here(m, who, base, kind, why):
     assert why is None or why in named.errors[0] and why in every.log
 
 
+def test_a_display_is_chosen_by_the_same_rules(m):
+    """It needs a unit, shares no memory, and -BB:DD.F holds for it."""
+    card = pc()
+    del card[bdf(0, 2)]
+    card[bdf(1, 0)] = function(ENDPOINT, cls=0x030000)
+    two = {**card, bdf(2, 0): function(ENDPOINT, cls=0x038000)}
+    assert Choice(m, card).given == [bdf(1, 0)]
+    for words in [], ["all"]:
+        m.no_unit[0] = bdf(1, 0)
+        done = Choice(m, card, *words)
+        assert done.status == 0 and done.machine.display == m.NULL
+        assert "display: not 01:00.0: it is behind no IOMMU" in done.log
+        done = Choice(m, two, *words)
+        m.no_unit[0] = 2**64 - 1
+        assert done.machine.display.bdf == bdf(2, 0)
+    m.rmrr_of[0] = bdf(1, 0)
+    m.rmrr[0] = {"base": 0x1000000, "limit": 0x100ffff}
+    done = Choice(m, card, memory=((0, 0x8000000, RAM),))
+    m.rmrr_of[0] = 0
+    assert done.given == [] and "not 01:00.0: it shares memory" in done.log
+    assert bdf(1, 0) not in Choice(m, card, "all,-01:00.0").given
+
+
 def with_lines():
     """The PCH device at line 20 and another function's note of line 19."""
     out = pc()

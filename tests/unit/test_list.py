@@ -36,8 +36,11 @@ void delay_us(u64 tsc_hz, u64 us) { (void)tsc_hz; (void)us; }
 bool igd_is_one(const struct pci_function *f)
 { return f && f->vendor == 0x8086 && f->class == 0x0300; }
 const char *assigned_objection(const struct assignment *m,
-			       const struct pci_function *f)
+			       struct pci_function *f)
 { (void)m; return f->bdf & 1 ? objection : NULL; }
+const char *assigned_display_objection(const struct assignment *m,
+				       struct pci_function *f)
+{ return igd_is_one(f) ? "is Intel's" : assigned_objection(m, f); }
 const struct acpi_header *acpi_find(const struct acpi_tables *t,
 				    const char *name, unsigned n)
 { (void)t; (void)name; (void)n; return has_dmar ? (void *)1 : NULL; }
@@ -254,6 +257,21 @@ def test_a_screen_is_read_page_by_page(m):
     assert lines[-1] == "-- the end: press a key --"
     assert stops[1] - stops[0] == 23    # it and the 22 behind it
     assert len(machine.keys) == 9 - len(stops)
+
+
+def test_a_display_that_cannot_be_given(m):
+    """Nor is it called one, which is given without a word."""
+    first = display()
+    first.put(0xe, 1, 0x80)
+    why = "is behind no IOMMU that is switched on"
+    lines = Machine(m, {bdf(0, 2): nvme(), bdf(0, 3): first,
+                        bdf(0, 3, 1): display()}).list(why=why)
+    assert any(re.match(r"00:03\.0 .* yes$", line) for line in lines)
+    assert any(re.match(r"00:03\.1 .* no$", line) for line in lines)
+    first.put(0xa, 2, 0x0604)
+    lines = Machine(m, {bdf(0, 3): first, bdf(0, 3, 1): display()}).list(
+        why=why)
+    assert any(re.match(r"00:03\.1 .* no$", line) for line in lines)
 
 
 @st.composite

@@ -50,8 +50,18 @@ static bool cannot_be_shown(const struct pci_host *pci,
 	return f->bdf == HOST_BRIDGE_BDF || f->bdf == ISA_BRIDGE_BDF;
 }
 
+static const char *memory_objection(const struct assignment *all,
+				    struct pci_function *f)
+{
+	if (has_rmrr_in_ram(all, f))
+		return "shares memory with firmware (an RMRR) below 1 MiB or "
+		       "where the memory map says RAM";
+	pci_size_bars(all->pci, f);
+	return NULL;
+}
+
 const char *assigned_objection(const struct assignment *all,
-			       const struct pci_function *f)
+			       struct pci_function *f)
 {
 	if (is_bridge(f))
 		return "is a bridge; assign what is behind it";
@@ -66,10 +76,7 @@ const char *assigned_objection(const struct assignment *all,
 		       "reach everything";
 	if (!all->vtd && !options_unsafe_dma(all->options))
 		return NEEDS_IOMMU;
-	if (has_rmrr_in_ram(all, f))
-		return "shares memory with firmware (an RMRR) where the memory "
-		       "map says RAM";
-	return NULL;
+	return memory_objection(all, f);
 }
 
 /* ISA lines that Monocle, or the chipset, drives (ACPI 5.2.12.5): the timers,
@@ -195,13 +202,12 @@ static void choose(struct assignment *all, struct pci_function *f,
 			       .function = f,
 			       .has_gsi = w->has_gsi,
 			       .gsi = w->gsi};
-	pci_size_bars(all->pci, f);
 	log_info("assigned: %02x:%02x.%x %04x:%04x class %04x",
 		 BDF_ARGS(f->bdf), f->vendor, f->device, f->class);
 }
 
 static const char *objection(const struct assignment *all,
-			     const struct pci_function *f,
+			     struct pci_function *f,
 			     const struct assign_word *w)
 {
 	const char *why = assigned_objection(all, f);
@@ -263,11 +269,11 @@ static bool breaks_group(const struct assignment *all,
 			 const struct assign_word *w,
 			 const struct pci_function *f)
 {
-	const struct pci_host *pci = all->pci;
+	struct pci_host *pci = all->pci;
 	bdf_t group = pci_group(pci, f->bdf);
 
 	for (unsigned i = 0; i < pci->count; i++) {
-		const struct pci_function *o = &pci->functions[i];
+		struct pci_function *o = &pci->functions[i];
 
 		if (!is_bridge(o) && pci_group(pci, o->bdf) == group &&
 		    !is_chosen(all, o->bdf) &&
@@ -457,6 +463,31 @@ static bool can_be_apart(const struct assignment *all, bdf_t bdf)
 	return false;
 }
 
+/* assign=all,-BB:DD.F is of displays, too. */
+static bool is_left_out(const struct assignment *all,
+			const struct pci_function *f)
+{
+	const struct options *o = all->options;
+	struct assign_word w;
+
+	for (unsigned i = 0; i < o->assign_count; i++)
+		if (!assign_word_parse(o->assign[i], &w) && w.kind == ALL &&
+		    assign_is_ordinary(f) && !assign_word_names(&w, f))
+			return true;
+	return false;
+}
+
+const char *assigned_display_objection(const struct assignment *all,
+				       struct pci_function *f)
+{
+	if (igd_is_one(f))
+		return "is Intel's graphics; the option igd assigns it";
+	if (is_left_out(all, f))
+		return "is left out as told";
+	/* Where there is no IOMMU it gets no DMA. */
+	return all->vtd ? assigned_objection(all, f) : memory_objection(all, f);
+}
+
 static void choose_display(struct assignment *all)
 {
 	static const struct assign_word display = {0};
@@ -464,12 +495,15 @@ static void choose_display(struct assignment *all)
 
 	for (unsigned i = 0; i < pci->count && !all->display; i++) {
 		struct pci_function *f = &pci->functions[i];
+		const char *why = NULL;
 
 		if (f->class >> 8 != 3 || all->options->no_vga)
 			continue;
-		if (igd_is_one(f)) {
-			log_warn("00:02.0 is Intel's graphics; the option igd "
-				 "assigns it");
+		if (!is_chosen(all, f->bdf))
+			why = assigned_display_objection(all, f);
+		if (why) {
+			log_warn("display: not %02x:%02x.%x: it %s",
+				 BDF_ARGS(f->bdf), why);
 			continue;
 		}
 		if (!is_chosen(all, f->bdf)) {

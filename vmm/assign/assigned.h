@@ -122,9 +122,15 @@ struct assignment {
  * -ENODEV, -EEXIST, -EINVAL, -EPERM. BARs are sized; nothing else changes.
  */
 int assigned_choose(struct assignment *all);
-/* The reason why f cannot be assigned, as the rest of a sentence, or NULL. */
+/*
+ * The reason why f cannot be assigned, as the rest of a sentence, or NULL: its
+ * BARs are sized then.
+ */
 const char *assigned_objection(const struct assignment *all,
-			       const struct pci_function *f);
+			       struct pci_function *f);
+/* The same where it is the display, without being named. */
+const char *assigned_display_objection(const struct assignment *all,
+				       struct pci_function *f);
 /* The same of its interrupts, where no gsi= is said. */
 const char *assigned_line_objection(const struct assignment *all,
 				    const struct pci_function *f);
