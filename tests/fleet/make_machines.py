@@ -529,6 +529,15 @@ def nic_rmrr_in_ram():
 
 
 @machine
+def bar_in_ram():
+    m = Machine("bar-in-ram", "a NIC that firmware has left a BAR where the "
+                "map says RAM").usual()
+    m.add("00:1f.6", "15b8", 0x020000, given=False).power().msi().pin(1).bar(
+        0, 0x40000000, 128 * KIB, 0)
+    return m
+
+
+@machine
 def segments():
     """Of paths with several hops, and a unit of another segment."""
     m = Machine("segments", "a second segment with a unit of its own; paths "

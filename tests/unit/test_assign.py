@@ -227,6 +227,25 @@ def test_reserved_memory_is_judged_here(m, who, base, kind, why):
     assert why is None or why in named.errors[0] and why in every.log
 
 
+@pytest.mark.parametrize("bar, size, given", [
+    (0x7a000000, 0x10000, False), (0x78000000, 0x8000000, False),
+    (0xf7000000, 0x10000, True), (0, 0x10000, True)])
+@pytest.mark.parametrize("vtd, words", [
+    (True, ["01:00.0"]), (True, ["all"]), (True, []), (False, [])])
+def test_a_bar_where_there_is_ram_is_not_given(m, vtd, words, bar, size,
+                                               given):
+    """There, memory answers the guest: another's. A display, too."""
+    functions = pc()
+    del functions[bdf(0, 2)]
+    f = functions[bdf(1, 0)] = function(ENDPOINT, cls=0x030000)
+    f.bar(0, bar, 2**32 - size)
+    done = Choice(m, functions, *words, vtd=vtd, memory=(
+        (0, 0x8000000, RAM), (0x7a000000, 0x100000, RAM)))
+    assert (bdf(1, 0) in done.given) == given, done.log
+    assert given or "01:00.0" in done.log and \
+        "has a BAR where the memory map says RAM" in done.log
+
+
 def test_a_display_is_chosen_by_the_same_rules(m):
     """It needs a unit, shares no memory, and -BB:DD.F holds for it."""
     card = pc()

@@ -38,6 +38,21 @@ static bool has_rmrr_in_ram(const struct assignment *all,
 	return false;
 }
 
+/* There, memory answers the CPU, which is another's. */
+static bool has_bar_in_ram(const struct assignment *all,
+			   const struct pci_function *f)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(f->bars); i++) {
+		const struct pci_bar *bar = &f->bars[i];
+
+		if (!bar->io && bar->base && bar->size &&
+		    boot_memory_kinds(all->boot, bar->base, bar->size) &
+			    BIT(MEMORY_AVAILABLE))
+			return true;
+	}
+	return false;
+}
+
 /* The guest finds it by bridges of its own; and it has two at fixed places. */
 static bool cannot_be_shown(const struct pci_host *pci,
 			    const struct pci_function *f)
@@ -57,6 +72,8 @@ static const char *memory_objection(const struct assignment *all,
 		return "shares memory with firmware (an RMRR) below 1 MiB or "
 		       "where the memory map says RAM";
 	pci_size_bars(all->pci, f);
+	if (has_bar_in_ram(all, f))
+		return "has a BAR where the memory map says RAM";
 	return NULL;
 }
 
