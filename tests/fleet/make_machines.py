@@ -538,6 +538,18 @@ def bar_in_ram():
 
 
 @machine
+def ide():
+    """PCI IDE Controller Specification 1.0, 2: one native, one not."""
+    m = Machine("ide", "SATA as IDE: in native mode, and at the ports of ISA")
+    for bdf, code, at in (("00:1f.2", 0x01018f, 0xf060),
+                          ("00:1f.5", 0x01018a, 0xf020)):
+        m.add(bdf, "1c00", code, given=code & 5 == 5).pin(2).bar(
+            0, at + 0x18, 8, 1).bar(1, at + 0x14, 4, 1).bar(
+                4, at, 16, 1)
+    return m
+
+
+@machine
 def segments():
     """Of paths with several hops, and a unit of another segment."""
     m = Machine("segments", "a second segment with a unit of its own; paths "

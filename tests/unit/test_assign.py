@@ -246,6 +246,19 @@ def test_a_bar_where_there_is_ram_is_not_given(m, vtd, words, bar, size,
         "has a BAR where the memory map says RAM" in done.log
 
 
+@pytest.mark.parametrize("interface, given", [
+    (0x80, False), (0x8a, False), (0x81, False), (0x84, False), (0x85, True),
+    (0x8f, True)])
+def test_ide_at_the_ports_of_isa_is_not_given(m, interface, given):
+    """Nobody opens them for it, and lines 14 and 15 are no INTx."""
+    functions = pc()
+    functions[bdf(0, 0x1f, 2)] = function(cls=0x010100 | interface)
+    done = Choice(m, functions, "all")
+    assert done.status == 0
+    assert (bdf(0, 0x1f, 2) in done.given) == given
+    assert given != ("00:1f.2, class 0101: it is in IDE's" in done.log)
+
+
 def test_a_display_is_chosen_by_the_same_rules(m):
     """It needs a unit, shares no memory, and -BB:DD.F holds for it."""
     card = pc()

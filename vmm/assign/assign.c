@@ -53,6 +53,14 @@ static bool has_bar_in_ram(const struct assignment *all,
 	return false;
 }
 
+/* PCI IDE Controller Specification 1.0, 2: a channel at the ports of ISA. */
+static bool is_compatible_ide(const struct pci_host *pci,
+			      const struct pci_function *f)
+{
+	return f->class == 0x0101 &&
+	       (pci_config_read(pci, f->bdf, 9, 1) & 5) != 5;
+}
+
 /* The guest finds it by bridges of its own; and it has two at fixed places. */
 static bool cannot_be_shown(const struct pci_host *pci,
 			    const struct pci_function *f)
@@ -74,6 +82,9 @@ static const char *memory_objection(const struct assignment *all,
 	pci_size_bars(all->pci, f);
 	if (has_bar_in_ram(all, f))
 		return "has a BAR where the memory map says RAM";
+	if (is_compatible_ide(all->pci, f))
+		return "is in IDE's compatibility mode; switch SATA to AHCI in "
+		       "the firmware's setup";
 	return NULL;
 }
 
