@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+/* What test_machine.py sets and sees of machine_fakes.c. */
+#ifndef TESTS_UNIT_MACHINE_FAKES_H
+#define TESTS_UNIT_MACHINE_FAKES_H
+
+#include "vmm/machine.h"
+#include "vmm/machine_map.h"
+
+extern char machine_notes[4096]; /* a line for each call that counts */
+extern int (*machine_guest)(void);
+extern int machine_fails;
+extern u8 machine_config[256][256]; /* of bus 0 */
+
+/* With nothing planned; its host has no memory yet. */
+struct machine *fresh_machine(void);
+
+#endif

@@ -1,0 +1,494 @@
+# SPDX-License-Identifier: MIT
+"""The guest's machine as a whole: what a reset leaves, which end counts, what
+its memory map and its ports are. Its devices are the real ones; the guest is
+the test, between vcpu_run()'s call and its return.
+"""
+
+import itertools
+
+import pytest
+
+import devmodel
+import harness
+
+KIB, MIB, GIB, PAGE = 2**10, 2**20, 2**30, 2**12
+SOURCES = ["vmm/machine.c", "vmm/machine_map.c", "vmm/physmap.c",
+           "vmm/assign/assigned_rom.c", "vmm/assign/assigned_stats.c",
+           "vmm/core/bus.c", "vmm/core/guest_mem.c", "vmm/core/vclock.c",
+           "vmm/core/vm.c",
+           "vmm/load/guest_acpi.c", "vmm/load/aml.c", "vmm/vcpu/msr.c",
+           "vmm/vcpu/guest_cpuid.c", "kernel/phys.c", "kernel/region.c",
+           *(f"vmm/devmodel/{name}.c" for name in devmodel.DEVICES),
+           "vmm/devmodel/pci_bus.c", "vmm/devmodel/pci_bridges.c",
+           "vmm/devmodel/pci_port.c"]
+MEMORY = [(0, 0x9f000), (MIB, 63 * MIB), (4 * GIB, 32 * MIB)]
+RESET = "functions reset"
+
+
+@pytest.fixture(scope="module")
+def m():
+    return harness.build(
+        "machine", SOURCES, fakes="tests/unit/machine_fakes.c",
+        headers=["tests/unit/machine_fakes.h", "vmm/load/guest_acpi.h", "kernel/phys.h", "kernel/log.h"])
+
+
+class Machine:
+    """Of a host with MEMORY, and functions {slot of bus 0: fields}."""
+
+    def __init__(self, m, functions=(), **options):
+        m.reset()
+        self.m, self.machine = m, m.fresh_machine()
+        self.host = host = self.machine.host
+        host.has_vmx, host.tsc_hz = True, 10**9
+        host.boot.memory_count = len(MEMORY)
+        for i, (base, size) in enumerate(MEMORY):
+            host.boot.memory[i] = {"base": base, "size": size, "kind": 1}
+        host.boot.module_count = 1
+        self.words = m.new("char[]", b"kernel quiet")
+        host.boot.modules[0] = {"start": 32 * MIB, "size": PAGE,
+                                "string": self.words}
+        for name, value in options.items():
+            setattr(host.options, name, value)
+        m.phys_init(m.ffi.addressof(host.boot))
+        for i, fields in enumerate(functions):
+            host.pci.functions[i] = fields
+        host.pci.count = len(functions)
+        self.assign = self.machine.assign
+        self.bus = m.ffi.addressof(self.machine.vm, "bus")
+        m.on_read(lambda kind, at, size: 0 if at == 0x64 else 1
+                  if kind == "in" else None)
+
+    def display(self, **fields):
+        f = self.m.ffi.addressof(self.host.pci.functions[0])
+        for name, value in {"class": 0x300, **fields}.items():
+            setattr(f, name, value)
+        self.host.pci.count = 1
+        self.assign.display, self.assign.vga = f, True
+        self.assign.count = 1
+        self.assign.functions[0].function = f
+        self.assign.functions[0].all = self.m.ffi.addressof(self.assign)
+        return f
+
+    def plan(self):
+        return self.m.machine_plan(self.machine)
+
+    def build(self):
+        assert self.plan() == 0, self.m.log_text()
+        assert self.m.machine_build(self.machine) == 0, self.m.log_text()
+        return self
+
+    def run(self, *guests):
+        """The guest of each start in turn; how it ends."""
+        left = iter(guests)
+
+        def guest():
+            next(left)()
+            return 0
+        self.m.lib.machine_guest = self.m.callback("int(void)", guest, 0)
+        how = self.m.machine_run(self.machine)
+        assert next(left, None) is None, "a start is missing"
+        return how
+
+    def notes(self):
+        return self.m.string(self.m.machine_notes).splitlines()
+
+    # -- the guest's instructions
+
+    def access(self, space, at, size, value=None):
+        a = self.m.new("struct bus_access *", {
+            "addr": at, "size": size, "write": value is not None,
+            "value": value or 0})
+        assert self.m.bus_dispatch(self.bus, space, a) == 0
+        return a.value
+
+    def inp(self, port, size=1):
+        return self.access(self.m.BUS_PORT, port, size)
+
+    def out(self, port, value, size=1):
+        self.access(self.m.BUS_PORT, port, size, value)
+
+    def mem(self, at, value=None):
+        return self.access(self.m.BUS_MMIO, at, 4, value)
+
+    def msr(self, n, value=None):
+        return self.access(self.m.BUS_MSR, n, 8, value)
+
+    def cmos(self, n, value=None):
+        self.out(0x70, n)
+        if value is None:
+            return self.inp(0x71)
+        self.out(0x71, value)
+
+    def pin(self, n, value=None):
+        self.mem(0xfec00000, 0x10 + 2 * n)
+        return self.mem(0xfec00010, value)
+
+    def timer(self, n):
+        """Channel n's status, without OUT."""
+        self.out(0x43, 0xe0 | 2 << n)
+        return self.inp(0x40 + n) & 0x7f
+
+    def regions(self):
+        machine_map = self.machine.vm.map
+        return [r for r in machine_map.regions[0:machine_map.count]]
+
+    def region(self, name):
+        found = [r for r in self.regions() if self.m.string(r.name) == name]
+        assert len(found) == 1, name
+        return found[0]
+
+    def reset(self):
+        self.out(0xcf9, 6)
+
+    def power_off(self):
+        self.out(0x604, 0x2000 | 5 << 10, 2)
+
+
+# -- a reset
+
+# A register of each device: how a guest changes it, and how it looks.
+REGISTERS = {
+    "PIC": (lambda x: x.out(0x21, 0x55), lambda x: x.inp(0x21)),
+    "second PIC": (lambda x: x.out(0xa1, 0x55), lambda x: x.inp(0xa1)),
+    "PIT": (lambda x: (x.out(0x43, 0x34), x.out(0x40, 0), x.out(0x40, 9)),
+            lambda x: x.timer(0)),
+    "RTC": (lambda x: x.cmos(11, 0x42), lambda x: x.cmos(11)),
+    "UART": (lambda x: x.out(0x3fc, 0x0b), lambda x: x.inp(0x3fc)),
+    "UART's line": (lambda x: x.out(0x3fb, 0x03), lambda x: x.inp(0x3fb)),
+    "ACPI": (lambda x: x.out(0x602, 1, 2), lambda x: x.inp(0x602, 2)),
+    "port 0x92": (lambda x: x.out(0x92, 0), lambda x: x.inp(0x92)),
+    "I/O APIC": (lambda x: x.pin(5, 0x31), lambda x: x.pin(5)),
+    "local APIC": (lambda x: x.mem(0xfee00080, 0x20),
+                   lambda x: x.mem(0xfee00080)),
+    "LINT0": (lambda x: x.mem(0xfee00350, 0x10000),
+              lambda x: x.mem(0xfee00350)),
+    "MTRR": (lambda x: x.msr(0x2ff, 0xc00), lambda x: x.msr(0x2ff)),
+    "PCI address": (lambda x: x.out(0xcf8, 0x80000810, 4),
+                    lambda x: x.inp(0xcf8, 4)),
+}
+
+
+@pytest.mark.parametrize("name", REGISTERS)
+def test_a_reset_leaves_each_device_as_the_first_start_has_it(m, name):
+    change, look = REGISTERS[name]
+    x = Machine(m).build()
+    seen = []
+
+    def first():
+        seen.append(look(x))
+        change(x)
+        seen.append(look(x))
+        x.reset()
+
+    def second():
+        seen.append(look(x))
+        x.power_off()
+    assert x.run(first, second) == m.VM_POWER_OFF
+    assert seen[0] == seen[2] != seen[1], seen
+
+
+def test_a_command_that_waits_for_its_byte_is_forgotten(m):
+    """The keyboard gets what the next guest writes first."""
+    x = Machine(m).build()
+
+    def second():
+        m.clear_events()
+        x.out(0x60, 0xf4)
+        assert ("out", 0x60, 1, 0xf4) in m.events()
+        x.power_off()
+    x.run(lambda: (x.out(0x64, 0xd1), x.reset()), second)
+
+
+def test_the_reset_ports_take_a_second_reset(m):
+    """Both react to an edge."""
+    x = Machine(m).build()
+    assert x.run(x.reset, lambda: x.out(0x92, 1), lambda: x.out(0x92, 1),
+                 x.reset, lambda: x.out(0x64, 0xfe),
+                 x.power_off) == m.VM_POWER_OFF
+    assert x.machine.resets == 5
+
+
+def test_the_8259s_work_by_themselves_at_a_start(m):
+    """LINT0 is their wire: SDM 10.1 and MP 1.4, 3.6.2.1."""
+    x = Machine(m).build()
+    x.run(lambda: (x.power_off(), x.mem(0xfee00350) == 0x700 or 1 / 0))
+
+
+# -- the end
+
+@pytest.mark.parametrize("words, end", [
+    ("power_off", "VM_POWER_OFF"), ("power_off reset", "VM_POWER_OFF"),
+    ("code", "VM_EXIT_CODE"), ("code power_off reset", "VM_EXIT_CODE")])
+def test_the_first_word_counts(m, words, end):
+    """A driver that switches off may go on to try a reset."""
+    x = Machine(m).build()
+    x.code = lambda: x.out(0xf4, 7)
+    how = x.run(lambda: [getattr(x, word)() for word in words.split()])
+    assert how == getattr(m, end)
+    assert x.machine.vm.exit_code == (7 if "code" in words else 0)
+    # Nothing that was assigned goes on by itself.
+    assert x.notes()[-1] == RESET
+
+
+def test_a_guest_that_cannot_be_loaded_again_stops(m):
+    x = Machine(m).build()
+
+    def first():
+        m.lib.machine_fails = -m.EINVAL
+        x.reset()
+    assert x.run(first) == m.VM_STOP
+    x = Machine(m).build()
+    m.lib.machine_fails = -m.EINVAL
+    assert x.run() == m.VM_REFUSED
+
+
+@pytest.mark.parametrize("policy, starts", [
+    ("NEVER", [False, False]), ("REBOOT", [False, True]),
+    ("ALWAYS", [True, True])])
+def test_when_the_display_is_reset(m, policy, starts):
+    """Its video BIOS brings the picture back."""
+    x = Machine(m, igd_reset=getattr(m, f"RESET_{policy}")).build()
+    x.run(x.reset, x.power_off)
+    kernel = "kernel"
+    want = []
+    for display in starts:
+        if display:
+            kernel = "kernel, with a screen"
+        want += ["functions and display reset", "video BIOS"] if display \
+            else [RESET]
+        want.append(kernel)
+    assert x.notes() == want + [RESET]
+
+
+def test_closed_windows_are_closed_again(m):
+    x = Machine(m, igd=m.IGD_CLOSED).build()
+    x.run(x.reset, x.power_off)
+    assert x.notes().count("windows closed") == 2
+
+
+def test_a_boot_sector_finds_the_firmware_restored(m):
+    x = Machine(m, guest=m.GUEST_BIOS, ram=m.RAM_IDENTITY,
+                igd_reset=m.RESET_NEVER).build()
+    x.run(x.reset, x.power_off)
+    one = [RESET, "firmware's memory restored", "boot sector"]
+    assert x.notes() == one + one + [RESET]
+
+
+# -- modules
+
+@pytest.mark.parametrize("text, said", [
+    (b"kernel a b", None), (b"kernel", None), (b"kernelx", "no guest"),
+    (b"initrd", "no guest"), (b"guest", "'guest': its first word")])
+def test_a_module_is_what_its_first_word_says(m, text, said):
+    x = Machine(m)
+    x.words = m.new("char[]", text)
+    x.host.boot.modules[0].string = x.words
+    assert (x.plan() == 0) == (said is None)
+    if said:
+        assert said in m.log_text()
+    else:
+        assert m.string(x.machine.loader.cmdline) == text[7:].decode()
+
+
+# -- memory
+
+def test_cmos_says_how_much_memory_there_is(m):
+    """Behind 16 MiB, and behind 4 GiB, each in 64 KiB; as BIOSes do."""
+    x = Machine(m).build()
+    low, high = (sum(r.size for r in x.regions() if r.e820 == m.E820_RAM and
+                     (r.gpa >= 4 * GIB) == above) for above in (False, True))
+    said = []
+
+    def look():
+        said.append(x.cmos(0x34) | x.cmos(0x35) << 8)
+        said.append(x.cmos(0x5b) | x.cmos(0x5c) << 8 | x.cmos(0x5d) << 16)
+        x.power_off()
+    x.run(look)
+    assert high > MIB and low > 32 * MIB
+    assert said[1] == high // (64 * KIB)
+    assert 0 <= said[0] - (low - 16 * MIB) // (64 * KIB) <= 16
+
+
+def test_the_guests_memory_is_empty(m):
+    """What another system left is not this one's."""
+    x = Machine(m)
+    assert x.plan() == 0
+    ram = max(x.regions(), key=lambda r: r.size)
+    host = m.ffi.cast("char *", m.phys_to_virt(ram.hpa))
+    host[0] = host[ram.size - 1] = b"x"
+    assert m.machine_build(x.machine) == 0
+    assert host[0] == host[ram.size - 1] == b"\0"
+
+
+def test_acpi_tables_lie_below_the_devices(m):
+    """And the RSDP, in the BIOS area, leads to them (ACPI 5.2.5.1)."""
+    x = Machine(m).build()
+    x.run(x.power_off)
+    tables, bios = x.region("ACPI tables"), x.region("BIOS")
+    assert tables.gpa + tables.size == 64 * MIB
+    assert (tables.e820, bios.e820) == (m.E820_ACPI, m.E820_RESERVED)
+    area = bytes(m.ffi.buffer(m.phys_to_virt(bios.hpa), bios.size))
+    at = area.index(b"RSD PTR ")
+    xsdt = int.from_bytes(area[at + 24:at + 32], "little")
+    assert tables.gpa <= xsdt < tables.gpa + tables.size
+    assert area[:at] == b"\xff" * at
+
+
+def rom(x, size):
+    data = x.m.new(f"u8[{size}]", b"\x55" * size)
+    x.assign.functions[0].rom = {"data": data, "legacy": data,
+                                 "legacy_size": size}
+    return data
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_the_video_bios_is_where_vga_has_it(m, closed):
+    """igd=closed keeps it from the guest; what is behind it stays."""
+    x = Machine(m, igd=m.IGD_CLOSED if closed else m.IGD_OFF)
+    x.display()
+    x.keep = rom(x, 0x8400)
+    m.machine_map(x.machine)
+    area = x.region("video BIOS" if closed else "BIOS")
+    assert area.gpa == 0xc0000
+    assert bytes(m.ffi.buffer(m.phys_to_virt(area.hpa), 0x8401)) == \
+        b"\x55" * 0x8400 + b"\xff"
+    assert bool(area.cpu) != closed
+    windows = x.machine.vm.windows
+    assert windows.count == closed
+    if closed:
+        rest = x.region("BIOS")
+        assert (area.size, rest.gpa, rest.size) == (0x9000, 0xc9000, 0x37000)
+        assert rest.hpa == area.hpa + 0x9000 and rest.cpu
+        assert windows.regions[0].gpa == 0xc0000 and windows.regions[0].cpu
+    assert m.virt_to_phys(x.machine.rsdp) & 0xfff == \
+        (area.hpa + m.BIOS_RSDP - 0xc0000) & 0xfff
+
+
+@pytest.mark.parametrize("ecam, last, subordinate, at", [
+    (0xf0000000, 255, 0, 0xf0000000), (0xf0000000, 3, 3, 0xf0000000),
+    # The host's has too few, or none; ours on its own size (PCIe 7.2.2).
+    (0xf0000000, 3, 4, 0xe0000000), (0, 0, 2, 0xe0000000)])
+def test_where_configuration_space_is(m, ecam, last, subordinate, at):
+    x = Machine(m)
+    x.host.pci.ecam, x.host.pci.ecam_last_bus = ecam, last
+    bridge = m.ffi.addressof(x.host.pci.functions[1])
+    bridge.bdf = 0x08
+    m.machine_config[8][0x1a] = subordinate
+    x.assign.ports[0].function = bridge
+    x.assign.port_count = 1
+    assert m.machine_map(x.machine) == 0
+    hole = x.region("ECAM")
+    assert (hole.gpa, hole.size) == (at, (subordinate + 1) * MIB)
+    assert x.machine.last_bus == subordinate
+
+
+def test_configuration_space_is_aligned_where_something_is_in_the_way(m):
+    x = Machine(m)
+    x.host.pci.functions[1].bdf = 0x08
+    m.machine_config[8][0x1a] = 2
+    x.assign.ports[0].function = m.ffi.addressof(x.host.pci.functions[1])
+    x.assign.port_count = 1
+    m.region_pin_hole(m.ffi.addressof(x.machine.vm, "map"), 0xe0000000, MIB,
+                      b"a BAR")
+    assert m.machine_map(x.machine) == 0
+    assert x.region("ECAM").gpa == 0xe0400000
+
+
+# -- ports
+
+def opened(m, x):
+    m.machine_open_ports(x.machine)
+    bitmap = m.ffi.cast("u8 *", x.machine.vm.io_bitmap)
+    ports = [p for p in range(0x10000) if not bitmap[p // 8] >> p % 8 & 1]
+    return {(run[0][1], run[-1][1]) for _, group in itertools.groupby(
+        enumerate(ports), lambda pair: pair[1] - pair[0])
+        for run in [list(group)]}
+
+
+VGA, VBE = {(0x3b0, 0x3bb), (0x3c0, 0x3df)}, {(0x1ce, 0x1d0)}
+
+
+@pytest.mark.parametrize("display, vga, ports", [
+    (None, True, set()), ((0x1002, 1), True, VGA), ((0x1002, 1), False, set()),
+    ((0x1234, 0x1111), True, VGA | VBE), ((0x1234, 0x1112), True, VGA)])
+def test_ports_of_the_display_alone_are_open(m, display, vga, ports):
+    """To the last one: COM1's and the floppy's neighbours are not its."""
+    x = Machine(m)
+    if display:
+        x.display(vendor=display[0], device=display[1])
+        x.assign.vga = vga
+    x.build()
+    assert opened(m, x) == ports
+
+
+# -- what a display shows, and its ROM
+
+@pytest.mark.parametrize("base, io, vga, told", [
+    (0xe0000000, False, False, True), (0xe0000000, False, True, True),
+    (0xd0000000, False, False, False), (0xd0000000, False, True, True),
+    (0xe0000000, True, False, False), (0xdf000000, False, False, True),
+    (0xe0000001, False, False, False)])
+def test_a_screen_is_the_guests_where_its_card_shows_it(m, base, io, vga,
+                                                        told):
+    x = Machine(m)
+    f = x.display()
+    x.assign.vga = vga
+    f.bars[2] = {"base": base, "size": 0x2000000, "io": io}
+    x.host.boot.fb = {"kind": m.DISPLAY_RGB, "base": 0xe0000000}
+    assert x.plan() == 0
+    assert bool(x.machine.loader.screen) == told
+
+
+@pytest.mark.parametrize("first, display, said", [
+    (0, True, None), (1, True, "the ROM of 00:00.0, is another device's"),
+    (0, False, "no display is assigned")])
+def test_a_file_is_the_displays_rom(m, first, display, said):
+    x = Machine(m)
+    if display:
+        x.display()
+    x.rom = m.new("char[]", b"rom FILE")
+    x.host.boot.modules[1] = {"start": 33 * MIB, "size": 0x8000,
+                              "string": x.rom}
+    m.ffi.cast("u8 *", m.phys_to_virt(33 * MIB))[0] = first
+    x.host.boot.module_count = 2
+    assert (x.plan() == 0) == (said is None)
+    assert said in m.log_text() if said else \
+        x.assign.functions[0].rom.length == 0x8000
+    assert not x.notes()
+
+
+@pytest.mark.parametrize("is_display, vga, shadow", [
+    (True, True, True), (True, False, False), (False, True, False)])
+def test_the_shadow_is_the_displays(m, is_display, vga, shadow):
+    """At 0xC0000 lies its ROM, and nobody else's."""
+    x = Machine(m)
+    x.display()
+    x.assign.vga = vga
+    if not is_display:
+        x.assign.display = m.ffi.NULL
+    assert m.assigned_find_roms(m.ffi.addressof(x.assign)) == 0
+    assert x.notes() == ["ROM read, or its shadow" if shadow else "ROM read"]
+
+
+def test_each_start_counts_from_0(m):
+    x = Machine(m)
+    x.display(bdf=0x10)
+    all_, a = m.ffi.addressof(x.assign), x.assign.functions[0]
+    vtd = m.new("struct vtd *", {"faults": 100})
+    x.assign.vtd = vtd
+    out = m.new("struct device_stats *")
+    m.assigned_stats_reset(m.ffi.addressof(a))
+    a.config.accesses, a.stats.mmio, a.stats.interrupts = 3, 4, 5
+    vtd.faults += 2
+    assert m.assigned_stats(all_, 0, out)
+    assert (out.bdf, out.config, out.mmio, out.interrupts, out.faults) == \
+        (0x10, 3, 4, 5, 2)
+    assert not m.assigned_stats(all_, 1, out)
+    m.assigned_stats_log(all_)
+    assert m.log_text().endswith("stats: 00:02.0: exits: 3 configuration, "
+                                   "4 MMIO, 0 ports; 5 interrupts, 0 storms, "
+                                   "2 faults")
+    m.assigned_stats_reset(m.ffi.addressof(a))
+    assert m.assigned_stats(all_, 0, out)
+    assert (out.bdf, out.config, out.mmio, out.interrupts, out.faults) == \
+        (0x10, 0, 0, 0, 0)
