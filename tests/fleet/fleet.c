@@ -65,6 +65,10 @@ static NORETURN void leave(const char *how)
 void cpu_stop(void)
 {
 	model_changes(tell_change);
+	/* The machine stays on for who reads port 0xE9, as is done here. */
+	model.tell_ports = true;
+	if (machine_power_off)
+		machine_power_off();
 	leave("stopped");
 }
 

@@ -938,6 +938,8 @@ static void out(u16 port, unsigned size, u32 value)
 	} else if (port == 0xe9) {
 		putchar((int)value);
 	} else if (!is_harmless(port)) {
+		if (model.tell_ports)
+			printf("fact port %x %x\n", port, value);
 		other_ports++;
 		other_port = port;
 	}

@@ -95,6 +95,41 @@ def test_all_but_one():
     assert row.there.keys() - row.given.keys() == {paper.bdf_of("00:17.0")}
 
 
+@pytest.mark.parametrize("ports", [[0x1804], [0x1804, 0x1904]])
+def test_the_machine_is_switched_off_at_the_end(tmp_path, ports):
+    """ACPI 4.8.3.2.1 and 7.4.2: SLP_TYP of \\_S5, each block's own."""
+    fadt = bytearray(208)
+    for n, port in enumerate(ports):
+        struct.pack_into("<I", fadt, 64 + 4 * n - 36, port)
+    s5 = b"\x08_S5_\x12\x08\x04\x0a\x05\x0a\x07\0\0"
+    text = re.sub(r"(acpi \w+ FACP) \w+", lambda found: found[1] + " " +
+                  make_machines.header(b"FACP", 5, bytes(fadt)).hex(),
+                  own("usb-rmrr").read_text())
+    path = tmp_path / "s5.fleet"
+    path.write_text(text + "acpi 872bd800 SSDT " + make_machines.header(
+        b"SSDT", 1, s5).hex() + "\n")
+    run = judge.Run(path, f"{HV} list")
+    assert run.end() == "ended"
+    assert [[int(w, 16) for w in words] for words in run.facts("port")] == [
+        [port, 1 << 13 | kind << 10] for port, kind in zip(ports, (5, 7))]
+
+
+def test_quiet_hides_neither_help_nor_what_is_wrong():
+    help_ = judge.Run(own("usb-rmrr"), "quiet help")
+    assert help_.end() == "ended" and "assign=..." in help_.log
+    wrong = judge.Run(own("usb-rmrr"), "log=e9 quiet asign=all")
+    assert wrong.end() == "refused" and "'assign'" in wrong.log
+    assert "Monocle " not in judge.Run(own("usb-rmrr"), f"{HV} quiet").log
+
+
+def test_interrupts_are_remapped_for_an_x2apic(tmp_path):
+    """Firmware that has switched to it; a unit without EIM cannot (5.1.4)."""
+    run = judge.Run(own("usb-rmrr"), HV)
+    assert "entries, xAPIC" in run.log
+    run = judge.Run(variant(tmp_path, "usb-rmrr", "msr 1b fee00d00"), HV)
+    assert "entries, x2APIC" in run.log
+
+
 # -- the cases of the findings (as machines of ours they stand in the tree)
 
 Case = collections.namedtuple("Case", "words starts given")
