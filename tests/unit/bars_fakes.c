@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "arch/x86/errno.h"
 #include "kernel/host_paging.h"
 #include "tests/unit/assign_fakes.h"
 #include "tests/unit/fakes.h"
@@ -12,10 +13,12 @@
 extern u8 host_config[0x10000][256];
 extern u8 io_bitmap[0x2000];
 extern struct region_list ept_list;
+extern int ept_good;
 
 u8 host_config[0x10000][256];
 u8 io_bitmap[0x2000];
 struct region_list ept_list;
+int ept_good; /* that many maps succeed; below 0: all */
 
 struct assignment *fresh_assignment(void)
 {
@@ -23,6 +26,7 @@ struct assignment *fresh_assignment(void)
 
 	memset(io_bitmap, 0xff, sizeof(io_bitmap));
 	ept_list.count = 0;
+	ept_good = -1;
 	all->vm->io_bitmap = io_bitmap;
 	all->vm->features.physical_bits = 39;
 	return all;
@@ -59,6 +63,8 @@ volatile void *mmio_map(hpa_t hpa, u64 size)
 int ept_map(struct ept *ept, const struct region *r)
 {
 	(void)ept;
+	if (ept_good >= 0 && ept_good-- == 0)
+		return -ENOMEM;
 	/* As the tables are: what was there is replaced without a word. */
 	region_remove(&ept_list, r->gpa, r->size);
 	return r->kind == REGION_HOLE ? 0 : region_add(&ept_list, r, NULL);

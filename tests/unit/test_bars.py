@@ -40,7 +40,7 @@ def m():
         fakes="tests/unit/bars_fakes.c",
         cdef="struct assignment *fresh_assignment(void);"
              "extern uint8_t host_config[65536][256], io_bitmap[8192];"
-             "extern struct region_list ept_list;")
+             "extern struct region_list ept_list; extern int ept_good;")
 
 
 class Machine:
@@ -317,3 +317,39 @@ def test_above_the_cpus_reach_is_nowhere(m):
     assert len(machine.ept()) == 10
     machine.write(A, 0x1c, 0x7f)
     assert machine.ept()[0x7f00000000] == 0x600000000
+
+
+@pytest.mark.parametrize("good", [0, 1, 2])
+def test_no_part_of_a_bar_stays_where_memory_has_run_out(m, good):
+    """The pages around the MSI-X table are two runs; a hole is none."""
+    machine = Machine(m)
+    before = machine.bus.count[m.BUS_MMIO]
+    m.lib.ept_good = good
+    machine.write(A, 0x10, 0xf1000000)
+    m.lib.ept_good = -1
+    assert not [at for at in machine.ept() if 0xf1000000 <= at < 0xf1008000]
+    assert machine.bus.count[m.BUS_MMIO] == before - 1
+    # It waits; the next change of any BAR finds memory again.
+    machine.write(B, 0x18, 0xf3000000)
+    assert machine.ept()[0xf1000000] == 0xf0000000
+    assert machine.ept()[0xf1007000] == 0xf0007000
+
+
+def test_a_small_bar_that_the_bus_does_not_take_blocks_no_page(m):
+    machine = Machine(m)
+    for n in range(m.BUS_RANGES):
+        if m.bus_register(machine.bus, m.BUS_MMIO, (1 << 40) + n, (1 << 40) + n,
+                          m.NULL, m.NULL, b"full"):
+            break
+    # One is given up when the BAR leaves its place.
+    m.bus_unregister(machine.bus, m.BUS_MMIO, 1 << 40)
+    machine.write(A, 4, 0, 2)
+    left = m.BUS_RANGES - machine.bus.count[m.BUS_MMIO]
+    for n in range(left):
+        assert m.bus_register(machine.bus, m.BUS_MMIO, (1 << 41) + n,
+                              (1 << 41) + n, m.NULL, m.NULL, b"full") == 0
+    machine.write(A, 0x20, 0xf1000000)
+    machine.write(A, 4, MEMORY, 2)
+    assert "no room" in m.log_text()
+    machine.write(B, 0x18, 0xf1000000)
+    assert machine.ept()[0xf1000000] == 0xf0020000
