@@ -221,6 +221,12 @@ void irq_leave(unsigned vectors)
 			host_irq_free(n);
 }
 
+void irq_no_entry(void)
+{
+	for (unsigned i = 0; i < VTD_IRTES; i++)
+		vtd->irtes[i].used = true;
+}
+
 unsigned irq_entries(void)
 {
 	unsigned count = 0;

@@ -48,5 +48,7 @@ unsigned irq_vectors(void);
 unsigned irq_entries(void);
 /* Takes all but so many of the host's vectors, which are in a row. */
 void irq_leave(unsigned vectors);
+/* No remapping entry is left. */
+void irq_no_entry(void);
 
 #endif
