@@ -9,6 +9,7 @@ from pcihost import (DOWN, ENDPOINT, ROOT, TO_PCI, UP, Machine, bdf,
 
 FAKES = """
 #include "tests/unit/assign_fakes.h"
+#include "tests/unit/fakes.h"
 struct assignment *fresh_assignment(void) { return empty_assignment(); }
 void *phys_to_virt(hpa_t hpa) { return (void *)hpa; }
 const struct pci_policy_row *igd_policy(const struct igd *g, unsigned *n)
@@ -27,7 +28,11 @@ void assigned_bar_changed(void *a, unsigned i) { (void)a; (void)i; }
 void assigned_place_bars(struct assignment *m) { (void)m; }
 int pci_reset_function(const struct pci_host *p, const struct pci_function *f,
 	bool bus, u64 hz)
-{ (void)p; (void)f; (void)bus; (void)hz; return 0; }
+{
+	(void)hz;
+	fakes_record(FAKE_OTHER, f->bdf, bus, pci_config_read(p, f->bdf, 4, 2));
+	return 0;
+}
 enum pci_reset pci_reset_method(const struct pci_host *p, bdf_t b)
 { (void)p; (void)b; return PCI_RESET_NONE; }
 const char *pci_reset_name(enum pci_reset method)
@@ -163,3 +168,60 @@ def test_every_usb_controller_is_taken_over(m, vtd):
     m.assigned_take_over(machine)
     assert [f.taken_over for f in pci.functions[0:3]] == [
         True, vtd, False]
+
+
+def assigned(m, functions, chosen):
+    m.reset()
+    x, machine = Machine(m, functions, True), m.fresh_assignment()
+    machine.pci[0] = x.host[0]
+    m.pci_scan(machine.pci)
+    machine.domain = m.new("struct vtd_domain *")
+    m.beside[0] = 2**32 - 1
+    machine.count = len(chosen)
+    for n, at in enumerate(chosen):
+        machine.functions[n].all = machine
+        machine.functions[n].function = m.pci_find(machine.pci, at)
+    m.clear_events()
+    return x, machine
+
+
+@pytest.mark.parametrize("display", [True, False])
+def test_bus_mastering_is_off_at_a_reset(m, display):
+    """What is still on could write into what the next guest has. The display
+    is not reset where its picture is to stay, but does no DMA either."""
+    functions = {bdf(0, slot): function(ENDPOINT) for slot in (2, 5, 6)}
+    for f in functions.values():
+        f.put(4, 2, 7)
+    _, machine = assigned(m, functions, [bdf(0, 2), bdf(0, 5)])
+    machine.display = machine.functions[0].function
+    m.assigned_reset_all(machine, display)
+    assert [f.read(4, 2) for f in functions.values()] == [3, 3, 7]
+    assert [(e.addr, e.value) for e in m.events("other")] == \
+        [(bdf(0, 2), 3)] * display + [(bdf(0, 5), 3)]
+
+
+def test_isolation_is_switched_on_again_after_a_reset(m):
+    """A reset may have switched ACS off (PCIe 6.12.1)."""
+    functions = {bdf(0, 1): function(ROOT, True, 1),
+                 bdf(1, 0): function(ENDPOINT)}
+    _, machine = assigned(m, functions, [bdf(1, 0)])
+    m.assigned_reset_all(machine, True)
+    assert functions[bdf(0, 1)].read(0x106, 2) == 0x1d
+    functions[bdf(0, 1)].put(0x106, 2, 0)
+    machine.domain = m.NULL         # without an IOMMU it is firmware's
+    m.assigned_reset_all(machine, True)
+    assert functions[bdf(0, 1)].read(0x106, 2) == 0
+
+
+@pytest.mark.parametrize("others, own", [
+    ((), True), ((bdf(1, 0, 1),), False), ((bdf(1, 3),), False),
+    ((bdf(2, 0),), True)])
+def test_a_bus_is_reset_where_nobody_else_is_on_it(m, others, own):
+    functions = {bdf(0, 1): function(ROOT, True, 1),
+                 bdf(0, 2): function(ROOT, True, 2),
+                 bdf(1, 0): function(ENDPOINT, multi=True)}
+    functions.update({at: function(ENDPOINT) for at in others})
+    _, machine = assigned(m, functions, [bdf(1, 0)])
+    m.assigned_reset_all(machine, True)
+    assert [(e.addr, bool(e.size)) for e in m.events("other")] == [
+        (bdf(1, 0), own)]

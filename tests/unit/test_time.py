@@ -79,6 +79,16 @@ def test_cpuid_is_exact(m, cpu):
     assert pit.count == 1
 
 
+@pytest.mark.parametrize("ratio", [238, 262])
+def test_cpuid_that_is_not_true_is_said(m, cpu, ratio):
+    """5 % off: a guest's clock would lose an hour a day."""
+    cpu.cpuid(0, eax=0x16)
+    cpu.cpuid(0x15, eax=2, ebx=ratio, ecx=24_000_000)
+    Pit(m)
+    assert near(m.tsc_frequency(0))
+    assert f"states a TSC of {12_000_000 * ratio} Hz" in m.log_text()
+
+
 def test_a_pit_without_a_clock_does_not_hold_the_start(m, cpu):
     """Not even a second: 20 million reads were 20."""
     cpu.cpuid(0, eax=0x16)
