@@ -118,14 +118,44 @@ bdf_t pci_group(const struct pci_host *pci, bdf_t bdf)
 	return top;
 }
 
+/*
+ * PCI Express bridges that do not say so, and SATA controllers whose requests
+ * carry the ID of function 1 (Linux: quirk_use_pcie_bridge_dma_alias,
+ * quirk_dma_func1_alias): device << 16 | vendor.
+ */
+static const struct {
+	u32 id;
+	bool bridge;
+} odd_ids[] = {
+	{0x10801b21, true},  {0x811310e3, true},  /* ASMedia, Tundra */
+	{0x88921283, true},  {0x88931283, true},  /* ITE */
+	{0x91201b4b, false}, {0x91231b4b, false}, /* Marvell */
+	{0x91251b4b, false}, {0x91281b4b, false}, {0x91301b4b, false},
+	{0x91701b4b, false}, {0x91721b4b, false}, {0x917a1b4b, false},
+	{0x91821b4b, false}, {0x91831b4b, false}, {0x91a01b4b, false},
+	{0x92151b4b, false}, {0x92201b4b, false}, {0x92301b4b, false},
+	{0x92351b4b, false}, {0x06421103, false}, {0x06451103, false},
+};
+
+static bool is_odd(const struct pci_host *pci, bdf_t bdf, bool bridge)
+{
+	u32 id = pci_config_read(pci, bdf, PCI_VENDOR, 4);
+
+	for (unsigned i = 0; i < ARRAY_SIZE(odd_ids); i++)
+		if (odd_ids[i].id == id && odd_ids[i].bridge == bridge)
+			return true;
+	return false;
+}
+
 /* A bridge to conventional PCI puts its own ID in place. */
 unsigned pci_requesters(const struct pci_host *pci, bdf_t bdf,
 			bdf_t out[PCI_REQUESTERS_MAX])
 {
 	const struct pci_function *bridge = pci_bridge_above(pci, bdf);
-	unsigned count = 1;
+	unsigned count = 1 + is_odd(pci, bdf, false);
 
 	out[0] = bdf;
+	out[1] = bdf | 1;
 	/* The one next to the root has the last word. */
 	for (; bridge; bridge = pci_bridge_above(pci, bridge->bdf)) {
 		unsigned bus = bridge->secondary_bus;
@@ -133,7 +163,9 @@ unsigned pci_requesters(const struct pci_host *pci, bdf_t bdf,
 
 		if (type >= 0 && type != PCI_EXPRESS_TO_PCI)
 			continue;
-		out[1] = type < 0 ? bridge->bdf : BDF(bus, 0u, 0u);
+		out[1] = type < 0 && !is_odd(pci, bridge->bdf, true)
+				 ? bridge->bdf
+				 : BDF(bus, 0u, 0u);
 		count = 2;
 	}
 	return count;

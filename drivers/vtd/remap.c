@@ -4,7 +4,8 @@
 #include "kernel/phys.h"
 
 #define IRTE_LEVEL BIT(4)
-#define IRTE_SVT_SID (1ull << 18) /* hi: only this requester ID */
+#define IRTE_SVT_SID (1ull << 18)   /* hi: only this requester ID */
+#define IRTE_SQ_DEVICE (3ull << 16) /* whichever its function */
 
 #define MSI_ADDRESS 0xfee00000ull
 #define MSI_REMAPPABLE BIT(4)
@@ -65,6 +66,8 @@ static bool are_free(const struct vtd *v, unsigned first, unsigned count)
 
 static int alloc(struct vtd *v, bdf_t owner, bdf_t source, unsigned count)
 {
+	/* Its interrupts carry the one function's ID, or the other's. */
+	bool is_odd = owner != source && owner >> 3 == source >> 3;
 	unsigned first = 0;
 
 	if (!v->remapping)
@@ -76,7 +79,8 @@ static int alloc(struct vtd *v, bdf_t owner, bdf_t source, unsigned count)
 	for (unsigned i = first; i < first + count; i++) {
 		v->irtes[i].used = true;
 		v->irtes[i].owner = owner;
-		store(&v->irt[i].hi, IRTE_SVT_SID | source);
+		store(&v->irt[i].hi,
+		      IRTE_SVT_SID | source | (is_odd ? IRTE_SQ_DEVICE : 0));
 	}
 	return (int)first;
 }

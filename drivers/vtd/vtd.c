@@ -247,9 +247,22 @@ int vtd_map(struct vtd *v, struct vtd_domain *d, gpa_t gpa, hpa_t hpa, u64 size,
 	return err ? err : synced;
 }
 
+/* Others' requests carry it, too: a bridge, or a quirk, puts it in place. */
+static bool is_anothers(const struct vtd *v, bdf_t bdf)
+{
+	for (unsigned i = 0; i < v->pci->count; i++) {
+		bdf_t ids[PCI_REQUESTERS_MAX], other = v->pci->functions[i].bdf;
+
+		if (other != bdf &&
+		    ids[pci_requesters(v->pci, other, ids) - 1] == bdf)
+			return true;
+	}
+	return false;
+}
+
 /*
- * The firmware's domain gives way, another one does not. An ID that a bridge
- * puts in the place of others' may be in this domain already; it may be this
+ * The firmware's domain gives way, another one does not. An ID that is put in
+ * the place of others' may be in this domain already; it may be this
  * function's own.
  */
 static bool is_assigned(const struct vtd *v, const struct vtd_unit *u,
@@ -259,7 +272,7 @@ static bool is_assigned(const struct vtd *v, const struct vtd_unit *u,
 	unsigned last = pci_requesters(v->pci, bdf, ids) - 1;
 	u16 firmware = v->firmware ? v->firmware->id : 0;
 	u16 id = unit_domain(u, bdf), shared = unit_domain(u, ids[last]);
-	bool own = !last || ids[last] != bdf;
+	bool own = !is_anothers(v, bdf);
 
 	return (own && id && id != firmware) ||
 	       (shared && shared != firmware && shared != d->id);

@@ -7,6 +7,7 @@
  *
  * FILE: one statement a line, numbers in hexadecimal, '#' starts a comment:
  *   name TEXT  note TEXT  option WORDS    for the report; fleet.py's
+ *   requester BB:DD.F BB:DD.F    whose requests carry the other's ID; likewise
  *   ecam BASE                    of bus 0 (else: the MCFG table's)
  *   e820 BASE SIZE KIND          Multiboot2's kinds 1-5
  *   acpi ADDRESS SIGNATURE HEX   a table as dumped, at that address
@@ -472,7 +473,8 @@ static bool statement(const char *line)
 	sscanf(line, " %15[^ \t\r\n]%n", name, &used);
 	s += used;
 	if (!*name || *name == '#' || !strcmp(name, "name") ||
-	    !strcmp(name, "note") || !strcmp(name, "option"))
+	    !strcmp(name, "note") || !strcmp(name, "option") ||
+	    !strcmp(name, "requester"))
 		return true;
 	if (!strcmp(name, "e820"))
 		return read_row(s);

@@ -550,6 +550,27 @@ def ide():
 
 
 @machine
+def odd_requesters():
+    m = Machine("odd-requesters", "SATA that sends as function 1, with and "
+                "without one; a bridge that hides that it is PCI Express")
+    m.port("00:1c.0", 1, (0xf7100000, 0xf7100000))
+    m.add("01:00.0", "1b4b:9172", 0x010601).express(ENDPOINT).msi().pin(
+        1).bar(5, 0xf7110000, 512, 0)
+    m.port("00:1c.1", 2, (0xf7300000, 0xf7300000))
+    for function, device, code in ((0, "9130", 0x010601), (1, "91a4", 0x01018f)):
+        m.add(f"02:00.{function}", "1b4b:" + device, code).express(
+            ENDPOINT).msi().pin(1).bar(4, 0xe000 + 16 * function, 16, 1)
+    m.port("00:1c.2", 3, (0xf7400000, 0xf7400000), 4)
+    m.add("03:00.0", "1b21:1080", 0x060401).bridge(
+        4, 4, (0xf7400000, 0xf7400000))
+    m.add("04:01.0", "10ec:8139", 0x020000).pin(1).bar(
+        1, 0xf7400000, 256, 0)
+    m.extra += ["requester 01:00.0 01:00.1", "requester 02:00.0 02:00.1",
+                "requester 04:01.0 04:00.0"]
+    return m
+
+
+@machine
 def segments():
     """Of paths with several hops, and a unit of another segment."""
     m = Machine("segments", "a second segment with a unit of its own; paths "

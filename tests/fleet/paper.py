@@ -101,6 +101,7 @@ class Machine:
         self.rows = []          # (base, size, kind)
         self.functions = {}     # by BDF
         self.tables = {}        # by signature, the first of each
+        self.odd = {}           # IDs that hardware sends for others'
         for line in path.read_text(errors="replace").splitlines():
             words = line.split("#")[0].split()
             if words:
@@ -116,6 +117,8 @@ class Machine:
             elif name == "acpi":
                 self.tables.setdefault(words[1],
                                        bytes.fromhex("".join(words[2:])))
+            elif name == "requester":
+                self.odd[bdf_of(words[0])] = bdf_of(words[1])
             elif name in ("cfg", "msk"):
                 bdf, at = bdf_of(words[0]), int(words[1], 16)
                 f = self.functions.setdefault(bdf, Function(bdf))
@@ -151,6 +154,8 @@ class Machine:
     def requesters(self, bdf):
         """The IDs its requests may carry (VT-d 3.4.1)."""
         ids, at = [bdf], bdf
+        if bdf in self.odd:
+            return [bdf, self.odd[bdf]]
         while at >> 8:
             bridge = self.bridge_to(at >> 8)
             if not bridge:

@@ -472,9 +472,14 @@ def test_units_of_different_widths(m, coherent):
     x.check()
 
 
+ASMEDIA = 0x1080
+
+
 def bridged(kind):
     """00:01.0 is a bridge to bus 1 with 01:00.0 and 01:01.0 behind it."""
     express = {0x34: 0x40, 0x42: kind << 4} if kind is not None else {}
+    if kind == ASMEDIA:     # which does not say that it is PCI Express
+        express = dict(enumerate(b"\x21\x1b\x80\x10"))
     return {HOST: {}, 0x08: {"header_type": 1, "secondary_bus": 1,
                              "config": express}, 0x100: {}, 0x108: {}}
 
@@ -482,6 +487,7 @@ def bridged(kind):
 @pytest.mark.parametrize("kind, alias", [
     (4, None),      # root port: requests keep their ID
     (7, 0x100),     # PCI Express to PCI
+    (ASMEDIA, 0x100),
     (None, 0x08)])  # conventional
 def test_requester_behind_a_bridge(m, kind, alias):
     x = machine(m, functions=bridged(kind)).start()
@@ -504,6 +510,27 @@ def test_requester_behind_a_bridge(m, kind, alias):
         assert m.vtd_release(x.vtd, bdf) == 0
     for bdf in (0x108, 0x100, 0x08):
         assert can(x.units[0], bdf, 0) == -2
+
+
+@pytest.mark.parametrize("order", [(0x100, 0x101), (0x101, 0x100), (0x100,)])
+def test_requests_in_the_name_of_function_1(m, order):
+    """Marvell's SATA: with a function 1 that is given, and without one."""
+    x = machine(m, functions={
+        HOST: {}, 0x100: {"config": dict(enumerate(b"\x4b\x1b\x30\x91"))},
+        **{bdf: {} for bdf in order[:2] if bdf != 0x100}, 0x108: {}}).start()
+    d = x.domain([(0, GIB, PAGE, RW)])
+    for bdf in order:
+        assert m.vtd_assign(x.vtd, d, bdf) == 0
+    for bdf in (0x100, 0x101):
+        assert can(x.units[0], bdf, 0) == GIB
+    assert m.vtd_assign(x.vtd, x.domain([]), 0x100) == -m.EBUSY
+    index = m.vtd_irq_alloc(x.vtd, 0x100, 1)
+    assert m.vtd_irq_set(x.vtd, index, 0x55, 0, False) == 0
+    msi = m.vtd_irq_msi(index, 1)
+    for bdf in (0x100, 0x101):
+        assert x.units[0].interrupt(bdf, msi.address) == (0x55, 0)
+    with pytest.raises(model.Fault):
+        x.units[0].interrupt(0x108, msi.address)
 
 
 DSM = 0x7c000000

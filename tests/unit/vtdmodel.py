@@ -283,7 +283,8 @@ class Unit:
                 raise Fault(0x22)
             self.irt_cache[index] = found[index]
         entry = self.irt_cache[index]
-        if entry.check == 1 and entry.source != source:
+        ignored = (0, 4, 6, 7)[entry.qualifier]     # 9.10: SQ
+        if entry.check == 1 and (entry.source ^ source) & ~ignored:
             raise Fault(0x26)
         return entry.vector, entry.destination
 

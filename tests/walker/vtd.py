@@ -13,7 +13,9 @@ from .memory import (TableError, expand, field, is_run, reserved,
 
 Context = collections.namedtuple("Context", "table levels domain fault_off")
 Interrupt = collections.namedtuple(
-    "Interrupt", "vector destination level source check logical mode")
+    "Interrupt",
+    "vector destination level source check logical mode qualifier",
+    defaults=(0,))
 LEVELS = {1: 3, 2: 4, 3: 5}     # 9.3, address width
 
 
@@ -153,5 +155,5 @@ def interrupts(read, irta, entries=256, x2apic=False):
         found[index] = Interrupt(
             field(low, 16, 23), destination, bool(low >> 4 & 1),
             field(high, 0, 15), field(high, 18, 19), bool(low >> 2 & 1),
-            field(low, 5, 7))
+            field(low, 5, 7), field(high, 16, 17))
     return found
