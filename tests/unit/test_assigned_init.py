@@ -42,14 +42,14 @@ void pci_wake(const struct pci_host *p, const struct pci_function *f, u64 hz)
 	(void)p, (void)f, (void)hz;
 }
 bool asleep[32];
-unsigned beside[1] = {~0u};
+unsigned beside[1] = {~0u}, card[1] = {~0u};
 void pci_take_over(const struct pci_host *p, struct pci_function *f, u64 hz)
 { (void)p; (void)hz; f->taken_over = true; }
 void pci_sleep(const struct pci_host *p, bdf_t b)
 { (void)p; asleep[b >> 3 & 31] = true; }
 void assigned_timer_fired(void *m, u64 now) { (void)m; (void)now; }
 bool assigned_is_beside(const struct assignment *m, const struct pci_function *f)
-{ (void)m; return f->bdf >> 3 == beside[0] && f->bdf & 7; }
+{ (void)m; return f->bdf == card[0] || (f->bdf >> 3 == beside[0] && f->bdf & 7); }
 """
 
 
@@ -64,7 +64,7 @@ def m():
                           "vmm/devmodel/pci_assigned.c"],
         headers=["tests/unit/assign_fakes.h", "kernel/log.h"], fakes=FAKES,
         cdef="struct assignment *fresh_assignment(void); extern bool asleep[32];"
-             "extern unsigned beside[1];")
+             "extern unsigned beside[1], card[1];")
 
 
 def init(m, functions, chosen, bars=()):
@@ -225,3 +225,24 @@ def test_a_bus_is_reset_where_nobody_else_is_on_it(m, others, own):
     m.assigned_reset_all(machine, True)
     assert [(e.addr, bool(e.size)) for e in m.events("other")] == [
         (bdf(1, 0), own)]
+
+
+@pytest.mark.parametrize("given, resets", [
+    (True, True), (True, False), (False, True)])
+def test_a_card_keeps_its_picture_when_its_sound_is_reset(m, given, resets):
+    """By its bus alone: the firmware's, before the first start, or the log's
+    where the card was left out."""
+    functions = {bdf(0, 1): function(ROOT, True, 1),
+                 bdf(1, 0): function(ENDPOINT, cls=VGA, multi=True),
+                 bdf(1, 0, 1): function(ENDPOINT, cls=0x040300)}
+    sound = bdf(1, 0, 1)
+    _, machine = assigned(m, functions, [bdf(1, 0), sound] if given
+                          else [sound])
+    if given:
+        machine.display = machine.functions[0].function
+    else:
+        m.card[0] = bdf(1, 0)
+    m.assigned_reset_all(machine, resets)
+    m.card[0] = 2**32 - 1
+    assert [bool(e.size) for e in m.events("other") if e.addr == sound] == [
+        given and resets]

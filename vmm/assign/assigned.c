@@ -73,6 +73,12 @@ static int init_one(struct assignment *all, struct assigned *a)
 	return err;
 }
 
+/* By firmware, or by the log. */
+static bool is_in_use(const struct pci_function *f)
+{
+	return !assign_is_ordinary(f) || f->class >> 8 == 3;
+}
+
 /*
  * What is beside an assigned function and Monocle's: no requests, no INTx,
  * and where neither firmware nor the log needs it, no registers, asleep.
@@ -84,7 +90,7 @@ static void put_to_rest(struct assignment *all)
 	for (unsigned i = 0; all->domain && i < pci->count; i++) {
 		const struct pci_function *f = &pci->functions[i];
 		u32 command = pci_config_read(pci, f->bdf, PCI_COMMAND, 2);
-		bool needed = !assign_is_ordinary(f) || f->class >> 8 == 3;
+		bool needed = is_in_use(f);
 
 		if (!assigned_is_beside(all, f))
 			continue;
@@ -118,18 +124,21 @@ int assigned_init(struct assignment *all)
 	return err;
 }
 
-/* Nobody else has a function on its bus: that may be reset. */
-static bool owns_bus(const struct assignment *all, bdf_t bdf)
+/*
+ * Nobody else has a function on its bus: that may be reset. Not where the
+ * display is that keeps its picture.
+ */
+static bool owns_bus(const struct assignment *all, bdf_t bdf, bool display)
 {
 	const struct pci_host *pci = all->pci;
-	unsigned others = 0;
+	const struct pci_function *kept = display ? NULL : all->display;
+	unsigned others = kept && BDF_BUS(kept->bdf) == BDF_BUS(bdf);
 
 	for (unsigned i = 0; i < pci->count; i++) {
 		const struct pci_function *f = &pci->functions[i];
 
-		others +=
-			BDF_BUS(f->bdf) == BDF_BUS(bdf) &&
-			!(assigned_is_beside(all, f) && assign_is_ordinary(f));
+		others += BDF_BUS(f->bdf) == BDF_BUS(bdf) &&
+			  !(assigned_is_beside(all, f) && !is_in_use(f));
 	}
 	for (unsigned n = 0; n < all->count; n++)
 		others -= BDF_BUS(all->functions[n].function->bdf) ==
@@ -156,7 +165,8 @@ void assigned_reset_all(struct assignment *all, bool display)
 		const struct pci_function *f = all->functions[n].function;
 
 		if (display || f != all->display)
-			pci_reset_function(pci, f, owns_bus(all, f->bdf),
+			pci_reset_function(pci, f,
+					   owns_bus(all, f->bdf, display),
 					   all->tsc_hz);
 	}
 	/* A reset may have switched it off. */
