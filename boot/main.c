@@ -113,9 +113,12 @@ static void read_tables(void)
 	acpi_power_init(&host.power, &host.acpi);
 	if (!acpi_mcfg_init(&mcfg, &host.acpi)) {
 		u64 size = (mcfg.last_bus + 1ull) * MIB;
+		bool ram = boot_memory_kinds(&host.boot, mcfg.base, MIB) &
+			   BIT(MEMORY_AVAILABLE);
 
-		/* Where it cannot be mapped, mechanism #1 has to do. */
-		host.pci.ecam = mmio_map(mcfg.base, size) ? mcfg.base : 0;
+		/* Where it cannot be, mechanism #1 has to do. */
+		host.pci.ecam =
+			!ram && mmio_map(mcfg.base, size) ? mcfg.base : 0;
 		host.pci.ecam_last_bus = mcfg.last_bus;
 	}
 	machine_power_off = power_off;

@@ -157,7 +157,8 @@ class Machine:
         self.name, self.note = name, note
         self.refusal, self.percent, self.extra = None, 98, []
         self.cpuid, self.msr = dict(CPUID), dict(MSR)
-        self.ecam, self.pm_timer = 0xe0000000, 0x1808
+        self.ecam = self.mcfg = 0xe0000000
+        self.pm_timer = 0x1808
         self.rows = [(0, 0x9f000, 1), (0x9f000, 0x1000, 2),
                      (0xe0000, 0x20000, 2), (MIB, 0x87000000 - MIB, 1),
                      (0x87000000, TABLES - 0x87000000, 2),
@@ -244,7 +245,7 @@ class Machine:
         madt += struct.pack("<BBBBII", 1, 12, 2, 0, 0xfec00000, 0)
         madt += struct.pack("<BBBBIH", 2, 10, 0, 0, 2, 0)
         madt += struct.pack("<BBBBIH", 2, 10, 0, 9, 9, 0xd)
-        mcfg = bytes(8) + struct.pack("<QHBBI", self.ecam, 0, 0, 0x3f, 0)
+        mcfg = bytes(8) + struct.pack("<QHBBI", self.mcfg, 0, 0, 0x3f, 0)
         tables = [header(b"FACP", 5, bytes(fadt)), header(b"APIC", 3, madt),
                   header(b"MCFG", 1, mcfg)]
         if self.drhds:
@@ -567,6 +568,14 @@ def odd_requesters():
         1, 0xf7400000, 256, 0)
     m.extra += ["requester 01:00.0 01:00.1", "requester 02:00.0 02:00.1",
                 "requester 04:01.0 04:00.0"]
+    return m
+
+
+@machine
+def mcfg_in_ram():
+    m = Machine("mcfg-in-ram", "an MCFG table that points into RAM; ECAM is "
+                "elsewhere").usual()
+    m.mcfg = 0x40000000
     return m
 
 
