@@ -301,6 +301,13 @@ def test_a_line_is_named(m, word, gsi):
     assert not done.machine.functions[1].has_gsi     # the display
 
 
+def test_a_line_that_a_function_without_a_pin_notes_is_nobodys(m):
+    """PCI 3.0, 6.2.4: the register then means nothing."""
+    functions = with_lines()
+    functions[bdf(0, 0x1f, 6)].put(0x3c, 2, 0x0013)
+    assert Choice(m, functions, "00:14.0,gsi=19").status == 0
+
+
 @pytest.mark.parametrize("words, why", [
     (["00:14.0,gsi=24"], "names no pin of an I/O APIC"),
     *((["00:14.0,gsi=%d" % line], "that Monocle, the chipset or another")
