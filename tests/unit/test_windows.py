@@ -118,6 +118,20 @@ def test_a_run_over_two_windows(m):
     guest.check()
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_two_of_a_kind_side_by_side_close_in_a_full_list(m, order):
+    """As RMRRs lie; a row over both could not be split then."""
+    guest, both = Guest(m), [(0x90000000, 4), (0x90004000, 4)]
+    for gpa, count in both:
+        guest.add(guest.vm.windows, "VBT", gpa, count, m.REGION_RW)
+        guest.add(guest.vm.map, "VBT", gpa, count, 0)
+    assert guest.ask(*(both[n] for n in order)) == 0
+    for n in range(m.REGION_MAX - guest.vm.map.count):
+        guest.add(guest.vm.map, "ram", (1 << 32) + n * 2 * PAGE, 1, 7)
+    m.windows_close(guest.vm)
+    assert [row[3] for row in guest.rows() if row[4] == "VBT"] == [0, 0, 0]
+
+
 def test_page_by_page_leaves_few_rows(m):
     guest = Guest(m)
     gpa, count = WINDOWS["DSM"]
