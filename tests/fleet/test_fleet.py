@@ -114,6 +114,14 @@ def test_the_machine_is_switched_off_at_the_end(tmp_path, ports):
         [port, 1 << 13 | kind << 10] for port, kind in zip(ports, (5, 7))]
 
 
+@pytest.mark.parametrize("words, said", [
+    ("", "igd assign=all"), ("igd", "igd"),
+    ("assign=00:17.0", "assign=00:17.0")])
+def test_list_judges_what_is_said_and_else_the_readmes_words(words, said):
+    log = judge.Run(own("usb-rmrr"), f"{words} list").log
+    assert re.search(f"^monocle:   with  +{said}$", log, re.MULTILINE), log
+
+
 def test_quiet_hides_neither_help_nor_what_is_wrong():
     help_ = judge.Run(own("usb-rmrr"), "quiet help")
     assert help_.end() == "ended" and "assign=..." in help_.log
