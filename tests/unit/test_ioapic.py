@@ -193,6 +193,15 @@ def test_pulses_on_a_level_pin_are_never_lost(io):
     assert io.take() == 0x33
 
 
+def test_a_pulse_that_waits_is_dropped_with_the_level(io):
+    """An edge that comes while it is masked is lost; so is one before it."""
+    io.route(18, LEVEL | LOW | MASKED | 0x52)
+    io.m.ioapic_pulse(io.io, 18)
+    io.set(0x10 + 36, MASKED | 0x52)
+    io.set(0x10 + 36, LEVEL | LOW | 0x52)
+    assert io.take() is None and not io.remote_irr(18)
+
+
 def test_destinations():
     io = Io(cpus=3)
     for dest, low, expect in ((1, 0x40, [1]), (0xFF, 0x40, [0, 1, 2]),
