@@ -268,6 +268,15 @@ def test_memory_in_pieces_of_the_host(m):
         (0, 0x9f000, 1), (0x9f000, 0x1000, 4), (MIB, 3 * MIB + PAGE, 1)]
 
 
+def test_a_map_of_as_many_pieces_as_the_loader_knows(m):
+    """The kernel would cut one of them in two."""
+    rows = [Row(0, 0x9f000), Row(MIB, 8 * MIB)] + [
+        Row(16 * MIB + n * 2 * PAGE, PAGE) for n in range(94)]
+    kernel = Kernel(pref_address=2 * MIB, relocatable_kernel=0)
+    assert "does not fit" in Load(m, rows, kernel).refusal()
+    check(Load(m, rows[:-2], kernel), kernel)
+
+
 def test_text_screen(m):
     kernel = Kernel()
     load = Load(m, pc(), kernel, cursor_row=7, screen={
