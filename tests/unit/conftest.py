@@ -6,6 +6,7 @@ that the process loads: pytest replaces itself by one that has it. A report
 aborts that process, whose stderr has the report and the test's name.
 """
 
+import functools
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.internal import reflection
 
 import harness
 
@@ -25,6 +27,11 @@ settings.register_profile(
     derandomize="MONOCLE_RANDOM" not in os.environ,
     suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("monocle")
+
+# Debian 12's reads and parses the source of a lambda for each value that goes
+# through it, to be able to tell where the value came from.
+reflection.extract_lambda_source = functools.cache(
+    reflection.extract_lambda_source)
 
 
 def _library(name):

@@ -32,6 +32,7 @@ import sysconfig
 import tempfile
 import time
 import traceback
+import types
 from pathlib import Path
 
 import cffi
@@ -429,6 +430,11 @@ class Module:
         self.ffi, self.lib = extension.ffi, extension.lib
         self.NULL = self.ffi.NULL
         self.constants = {**macros, **header.known}
+        # What a test reads most, past __getattr__.
+        vars(self).update((n, v) for n, v in self.constants.items()
+                          if not hasattr(type(self), n))
+        self._kinds = {v: n[5:].lower() for n, v in self.constants.items()
+                       if n.startswith("FAKE_")}
         self._keep, self._errors = [], []
         self._allocate = self.ffi.new_allocator(
             self.lib.fakes_alloc, self.lib.fakes_free)
@@ -437,9 +443,10 @@ class Module:
     def __getattr__(self, name):
         if name.startswith("_") or name in ("ffi", "lib"):
             raise AttributeError(name)
-        if name in self.constants:
-            return self.constants[name]
-        return getattr(self.lib, name)
+        found = getattr(self.lib, name)
+        if isinstance(found, types.BuiltinFunctionType):
+            vars(self)[name] = found
+        return found
 
     def new(self, ctype, init=None):
         """As ffi.new, in memory whose bounds ASan watches."""
@@ -471,9 +478,7 @@ class Module:
         """Recorded hardware accesses in order, of those kinds (or all)."""
         count = self.lib.fakes_event_count
         assert count <= self.FAKES_EVENTS, "events overflowed: clear_events()"
-        names = {self.constants[k]: k[5:].lower() for k in self.constants
-                 if k.startswith("FAKE_")}
-        every = [Event(names.get(e.kind, e.kind), e.addr, e.size, e.value)
+        every = [Event(self._kinds.get(e.kind, e.kind), e.addr, e.size, e.value)
                  for e in self.lib.fakes_events[0:count]]
         return [e for e in every if not kinds or e.kind in kinds]
 
@@ -492,7 +497,7 @@ class Module:
         """function(kind, addr, size) -> value, or None for the default: a
         port gives all ones, MMIO reads the memory it points at."""
         def hook(kind, addr, size, value):
-            got = function(self._kind(kind), addr, size)
+            got = function(self._kinds[kind], addr, size)
             if got is not None:
                 value[0] = got
             return got is not None
@@ -504,11 +509,7 @@ class Module:
         memory but what the function changes."""
         self.lib.fakes_write_hook = self.callback(
             "void(enum fake_kind, uint64_t, unsigned, uint64_t)",
-            lambda kind, *rest: function(self._kind(kind), *rest))
-
-    def _kind(self, kind):
-        return {self.FAKE_IN: "in", self.FAKE_OUT: "out",
-                self.FAKE_READ: "read", self.FAKE_WRITE: "write"}[kind]
+            lambda kind, *rest: function(self._kinds[kind], *rest))
 
     @property
     def tsc(self):

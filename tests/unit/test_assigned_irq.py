@@ -7,6 +7,7 @@ the same device with the guest's registers: what it sends at once is what the
 guest's local APIC has to see.
 """
 import collections
+import struct
 
 import pytest
 from hypothesis import given, settings
@@ -27,6 +28,7 @@ MASTER, INTX_DISABLE = 4, 0x400
 LEVEL = 0xa000              # a redirection entry: level, low
 LINE = 17
 HZ = 1_000_000_000
+ENTRY = struct.Struct("<QII")  # address, data, vector control
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,8 @@ class Host(Registers):
             config[MSIX + 2:MSIX + 4] = (entries - 1).to_bytes(2, "little")
             config[MSIX + 4:MSIX + 12] = (TABLE | self.pba << 32).to_bytes(
                 8, "little")
-        m.irq_config[0:256] = bytes(config)
+        self.config = m.ffi.buffer(m.irq_config)
+        self.config[0:256] = bytes(config)
         self.bar = memoryview(m.ffi.buffer(m.irq_bar)).cast("B")
         self.bar[:] = bytes(len(self.bar))
         self.entries = entries
@@ -97,21 +100,20 @@ class Host(Registers):
         self.pending_at = self.mask_at + 4
 
     def read(self, at, size):
-        return int.from_bytes(bytes(self.m.irq_config[at:at + size]), "little")
+        return int.from_bytes(self.config[at:at + size], "little")
 
     def entry(self, n):
-        at = TABLE + 16 * n
-        words = [int.from_bytes(self.bar[at + k:at + k + 4], "little")
-                 for k in range(0, 16, 4)]
-        return words[0] | words[1] << 32, words[2], words[3]
+        return ENTRY.unpack_from(self.bar, TABLE + 16 * n)
 
-    def _pending(self, n, value=None):
-        """Bit n of the PBA, or of MSI's pending bits."""
-        store = self.bar if self.msix() else self.m.irq_config
-        at = (self.pba if self.msix() else self.pending_at) + n // 8
-        if value is not None:
-            store[at] = store[at] & ~(1 << n % 8) | value << n % 8
-        return bool(store[at] >> n % 8 & 1)
+    def _pending(self):
+        """Where bits are: in the PBA, or MSI's own."""
+        return (self.bar, self.pba) if self.msix() else \
+            (self.m.irq_config, self.pending_at)
+
+    def _set_pending(self, n, value):
+        store, at = self._pending()
+        at += n // 8
+        store[at] = store[at] & ~(1 << n % 8) | value << n % 8
 
     def raise_(self, n):
         """False: there is no such message now."""
@@ -120,7 +122,7 @@ class Host(Registers):
             return False
         address, data, masked = found
         if masked:
-            self._pending(n, True)
+            self._set_pending(n, True)
             return True
         vector = self.m.irq_message(SOURCE, address, data)
         assert vector >= 0x30, "blocked by the IOMMU"
@@ -131,10 +133,15 @@ class Host(Registers):
         """Sends what is pending and no longer masked."""
         if not self.msix() and not self.maskable:
             return
-        for n in range(max(self.entries, 32) if self.msix() else 32):
+        store, at = self._pending()
+        count = max(self.entries, 32) if self.msix() else 32
+        bits = int.from_bytes(bytes(store[at:at + count // 8]), "little")
+        while bits:
+            n = (bits & -bits).bit_length() - 1
+            bits &= bits - 1
             found = self.message(n)
-            if found and self._pending(n) and not found[2]:
-                self._pending(n, False)
+            if found and not found[2]:
+                self._set_pending(n, False)
                 self.raise_(n)
 
     def land(self):
