@@ -6,7 +6,6 @@ that the process loads: pytest replaces itself by one that has it. A report
 aborts that process, whose stderr has the report and the test's name.
 """
 
-import functools
 import os
 import subprocess
 import sys
@@ -30,8 +29,16 @@ settings.load_profile("monocle")
 
 # Debian 12's reads and parses the source of a lambda for each value that goes
 # through it, to be able to tell where the value came from.
-reflection.extract_lambda_source = functools.cache(
-    reflection.extract_lambda_source)
+_sources = {}
+
+
+def _lambda_source(f, read=reflection.extract_lambda_source):
+    if f.__code__ not in _sources:
+        _sources[f.__code__] = read(f)
+    return _sources[f.__code__]
+
+
+reflection.extract_lambda_source = _lambda_source
 
 
 def _library(name):
