@@ -184,8 +184,8 @@ def model_ept(model):
 
 def open_ports(m):
     """SDM 25.6.4: a bit that is clear."""
-    return {port for port in range(0x10000)
-            if not m.io_bitmap[port // 8] >> port % 8 & 1}
+    return {8 * n + bit for n, byte in enumerate(m.ffi.buffer(m.io_bitmap)[:])
+            if byte != 0xff for bit in range(8) if not byte >> bit & 1}
 
 
 def compare(machine, model):
