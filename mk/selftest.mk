@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# An image that drives VT-d without a guest, from Monocle's own objects.
+# make selftest     an image that drives VT-d without a guest
+# It is linked from Monocle's own objects.
 SELFTEST_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/selftest/*.c))
 $(SELFTEST_OBJ): $(B)/obj.flags
 
