@@ -38,7 +38,7 @@ struct model {
 	u64 tsc_hz;				   /* 0: as CPUID has it */
 	bool pit_stopped, pm_timer_stopped;
 	bool tell_ports; /* what is written to them, from now on */
-	u64 image; /* where Monocle lies */
+	u64 image;	 /* where Monocle lies */
 };
 
 extern struct model model;
