@@ -85,6 +85,7 @@ def test_functions_that_hacking_names():
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_a_device_as_hacking_says(tmp_path):
     """To the letter, in a copy of the tree."""
     tree = tmp_path / "tree"
