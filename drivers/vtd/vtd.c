@@ -252,9 +252,9 @@ static bool is_anothers(const struct vtd *v, bdf_t bdf)
 {
 	for (unsigned i = 0; i < v->pci->count; i++) {
 		bdf_t ids[PCI_REQUESTERS_MAX], other = v->pci->functions[i].bdf;
+		unsigned last = pci_requesters(v->pci, other, ids) - 1;
 
-		if (other != bdf &&
-		    ids[pci_requesters(v->pci, other, ids) - 1] == bdf)
+		if (other != bdf && ids[last] == bdf)
 			return true;
 	}
 	return false;
