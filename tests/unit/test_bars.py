@@ -353,3 +353,12 @@ def test_a_small_bar_that_the_bus_does_not_take_blocks_no_page(m):
     assert "no room" in m.log_text()
     machine.write(B, 0x18, 0xf1000000)
     assert machine.ept()[0xf1000000] == 0xf0020000
+
+
+def test_a_place_that_firmware_gave_twice_is_refused_by_name(m):
+    machine = Machine(m)
+    a = "%02x:%02x.%x" % (A >> 8, A >> 3 & 31, A & 7)
+    assert m.assigned_pin_bars(machine.machine, machine.map) == -m.EEXIST
+    line, = (text for level, text in m.log_lines() if level == m.LOG_ERROR)
+    assert line.startswith(f"{a}: BAR 0 at 0xf0000000 lies over something")
+    assert line.endswith(f"assign=all,-{a} leaves it out")

@@ -173,7 +173,8 @@ const struct dmar_entry *assigned_next_rmrr(const struct assignment *all,
 
 /* assigned_bars.c */
 
-/* The BARs into the guest's memory map: region_pin()'s errors. */
+/* The BARs into the guest's memory map: region_add()'s errors, each in a line
+ * that names the function. */
 int assigned_pin_bars(struct assignment *all, struct region_list *map);
 /* Once configuration space stands: every BAR to where it is decoded. */
 void assigned_place_bars(struct assignment *all);

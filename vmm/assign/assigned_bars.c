@@ -106,6 +106,7 @@ static int pin(struct region_list *map, struct assigned_bar *b)
 {
 	const struct pci_bar *bar = host_bar(b);
 	enum bar_kind kind = kind_of(bar);
+	bdf_t bdf = b->owner->function->bdf;
 	struct region r[3];
 	unsigned count;
 	int err = 0;
@@ -113,15 +114,21 @@ static int pin(struct region_list *map, struct assigned_bar *b)
 	if (kind == BAR_CLOSED && bar->size)
 		log_warn("%02x:%02x.%x: BAR %u of %lu bytes at 0x%lx cannot "
 			 "be reached; it stays closed",
-			 BDF_ARGS(b->owner->function->bdf),
-			 (unsigned)(b - b->owner->bars), bar->size, bar->base);
+			 BDF_ARGS(bdf), (unsigned)(b - b->owner->bars),
+			 bar->size, bar->base);
 	if (kind == BAR_PART)
 		b->host = mmio_map(bar->base, bar->size);
 	if (kind < BAR_PAGES || is_shared_page(map, bar->base))
 		return 0;
 	count = regions(b, bar->base, r);
 	for (unsigned n = 0; !err && n < count; n++)
-		err = region_pin(map, &r[n]);
+		err = region_add(map, &r[n], NULL);
+	if (err)
+		log_error("%02x:%02x.%x: BAR %u at 0x%lx lies over something "
+			  "else, or is one too many; "
+			  "assign=all,-%02x:%02x.%x leaves it out",
+			  BDF_ARGS(bdf), (unsigned)(b - b->owner->bars),
+			  bar->base, BDF_ARGS(bdf));
 	return err;
 }
 
