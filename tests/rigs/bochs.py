@@ -122,6 +122,7 @@ class Bochs(Machine):
         self.display = Rfb(self._retry(lambda: next(
             (port for port in listening_ports(self.process.pid)
              if 5900 <= port < 5950), None)))
+        self._retry(self.display.all_read)
         self._debug(*(f"lb {at:#x}" for at in self.spec.breakpoints), "c")
         return {"serial": self.serial, "log": self.process.stdout,
                 "console": self.process.stderr}

@@ -91,6 +91,17 @@ class Rfb:
         self.socket.sendall(b"\0\0\0\0" + pixel_format)
         self.socket.sendall(struct.pack(">BxHii", 2, 2, RAW, DESKTOP_SIZE))
 
+    def all_read(self):
+        """Whether Bochs has read what was sent: until it knows DesktopSize,
+        a change of the screen's size is lost on this client."""
+        pair = {f":{end[1]:04X}" for end in (self.socket.getsockname(),
+                                             self.socket.getpeername())}
+        with open("/proc/net/tcp") as table:
+            rows = [line.split() for line in table]
+        # What is on its way, and what waits to be read, of both ends.
+        return all(row[4] == "00000000:00000000" for row in rows
+                   if {row[1][-5:], row[2][-5:]} == pair)
+
     def _resize(self, width, height):
         self.width, self.height = width, height
         self.pixels = bytearray(width * height)
