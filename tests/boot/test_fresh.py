@@ -32,7 +32,7 @@ RELEASE = "bookworm"
 PASSED = {name: os.environ[name] for name in os.environ
           if name.lower().endswith("_proxy")}
 # One test of each kind; the tests' own budget is of the whole suite.
-PICK = "test_house or test_string or test_pic or test_exit_status"
+PICK = "test_house.py or test_string.py or test_pic.py or test_exit_status"
 STEP = re.compile(r"^      - name: .*\n        run: (?:\|\n"
                   r"((?: {10}.*\n)+)|(.*)\n)", re.MULTILINE)
 INSIDE = """
