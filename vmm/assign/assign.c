@@ -300,13 +300,14 @@ static bool breaks_group(const struct assignment *all,
 	struct pci_host *pci = all->pci;
 	bdf_t group = pci_group(pci, f->bdf);
 
-	for (unsigned i = 0; i < pci->count; i++) {
+	for (unsigned i = 0; all->options->strict_groups && i < pci->count;
+	     i++) {
 		struct pci_function *o = &pci->functions[i];
 
 		if (!is_bridge(o) && pci_group(pci, o->bdf) == group &&
 		    !is_chosen(all, o->bdf) &&
 		    (!assign_word_names(w, o) || assigned_objection(all, o)))
-			return all->options->strict_groups;
+			return true;
 	}
 	return false;
 }

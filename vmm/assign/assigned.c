@@ -89,12 +89,13 @@ static void put_to_rest(struct assignment *all)
 
 	for (unsigned i = 0; all->domain && i < pci->count; i++) {
 		const struct pci_function *f = &pci->functions[i];
-		u32 command = pci_config_read(pci, f->bdf, PCI_COMMAND, 2);
 		bool needed = is_in_use(f);
+		u32 command;
 
 		if (!assigned_is_beside(all, f))
 			continue;
-		command &= ~(u32)PCI_COMMAND_MASTER;
+		command = pci_config_read(pci, f->bdf, PCI_COMMAND, 2) &
+			  ~(u32)PCI_COMMAND_MASTER;
 		if (!needed)
 			command &= ~(u32)(PCI_COMMAND_IO | PCI_COMMAND_MEMORY);
 		pci_config_write(pci, f->bdf, PCI_COMMAND, 2,

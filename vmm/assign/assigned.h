@@ -207,6 +207,19 @@ void assigned_irq_reset(struct assigned *a);
 /* Of all assigned functions: held interrupts, and INTx that is polled. */
 void assigned_timer_fired(void *assignment, u64 now);
 
+/* The host's configuration space of the function: pci_config_read()'s sizes. */
+static inline void assigned_write(const struct assigned *a, unsigned offset,
+				  unsigned size, u32 value)
+{
+	pci_config_write(a->all->pci, a->function->bdf, offset, size, value);
+}
+
+static inline u32 assigned_read(const struct assigned *a, unsigned offset,
+				unsigned size)
+{
+	return pci_config_read(a->all->pci, a->function->bdf, offset, size);
+}
+
 /* assigned_message.c: what messages and lines stand on */
 
 /* Vectors and remapping entries for count messages (1, 2, ... 32) in a row,

@@ -25,17 +25,6 @@ enum {
 	MSIX_MASKED = 0x4000,
 };
 
-static void host_write(const struct assigned *a, unsigned offset, unsigned size,
-		       u32 value)
-{
-	pci_config_write(a->all->pci, a->function->bdf, offset, size, value);
-}
-
-static u32 host_read(const struct assigned *a, unsigned offset, unsigned size)
-{
-	return pci_config_read(a->all->pci, a->function->bdf, offset, size);
-}
-
 /* The host's masks as the guest has its own, or all where it is held. */
 static void follow(struct assigned *a)
 {
@@ -77,9 +66,9 @@ static void host_msi_off(const struct assigned *a)
 	unsigned at = a->config.msi;
 
 	if (at)
-		host_write(a, at + MSI_CONTROL, 2,
-			   host_read(a, at + MSI_CONTROL, 2) &
-				   ~(u32)MSI_CONTROL_OURS);
+		assigned_write(a, at + MSI_CONTROL, 2,
+			       assigned_read(a, at + MSI_CONTROL, 2) &
+				       ~(u32)MSI_CONTROL_OURS);
 }
 
 /* As many messages as the guest enables, or as there are vectors for. */
@@ -101,19 +90,19 @@ static int arm_msi(struct assigned *a, unsigned wanted, struct vtd_msi *msi)
 static void host_msi_on(struct assigned *a, unsigned wanted)
 {
 	unsigned at = a->config.msi;
-	u32 control = host_read(a, at + MSI_CONTROL, 2);
+	u32 control = assigned_read(a, at + MSI_CONTROL, 2);
 	bool wide = control & MSI_WIDE;
 	struct vtd_msi msi = {0};
 
 	if (arm_msi(a, wanted, &msi))
 		return;
-	host_write(a, at + MSI_ADDRESS, 4, (u32)msi.address);
+	assigned_write(a, at + MSI_ADDRESS, 4, (u32)msi.address);
 	if (wide)
-		host_write(a, at + 8, 4, (u32)(msi.address >> 32));
-	host_write(a, at + (wide ? 12 : 8), 2, msi.data);
+		assigned_write(a, at + 8, 4, (u32)(msi.address >> 32));
+	assigned_write(a, at + (wide ? 12 : 8), 2, msi.data);
 	control &= ~(u32)MSI_CONTROL_OURS;
 	control |= (u32)__builtin_ctz(a->served) << MSI_MULTIPLE;
-	host_write(a, at + MSI_CONTROL, 2, control);
+	assigned_write(a, at + MSI_CONTROL, 2, control);
 	assigned_messages_follow(a);
 }
 

@@ -20,17 +20,6 @@ enum {
 	ENTRY_MASKED = 1,
 };
 
-static void host_write(const struct assigned *a, unsigned offset, unsigned size,
-		       u32 value)
-{
-	pci_config_write(a->all->pci, a->function->bdf, offset, size, value);
-}
-
-static u32 host_read(const struct assigned *a, unsigned offset, unsigned size)
-{
-	return pci_config_read(a->all->pci, a->function->bdf, offset, size);
-}
-
 /* Masks, then the enable bit, which has to do where there are no masks. */
 static void host_msi_follow(const struct assigned *a)
 {
@@ -41,22 +30,23 @@ static void host_msi_follow(const struct assigned *a)
 
 	if (!a->served)
 		return;
-	old = host_read(a, at, 2);
+	old = assigned_read(a, at, 2);
 	control = old & ~(u32)MSI_ENABLE;
 	if (pending)
-		host_write(a, pending - 4u, 4, a->held ? ~0u : mask);
+		assigned_write(a, pending - 4u, 4, a->held ? ~0u : mask);
 	if (pending || !a->held)
 		control |= MSI_ENABLE;
 	if (control != old)
-		host_write(a, at, 2, control);
+		assigned_write(a, at, 2, control);
 }
 
 void assigned_msix_control(const struct assigned *a, u32 state)
 {
 	unsigned at = a->config.msix + MSIX_CONTROL;
-	u32 control = host_read(a, at, 2) & ~(u32)(MSIX_ENABLE | MSIX_MASKED);
+	u32 control =
+		assigned_read(a, at, 2) & ~(u32)(MSIX_ENABLE | MSIX_MASKED);
 
-	host_write(a, at, 2, control | state);
+	assigned_write(a, at, 2, control | state);
 }
 
 /* Function Mask is the guest's; each entry has its own (PCI 3.0, 6.8.2). */
