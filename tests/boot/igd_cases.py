@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Runs with Intel graphics in the nested rig."""
 import dataclasses
+import functools
 import struct
 
 import rigs
 from boot import dmar_tables as tables, runs
-from boot.nested_cases import define
+from boot.nested_cases import define, held
 from igd import config, opregion
 from rigs import nested
-from rigs.nested import Case
 from rigs.spec import BUILD, Igd, Spec
 
 INITRD = BUILD / "guest" / "initrd-i915.img"
@@ -24,7 +24,6 @@ GRUB_MARK = "setpci -s 00:02.0 f8.b=4d"
 MARK = "cw f8 1 4d"
 # Generation 4 is refused; 5 has its control word in the host bridge.
 GENERATIONS = [name for name in config.NAMES if config.load(name).gen > 4]
-HOLD = 200_000_000
 # Of the 7 MiB that the firmware reserves at the end of 256, the upper 3 are an
 # RMRR, and GSM in it, as the host bridge says. QEMU's DMAR table has none.
 STOLEN, GSM, RMRR, RMRR_END = 0xe800000, 0xec00000, 0xee00000, 0xef00000
@@ -62,9 +61,9 @@ def add(name, make):
 
 for _name in GENERATIONS:
     add(_name, lambda name=_name: tiny(name, table=opregion.extended()))
-add("many", lambda: Case(
-    tiny(SMALL, f"igd accesses={ACCESSES} hold={HOLD}", timeout=300),
-    dump_at="igd: 0 failed", dump=OWN))
+add("many", lambda: held(
+    f"igd accesses={ACCESSES}", "igd: 0 failed", OWN,
+    functools.partial(tiny, SMALL), timeout=300))
 
 
 def with_rmrr(base, limit):
@@ -88,9 +87,8 @@ def staged(append, **fields):
 add("domain", lambda: staged(
     "edu-igd ports=2000", hv="debug igd assign=00:05.0", timeout=120,
     devices=("VGA,addr=03.0,romfile=",)))
-add("closed", lambda: Case(staged(f"windows-igd hold={HOLD}",
-                                  hv="debug igd=closed"),
-                           dump_at="windows: igd", dump=OWN))
+add("closed", lambda: held("windows-igd", "windows: igd", OWN, staged,
+                           hv="debug igd=closed"))
 # The guest must not look where ASLS points: it reads 0.
 add("no-signature", lambda: tiny(SMALL, table=opregion.build(
     signature=b"IntelGraphicsNot")))

@@ -19,8 +19,8 @@ from rigs.spec import BUILD, Spec
 
 INITRD = BUILD / "guest" / "initrd-drivers.img"
 MKE2FS = "/sbin/mke2fs"
-# Ticks of 10 ns, in which the machine is looked at.
-HOLD = 200_000_000
+# Ticks of 10 ns, in which the machine must have been looked at.
+HOLD = 2_000_000_000
 X2APIC = "wrmsr 0x1b 0xfee00d00"    # IA32_APIC_BASE: EN, EXTD, BSP
 PAYLOAD, SENT_BACK = 10 << 20, 1000000     # bytes by the network
 RESETS = {"linux": 3, "tiny": 20}
@@ -113,6 +113,12 @@ def tiny(append, hv="assign=00:05.0", **fields):
                 monocle=runs.MONOCLE, hv=f"debug {hv}".strip(), **fields)
 
 
+def held(append, dump_at="edu: 0 failed", dump=None, make=tiny, **fields):
+    """... which waits behind that text until its memory was dumped."""
+    return Case(make(f"{append} hold={HOLD}", **fields), dump_at=dump_at,
+                dump=dump, tell=nested.GO_ON)
+
+
 @define
 def native():
     return tiny("edu", hv="", native=True)
@@ -120,14 +126,12 @@ def native():
 
 @define
 def relocated():
-    return Case(tiny(f"edu hold={HOLD}"), dump_at="edu: 0 failed")
+    return held("edu")
 
 
 @define
 def identity():
-    return Case(tiny(f"edu hold={HOLD}",
-                     hv="assign=1234:11e8 ram=identity no-vga"),
-                dump_at="edu: 0 failed")
+    return held("edu", hv="assign=1234:11e8 ram=identity no-vga")
 
 
 @define
@@ -156,8 +160,7 @@ def resets():
 def many():
     fields = machine("many")
     assign = " ".join(f"assign={at}" for at in ("00:05.0", NET, *DISKS))
-    return Case(tiny(f"edu hold={HOLD}", hv=assign, **fields),
-                dump_at="edu: 0 failed")
+    return held("edu", hv=assign, **fields)
 
 
 MORE_EDU = "edu,dma_mask=0xffffffffffffffff"
@@ -287,10 +290,10 @@ def typed(text):
 @define
 def parked():
     """edu between neighbours, and a USB controller with an RMRR."""
-    return Case(with_rmrr("parked", XHCI, (64 << 20) - 1, functools.partial(
-        tiny, f"edu-parked hold={HOLD}", hv=f"assign={SOUND} assign={XHCI}",
-        devices=(*NEIGHBOURS, f"{MORE_EDU},addr={SOUND[3:]}", *KEYBOARD))),
-        dump_at="edu: 0 failed", dump=((0, 64 << 20), nested.IOMMU, *SLOT))
+    return with_rmrr("parked", XHCI, (64 << 20) - 1, functools.partial(
+        held, "edu-parked", hv=f"assign={SOUND} assign={XHCI}",
+        devices=(*NEIGHBOURS, f"{MORE_EDU},addr={SOUND[3:]}", *KEYBOARD),
+        dump=((0, 64 << 20), nested.IOMMU, *SLOT)))
 
 
 def usb(rig, name, **fields):

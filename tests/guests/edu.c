@@ -556,15 +556,13 @@ static const struct test edu_tests[] = {
 	{"edu-steady", test_steady, true},
 };
 
-/* How many failed. The pause at the end is for who looks at the machine. */
+/* How many failed. */
 static unsigned run_and_hold(const struct test *tests, unsigned count)
 {
 	unsigned failed = run_tests(tests, count);
-	u64 hold = option("hold", 0), start = rdtsc();
 
 	print("edu: %u failed\n", failed);
-	while (rdtsc() - start < hold)
-		relax();
+	hold();
 	return failed;
 }
 

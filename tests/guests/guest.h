@@ -190,6 +190,10 @@ bool starts(const char *text, const char *with);
 /* The word "name=N" of the command line, or the default. */
 u64 option(const char *name, u64 otherwise);
 
+/* For who looks at the machine: until the keyboard's controller has a byte,
+ * at most the ticks of the word hold=, none without it. */
+void hold(void);
+
 struct frame {
 	u64 r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp, rbx, rdx, rcx,
 		rax, vector, error, rip, cs, rflags, rsp, ss;

@@ -151,18 +151,15 @@ static const struct test igd_tests[] = {
 	{"igd-accesses", test_accesses, true},
 };
 
-/* How many failed. The pause at the end is for who looks at the machine. */
+/* How many failed. */
 unsigned igd(void)
 {
-	u64 hold = option("hold", 0), start;
 	unsigned failed;
 
 	config_write(IGD, CONFIG_COMMAND,
 		     (config_read(IGD, CONFIG_COMMAND) & 0xffff) | MEMORY);
 	failed = run_tests(igd_tests, COUNT(igd_tests));
 	print("igd: %u failed\n", failed);
-	start = rdtsc();
-	while (rdtsc() - start < hold)
-		relax();
+	hold();
 	return failed;
 }

@@ -9,7 +9,7 @@
  *	resets		each way to reset, then an exit with status 0
  *	bench		ticks of single exits
  *	chain		starts the module on the bare machine, see chain.c
- *	edu		drives QEMU's edu, see edu.c; hold=TICKS at the end
+ *	edu		drives QEMU's edu, see edu.c; hold=TICKS, see guest.h
  *	edu-resets	resets in the middle of a transfer, see edu.c; count=N
  *	edu-parked	... whose neighbours are not the guest's, see edu.c
  *	edu-own		DMA at Monocle's own memory, see edu.c

@@ -140,6 +140,14 @@ u64 option(const char *name, u64 otherwise)
 	return otherwise;
 }
 
+void hold(void)
+{
+	u64 limit = option("hold", 0), start = rdtsc();
+
+	while (rdtsc() - start < limit && !(inb(0x64) & 1))
+		relax();
+}
+
 /* Multiboot 0.6.96, 3.3: 44 mmap_length, 48 mmap_addr, 16 cmdline. */
 void memory_init(u64 info)
 {

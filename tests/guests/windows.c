@@ -178,7 +178,7 @@ static void check_memory(u64 at)
 u8 windows_igd(void)
 {
 	u64 gsm = config_read(0, 0xb4) & ~(MIB - 1);
-	u64 dsm = config_read(IGD, 0x5c) & ~(MIB - 1), start;
+	u64 dsm = config_read(IGD, 0x5c) & ~(MIB - 1);
 	const struct run all[] = {{config_read(IGD, 0xfc) & ~0xfffu, 2},
 				  {dsm, 512},
 				  {option("rmrr", 0), 256}};
@@ -196,8 +196,6 @@ u8 windows_igd(void)
 	check_memory(all[2].gpa);
 	check(read32(gsm), ~0u);
 	print("windows: igd: %u failed\n", failures);
-	start = rdtsc();
-	while (rdtsc() - start < option("hold", 0))
-		relax();
+	hold();
 	return failures ? 1 : 0;
 }

@@ -43,6 +43,9 @@ ata1-slave: type=disk, mode=flat, path={}
 """
 PICTURE = "screen.png"
 IOMMU = (0xfed90000, 4096)  # q35's unit: its registers
+# To the 8042: 1Ch is the next byte of its output buffer (command D2h).
+GO_ON = tuple(("human-monitor-command", {"command-line": f"o /b {words}"})
+              for words in ("0x64 0xd2", "0x60 0x1c"))
 FILE_OPTION = re.compile(r"(?<![^,])file=([^,]+)")
 
 
@@ -52,7 +55,8 @@ class Case:
 
     Spec.timeout counts emulated seconds here. `dump_at` is a text: once it
     has come on the serial line or in the log, and while the machine stands
-    still, its memory is dumped. The guest should wait a second there.
+    still, its memory is dumped. A guest that waits there for a byte of the
+    keyboard's controller goes on by `tell=GO_ON`.
     """
     spec: Spec
     dump_at: str = None
