@@ -298,7 +298,7 @@ int irq_start(bool remapping, u8 pin, int gsi)
 	config.no_msix = !a->msix.host;
 	if (!err)
 		err = pci_assigned_init(&a->config, all->vpci, &config);
-	err = err ? err : assigned_irq_build(a);
+	err = err ? err : assigned_line_init(a);
 	a->msix.trapped = IRQ_BAR + a->msix.page;
 	if (!err)
 		irq_reset();

@@ -22,7 +22,7 @@ void assigned_line_eoi(void *m, unsigned p) { (void)m; (void)p; }
 bool assigned_stats(void *m, unsigned n, struct device_stats *out)
 { (void)m; (void)n; (void)out; return false; }
 void assigned_stats_reset(struct assigned *a) { (void)a; }
-int assigned_irq_build(struct assigned *a) { (void)a; return 0; }
+int assigned_line_init(struct assigned *a) { (void)a; return 0; }
 void assigned_irq_reset(struct assigned *a) { (void)a; }
 void assigned_bar_changed(void *a, unsigned i) { (void)a; (void)i; }
 void assigned_place_bars(struct assignment *m) { (void)m; }

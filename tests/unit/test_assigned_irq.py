@@ -202,9 +202,10 @@ class Both:
     """Device, Monocle and guest."""
 
     def __init__(self, m, remapping=True, wide=True, maskable=True,
-                 multiple=5, entries=0, pin=1, gsi=-1, bar=None):
+                 multiple=5, entries=0, pin=1, gsi=-1, bar=None, command=0):
         self.m = m
         self.host = Host(m, wide, maskable, multiple, entries)
+        m.irq_config[5] = command >> 8
         m.lib.irq_bar_base = m.IRQ_BAR if bar is None else bar
         assert m.irq_start(remapping, pin, gsi) == 0
         self.guest = Guest(m, self.host)
@@ -520,6 +521,22 @@ def test_the_hosts_own_line_is_never_raised_by_it(m):
     assert line.host.read(4, 2) & INTX_DISABLE
 
 
+@pytest.mark.parametrize("command", [0, INTX_DISABLE])
+@pytest.mark.parametrize("msi, gsi", [(True, -1), (False, -1), (True, 21)])
+def test_each_life_finds_the_hosts_command_as_the_first(m, msi, gsi, command):
+    """Whether its driver takes its line or not, and whatever firmware left."""
+    both = Both(m, command=command)
+    if not msi:
+        m.irq_config[MSI] = 0xff
+    assert m.irq_start(True, 1, gsi) == 0
+    first = both.host.read(4, 2)
+    for guest in MASTER, MASTER | INTX_DISABLE, MASTER:
+        both.guest.write(4, 2, guest)
+        assert both.host.read(4, 2) == first | MASTER
+    m.irq_reset()
+    assert both.host.read(4, 2) == first
+
+
 def test_nobody_looks_where_no_driver_is(m):
     """Before bus mastering, and after INTx was forbidden."""
     line = Polled(m)
@@ -609,10 +626,9 @@ def test_a_line_that_the_guest_has_masked(m):
 
 def test_the_hosts_function_may_raise_its_line(m):
     """Whatever firmware left, and without bus mastering."""
-    line = Line(m)
-    m.irq_config[5] = INTX_DISABLE >> 8
+    line = Line(m, command=INTX_DISABLE)
     line.guest.write(4, 2, INTX_DISABLE)
-    assert m.irq_config[5] and not line.is_open()
+    assert not line.is_open()
     line.guest.write(4, 2, 0)
     assert not m.irq_config[5] & 4 and not m.irq_config[4] & MASTER
     assert line.is_open()

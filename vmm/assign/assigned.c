@@ -69,7 +69,7 @@ static int init_one(struct assignment *all, struct assigned *a)
 	if (!err)
 		decode(all->pci, f);
 	if (!err)
-		err = assigned_irq_build(a);
+		err = assigned_line_init(a);
 	return err;
 }
 

@@ -198,8 +198,6 @@ void assigned_stats_log(struct assignment *all);
 
 /* Its messages, with memory from host_memory. -ENOMEM. */
 int assigned_irq_init(struct assigned *a, const struct pci_host *pci);
-/* The rest, when the guest's machine is built. -ENOSPC. */
-int assigned_irq_build(struct assigned *a);
 void assigned_interrupts_changed(void *assigned);
 void assigned_irq_off(struct assigned *a);
 /* Off, and the guest's MSI-X table as after power-on. */
@@ -247,9 +245,11 @@ void assigned_timer_by(struct assignment *all, u64 now);
 
 #define ASSIGNED_POLL_US 1000
 
-/* A vector for the line, which stays masked. -ENOSPC, -ENODEV. */
+/*
+ * The function's own INTx, on or off for all lives of the guest; where gsi=
+ * names its line a vector, which stays masked. -ENOSPC, -ENODEV.
+ */
 int assigned_line_init(struct assigned *a);
-void assigned_line_on(struct assigned *a);
 void assigned_line_off(struct assigned *a);
 /* Looks at the function's Interrupt Status, which the virtual line follows. */
 void assigned_line_poll(struct assigned *a);

@@ -143,11 +143,6 @@ int assigned_irq_init(struct assigned *a, const struct pci_host *pci)
 	return 0;
 }
 
-int assigned_irq_build(struct assigned *a)
-{
-	return a->has_gsi ? assigned_line_init(a) : 0;
-}
-
 void assigned_irq_reset(struct assigned *a)
 {
 	assigned_irq_off(a);
@@ -178,8 +173,8 @@ static void irq_on(struct assigned *a, enum interrupt_mode mode, unsigned count)
 	a->wanted = count;
 	if (mode == IRQ_MSI || mode == IRQ_INTX)
 		host_msi_on(a, count);
-	if (mode == IRQ_LINE || mode == IRQ_POLLED)
-		assigned_line_on(a);
+	if (mode == IRQ_POLLED)
+		assigned_line_poll(a);
 	if (mode != IRQ_MSIX)
 		return;
 	/* Some devices have no table to write to while MSI-X is off. */

@@ -44,10 +44,27 @@ static void line_arrived(void *ctx, unsigned vector)
 	set_line(a->all, a->line);
 }
 
+/* Beside MSI it stays as it is: some send none without it (Linux:
+ * quirk_msi_intx_disable_bug). */
+static void set_intx(const struct assigned *a)
+{
+	u32 command = assigned_read(a, PCI_COMMAND, 2);
+
+	if (a->has_gsi) /* firmware may have forbidden it */
+		command &= ~(u32)PCI_COMMAND_INTX_DISABLE;
+	else if (!a->config.msi)
+		command |= PCI_COMMAND_INTX_DISABLE;
+	assigned_write(a, PCI_COMMAND, 2, command);
+}
+
 int assigned_line_init(struct assigned *a)
 {
-	int vector = host_irq_alloc(line_arrived, a);
+	int vector;
 
+	set_intx(a);
+	if (!a->has_gsi)
+		return 0;
+	vector = host_irq_alloc(line_arrived, a);
 	if (vector < 0)
 		return vector;
 	return host_irq_line(a->all->madt, a->gsi, (u8)vector, &a->pin);
@@ -68,20 +85,6 @@ void assigned_line_poll(struct assigned *a)
 		return;
 	a->raised = raised;
 	set_line(all, a->line);
-}
-
-/* Firmware may have forbidden it. */
-void assigned_line_on(struct assigned *a)
-{
-	const struct pci_host *pci = a->all->pci;
-	u32 command = pci_config_read(pci, a->function->bdf, PCI_COMMAND, 2);
-
-	command &= ~(u32)PCI_COMMAND_INTX_DISABLE;
-	if (a->mode == IRQ_POLLED)
-		command |= PCI_COMMAND_INTX_DISABLE;
-	pci_config_write(pci, a->function->bdf, PCI_COMMAND, 2, command);
-	if (a->mode == IRQ_POLLED)
-		assigned_line_poll(a);
 }
 
 void assigned_line_off(struct assigned *a)
