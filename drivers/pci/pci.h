@@ -84,6 +84,18 @@ struct pci_bar {
 	bool io, is64, prefetchable;
 };
 
+struct pci_function;
+
+/* What a reset takes: drivers/pci/reset.c */
+struct pci_saved {
+	const struct pci_function *function;
+	u32 config[64];
+	unsigned rebar_count, rebar; /* offset of the first control */
+	u32 sizes[7];
+	volatile u8 *mmio; /* BAR 0, where values of its registers follow */
+	u32 values[6];
+};
+
 struct pci_function {
 	bdf_t bdf;
 	u16 vendor, device;
@@ -93,6 +105,7 @@ struct pci_function {
 	u8 secondary_bus;	/* of a bridge, else 0 */
 	bool taken_over;	/* a USB controller: by pci_take_over() */
 	struct pci_bar bars[6]; /* sized by pci_size_bars() only */
+	const struct pci_saved *saved; /* for its resets, or NULL */
 };
 
 struct pci_host {
@@ -172,8 +185,15 @@ enum pci_reset {
 const char *pci_reset_name(enum pci_reset method);
 enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf);
 /*
+ * What a reset of f takes, as it is now, or as f->saved has it: that is set
+ * where f may be driven into any state meanwhile. f's BARs are sized.
+ */
+void pci_save(const struct pci_host *pci, const struct pci_function *f,
+	      struct pci_saved *s);
+/*
  * Resets the function by the best method it has and restores its
- * configuration, and of graphics the registers that reset.c lists; what does
+ * configuration, and of graphics the registers that reset.c lists, as they
+ * were or as f->saved has them (then without a method, too); what does
  * not come back is logged. Bus mastering must be off. bus: its whole bus may
  * be reset, which is then done to, and restored of, all functions on it.
  * f's BARs are sized. -ENOTSUP: it has no method; -ETIMEDOUT: it does not

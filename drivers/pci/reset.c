@@ -29,10 +29,10 @@ enum {
 	IVB_POWER_STATE = 0xd0100,
 	/* PCIe 7.8.6: one every 8 bytes; the first has their number, 7:5 */
 	REBAR_CONTROL = 8,
-	REBARS = 7,
-	CONFIG_DWORDS = 64,
 	BUS_FUNCTIONS = 8, /* reset with their bus, at most */
 };
+
+#define REGISTERS ARRAY_SIZE(((struct pci_saved *)0)->values)
 
 /*
  * Registers of BAR 0 that firmware set up and a reset clears. They keep
@@ -43,24 +43,13 @@ static const struct reset_register {
 	u8 class;
 	u32 offset;
 	const char *name;
-} registers[] = {
+} registers[REGISTERS] = {
 	{0x8086, 3, 0x45008, "DBUF_CTL"},
 	{0x8086, 3, 0xa090, "RC6 control"},
 	{0x8086, 3, 0xa094, "RC6 state"},
 	{0x8086, 3, 0xd48, "RC6 context base"},
 	{0x8086, 3, 0xdc8, "RC6 context base, high"},
 	{0x8086, 3, 0x1082c0, "stolen memory, reserved part"},
-};
-
-#define REGISTERS ARRAY_SIZE(registers)
-
-struct saved {
-	const struct pci_function *function;
-	u32 config[CONFIG_DWORDS];
-	unsigned rebar_count, rebar; /* offset of the first control */
-	u32 sizes[REBARS];
-	volatile u8 *mmio; /* BAR 0, where a row is this function's */
-	u32 values[REGISTERS];
 };
 
 static void wait_ms(u64 tsc_hz, u64 ms)
@@ -239,7 +228,8 @@ static bool is_row(unsigned i, const struct pci_function *f)
 	       registers[i].offset + 4 <= f->bars[0].size;
 }
 
-static void save_sizes(const struct pci_host *pci, bdf_t bdf, struct saved *s)
+static void save_sizes(const struct pci_host *pci, bdf_t bdf,
+		       struct pci_saved *s)
 {
 	unsigned at = pci_find_extended(pci, bdf, PCI_EXT_REBAR);
 
@@ -250,13 +240,17 @@ static void save_sizes(const struct pci_host *pci, bdf_t bdf, struct saved *s)
 		s->sizes[i] = pci_config_read(pci, bdf, s->rebar + 8 * i, 4);
 }
 
-static void save(const struct pci_host *pci, const struct pci_function *f,
-		 struct saved *s)
+void pci_save(const struct pci_host *pci, const struct pci_function *f,
+	      struct pci_saved *s)
 {
+	if (f->saved) {
+		*s = *f->saved;
+		return;
+	}
 	s->function = f;
 	save_sizes(pci, f->bdf, s);
 	s->mmio = NULL;
-	for (unsigned i = 0; i < CONFIG_DWORDS; i++)
+	for (unsigned i = 0; i < ARRAY_SIZE(s->config); i++)
 		s->config[i] = pci_config_read(pci, f->bdf, 4 * i, 4);
 	if (s->config[PCI_COMMAND / 4] & PCI_COMMAND_MEMORY && is_row(0, f))
 		s->mmio = mmio_map(f->bars[0].base, f->bars[0].size);
@@ -266,7 +260,7 @@ static void save(const struct pci_host *pci, const struct pci_function *f,
 				mmio_read32(s->mmio + registers[i].offset);
 }
 
-static void restore_register(const struct saved *s, unsigned i)
+static void restore_register(const struct pci_saved *s, unsigned i)
 {
 	volatile u8 *p = s->mmio + registers[i].offset;
 	u32 now = mmio_read32(p);
@@ -289,14 +283,14 @@ static void put_back(const struct pci_host *pci, bdf_t bdf, unsigned at,
 		pci_config_write(pci, bdf, at, 4, value);
 }
 
-static void restore(const struct pci_host *pci, const struct saved *s)
+static void restore(const struct pci_host *pci, const struct pci_saved *s)
 {
 	bdf_t bdf = s->function->bdf;
 
 	/* A BAR's size, then its address; COMMAND last. */
 	for (unsigned i = 0; i < s->rebar_count; i++)
 		put_back(pci, bdf, s->rebar + 8 * i, s->sizes[i]);
-	for (unsigned i = CONFIG_DWORDS; i-- > 0;)
+	for (unsigned i = ARRAY_SIZE(s->config); i-- > 0;)
 		put_back(pci, bdf, 4 * i, s->config[i]);
 	for (unsigned i = 0; s->mmio && i < REGISTERS; i++)
 		if (is_row(i, s->function))
@@ -311,11 +305,11 @@ void pci_wake(const struct pci_host *pci, const struct pci_function *f,
 	      u64 tsc_hz)
 {
 	unsigned at = pci_find_capability(pci, f->bdf, PCI_CAP_POWER) + PMCSR;
-	struct saved saved;
+	struct pci_saved saved;
 
 	if (at == PMCSR || !(pci_config_read(pci, f->bdf, at, 2) & D3))
 		return;
-	save(pci, f, &saved);
+	pci_save(pci, f, &saved);
 	saved.mmio = NULL; /* no register answers in D3hot */
 	saved.config[at / 4] &= ~(u32)D3;
 	pci_config_write(pci, f->bdf, at, 2, (u16)saved.config[at / 4]);
@@ -337,12 +331,12 @@ void pci_sleep(const struct pci_host *pci, bdf_t bdf)
 /* Saves what the reset takes in; 0: too many functions. */
 static unsigned save_all(const struct pci_host *pci,
 			 const struct pci_function *f, enum pci_reset method,
-			 struct saved saved[BUS_FUNCTIONS])
+			 struct pci_saved saved[BUS_FUNCTIONS])
 {
 	unsigned n = 0;
 
 	if (method != PCI_RESET_BUS) {
-		save(pci, f, saved);
+		pci_save(pci, f, saved);
 		return 1;
 	}
 	for (unsigned i = 0; i < pci->count; i++) {
@@ -350,7 +344,7 @@ static unsigned save_all(const struct pci_host *pci,
 			continue;
 		if (n == BUS_FUNCTIONS)
 			return 0;
-		save(pci, &pci->functions[i], &saved[n++]);
+		pci_save(pci, &pci->functions[i], &saved[n++]);
 	}
 	return n;
 }
@@ -366,12 +360,14 @@ int pci_reset_function(const struct pci_host *pci, const struct pci_function *f,
 		[PCI_RESET_BUS] = reset_bus,
 	};
 	enum pci_reset method = pci_reset_method(pci, f->bdf);
-	struct saved saved[BUS_FUNCTIONS];
+	struct pci_saved saved[BUS_FUNCTIONS];
 	unsigned count = 0;
 	int err = 0;
 
 	if (method != PCI_RESET_NONE && (method != PCI_RESET_BUS || bus))
 		count = save_all(pci, f, method, saved);
+	if (!count && f->saved)
+		restore(pci, f->saved);
 	if (!count)
 		return -ENOTSUP;
 	start[method](pci, f, tsc_hz);

@@ -26,10 +26,20 @@ int assigned_line_init(struct assigned *a) { (void)a; return 0; }
 void assigned_irq_reset(struct assigned *a) { (void)a; }
 void assigned_bar_changed(void *a, unsigned i) { (void)a; (void)i; }
 void assigned_place_bars(struct assignment *m) { (void)m; }
+unsigned kept[32], resets[1];
+void pci_save(const struct pci_host *p, const struct pci_function *f,
+	      struct pci_saved *s)
+{
+	(void)s;
+	/* In time, and without bus mastering: 1 */
+	kept[f->bdf >> 3 & 31] += resets[0] ||
+		pci_config_read(p, f->bdf, 4, 2) & PCI_COMMAND_MASTER ? 100 : 1;
+}
 int pci_reset_function(const struct pci_host *p, const struct pci_function *f,
 	bool bus, u64 hz)
 {
 	(void)hz;
+	resets[0]++;
 	fakes_record(FAKE_OTHER, f->bdf, bus, pci_config_read(p, f->bdf, 4, 2));
 	return 0;
 }
@@ -64,7 +74,7 @@ def m():
                           "vmm/devmodel/pci_assigned.c"],
         headers=["tests/unit/assign_fakes.h", "kernel/log.h"], fakes=FAKES,
         cdef="struct assignment *fresh_assignment(void); extern bool asleep[32];"
-             "extern unsigned beside[1], card[1];")
+             "extern unsigned beside[1], card[1], kept[32], resets[1];")
 
 
 def init(m, functions, chosen, bars=()):
@@ -198,6 +208,20 @@ def test_bus_mastering_is_off_at_a_reset(m, display):
     assert [f.read(4, 2) for f in functions.values()] == [3, 3, 7]
     assert [(e.addr, e.value) for e in m.events("other")] == \
         [(bdf(0, 2), 3)] * display + [(bdf(0, 5), 3)]
+
+
+def test_what_a_reset_brings_back_is_of_before_the_first(m):
+    """Of all functions, without bus mastering, once."""
+    functions = {bdf(0, slot): function(ENDPOINT) for slot in (2, 5)}
+    for f in functions.values():
+        f.put(4, 2, 7)
+    m.kept[2] = m.kept[5] = m.resets[0] = 0
+    _, machine = assigned(m, functions, functions)
+    for _ in range(2):
+        m.assigned_reset_all(machine, True)
+    assert m.resets[0] == 4 and m.kept[2] == m.kept[5] == 1
+    assert all(f.function.saved == m.ffi.addressof(f, "saved")
+               for f in machine.functions[0:2])
 
 
 def test_isolation_is_switched_on_again_after_a_reset(m):

@@ -176,6 +176,13 @@ class Machine:
     def at(self, where):
         return self.m.pci_find(self.host, where)
 
+    def keep(self, where):
+        f = self.at(where)
+        saved = self.m.new("struct pci_saved *")
+        self.m.pci_save(self.host, f, saved)
+        f.saved = saved
+        return saved
+
     def reset(self, where, bus=False):
         return self.m.pci_reset_function(self.host, self.at(where), bus,
                                          1_000_000)
@@ -207,6 +214,29 @@ def test_best_method_first(m, flr, af, power, method):
     assert f.resets == [method] * (method != NONE)
     assert (err == 0) == (method != NONE)
     assert bytes(f.config) == before and m.log_text() == ""
+
+
+@pytest.mark.parametrize("method", [FLR, AF_FLR, POWER, BUS, NONE])
+def test_what_was_kept_comes_back(m, method):
+    """Whatever a guest has made of it, of all on a bus that is reset; and
+    where nothing resets the function, too."""
+    machine = Machine(m)
+    machine.add(bdf(0, 0x1c), Bridge(m, machine, 1))
+    bus = method == BUS
+    found = [machine.add(bdf(bus, 5, n), Device(
+        m, method == FLR, method == AF_FLR, method == POWER, multi=bus))
+        for n in range(1 + bus)]
+    kept = [machine.keep(bdf(bus, 5, n)) for n in range(len(found))]
+    before = [bytes(f.config) for f in found]
+    for _ in range(2):
+        for f in found:
+            f.bar(0, 0xc0000000, 0xfffff000)
+            f.put(4, 2, 0x400)
+            f.put(0x3c, 1, 0)
+        machine.reset(bdf(bus, 5), bus)
+        assert [bytes(f.config) for f in found] == before
+    assert [f.resets for f in found] == [
+        [method] * 2 * (method != NONE)] * len(kept)
 
 
 def test_power_waits_on_both_ways(m):
@@ -367,6 +397,17 @@ def test_registers_of_graphics_come_back(m):
     assert machine.order[0] == "reset"
     assert dict(machine.order[1:]) == {at: value for at, value in
                                        REGISTERS.items() if at != 0xa094}
+
+
+def test_registers_of_graphics_come_back_as_they_were_kept(m):
+    """Not as a guest's driver has left them, with addresses of its own."""
+    machine = Machine(m)
+    machine.add(bdf(0, 2), Graphics(m, machine))
+    kept = machine.keep(bdf(0, 2))
+    machine.mmio.update({at: 0x1000 + at for at in REGISTERS})
+    assert machine.reset(bdf(0, 2)) == 0
+    assert {at: machine.mmio[at] for at in REGISTERS} == REGISTERS
+    assert list(kept.values) == list(REGISTERS.values())
 
 
 def test_a_register_that_does_not_come_back_is_said(m):

@@ -147,7 +147,11 @@ static bool owns_bus(const struct assignment *all, bdf_t bdf, bool display)
 	return !others;
 }
 
-/* Teardown: bus master off, messages absent, then the devices' resets. */
+/*
+ * Teardown: bus master off, messages absent, then the devices' resets. What
+ * firmware had set up comes back, whatever the last life has made of it:
+ * many devices have ways around their configuration space.
+ */
 void assigned_reset_all(struct assignment *all, bool display)
 {
 	const struct pci_host *pci = all->pci;
@@ -161,6 +165,9 @@ void assigned_reset_all(struct assignment *all, bool display)
 				 command & ~(u32)PCI_COMMAND_MASTER);
 		assigned_irq_reset(a);
 		assigned_stats_reset(a);
+		if (!a->function->saved)
+			pci_save(pci, a->function, &a->saved);
+		a->function->saved = &a->saved;
 	}
 	for (unsigned n = 0; n < all->count; n++) {
 		const struct pci_function *f = all->functions[n].function;

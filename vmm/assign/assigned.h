@@ -65,6 +65,7 @@ struct assigned_bar {
 struct assigned {
 	struct assignment *all;
 	struct pci_function *function;
+	struct pci_saved saved; /* before the guest's first life */
 	struct pci_assigned config;
 	enum interrupt_mode mode;
 	unsigned line; /* of its INTx, vmm/core/virq.h */
