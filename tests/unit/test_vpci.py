@@ -77,14 +77,16 @@ class Model:
             self.put(bdf, 4, 0x02000007, 4)
             self.put(bdf, 8, ids.revision | class_ << 16, 4)
             self.put(bdf, 0x2c, ids.subsystem_vendor | ids.subsystem << 16, 4)
+        # What ie31200_edac calls "no ECC": it leaves MCHBAR alone then.
+        self.put(0, 0xe4, 1 << 25, 4)
         card, host = self.space[machine.bdf], machine.config
         for at in (*range(4), *range(8, 12), *range(0x2c, 0x30), 0x3e, 0x3f,
                    *range(0x40, 0x100)):
             card[at] = host[at]
-        card[0x3d] = machine.pin
+        card[0x3c:0x3e] = 0xff * bool(machine.pin), machine.pin
         card[0xe] = host[0xe] & 0x7f
         card[4] = host[4] & 3
-        card[6], card[7] = host[6] & 0xa0, host[7] & 0x06
+        card[6], card[7] = host[6] & 0xa8, host[7] & 0x06
         for at, bits in ((4, 0x47), (5, 0x05), (0xc, 0xff), (0xd, 0xff),
                          (0x3c, 0xff)):
             self.writable[machine.bdf][at] = bits
@@ -136,7 +138,7 @@ class Model:
             writable[at + k:at + k + len(bits)] = bytes(bits)
         control = host[at + 2] | host[at + 3] << 8
         if host[at] == PM:
-            field(4, (host[at + 4] & 8, host[at + 5], 0, 0), (3,))
+            field(4, (8, host[at + 5], 0, 0), (3,))
         elif host[at] == MSIX:
             field(3, (host[at + 3] & 7,), (0xc0,))
         elif host[at] == MSI:
@@ -254,7 +256,7 @@ def layouts(draw):
     caps = draw(st.permutations(caps))
     last = draw(st.sampled_from([0, 0, 0x3f] + [at for at, *_ in caps]))
     config = header()
-    config[0x34], config[6] = 0, draw(st.sampled_from([0x10, 0x10, 0xb0, 0]))
+    config[0x34], config[6] = 0, draw(st.sampled_from([0x10, 0x18, 0xb8, 0]))
     links = [*(at for at, *_ in caps), last]
     for n, (odd, id_, control) in enumerate(caps):
         at = odd & 0xfc
@@ -771,7 +773,8 @@ def test_power_states_are_a_copy(m):
     config = with_capabilities([(0x50, PM, 0)])
     machine = Machine(m, config=config)
     before = machine.read(VGA, 0x54, 2)
-    assert before == config[0x54] & 8 | config[0x55] << 8
+    # No_Soft_Reset, since nothing is lost on the way (PCI PM 1.2, 3.2.4).
+    assert before == 8 | config[0x55] << 8
     machine.write(VGA, 0x54, 0xffff, 2)
     assert machine.read(VGA, 0x54, 2) == before | 3
     machine.write(VGA, 0x54, 0, 2)
@@ -779,10 +782,21 @@ def test_power_states_are_a_copy(m):
     assert machine.host_writes() == []
 
 
+def test_interrupt_status_is_the_cards(m):
+    """By it uio_pci_generic and vfio-pci tell whose INTx it was."""
+    machine = Machine(m, pin=1)
+    for status in (0x08, 0):
+        m.host_config[VGA][6] = 0xb0 | status
+        assert machine.read(VGA, 6, 2) & 8 == status
+        machine.write(VGA, 6, 8, 2)
+        assert machine.read(VGA, 4) >> 16 & 8 == status
+
+
 @pytest.mark.parametrize("pin", range(5))
 def test_intx_is_wanted_by_default(m, pin):
     machine = Machine(m, pin=pin)
-    assert machine.read(VGA, 0x3d, 1) == pin
+    # PCI 3.0, 6.2.4: 255 is "unknown"; 0 would be the timer's line.
+    assert machine.read(VGA, 0x3c, 2) == (pin << 8 | 0xff if pin else 0)
     machine.write(VGA, 0x3c, 0xffff, 2)     # the line alone
     assert machine.read(VGA, 0x3c, 2) == pin << 8 | 0xff
     assert machine.wanted()[2] == bool(pin)

@@ -10,15 +10,16 @@
 #define BAR_64 4u
 #define BAR_PREFETCHABLE 8u
 #define ROM_ENABLE 1u
+#define NO_SOFT_RESET 8u /* PCI PM 1.2, 3.2.4 */
 #define ROM_ADDRESS 0xfffff800u
 
 /* The header of type 0: PCI 3.0, 6.1. Sorted, without gaps. */
 static const struct pci_policy_row policy[] = {
 	{0x00, 0x00, PCI_READ_THROUGH, 0, 0,
 	 "vendor and device: drivers bind to the real ones"},
-	{0x04, 0x04, PCI_EMULATED, 0x06a00000, 0x0547,
+	{0x04, 0x04, PCI_EMULATED, 0x06a80000, 0x0547,
 	 "COMMAND is the guest's copy, forwarded by policy; of STATUS the "
-	 "fixed bits"},
+	 "fixed bits and Interrupt Status"},
 	{0x08, 0x08, PCI_READ_THROUGH, 0, 0,
 	 "class and revision: drivers decide by them"},
 	{0x0c, 0x0c, PCI_EMULATED, 0x007f0000, 0xffff,
@@ -57,7 +58,7 @@ enum pci_capability_rule {
 static const struct {
 	u32 host_bits, guest_bits;
 } rules[] = {
-	[RULE_POWER_STATE] = {0x0000ff08, 0x3},
+	[RULE_POWER_STATE] = {0x0000ff00, 0x3},
 	/* Number of messages, 64-bit addresses and masks as the host's. */
 	[RULE_MSI_CONTROL] = {0x018e0000, 0x00710000},
 	[RULE_MSI_ADDRESS] = {0, 0xfffffffc},
@@ -232,6 +233,9 @@ static u32 capability_read(struct pci_assigned *d, unsigned offset,
 		value = host_read(d, offset, size) & (u32)bus_all_ones(size);
 	else
 		value = emulated_read(d, offset, size, rules[rule].host_bits);
+	/* States are a copy: the way back to D0 is no reset. */
+	if (rule == RULE_POWER_STATE && !(offset & 3))
+		value |= NO_SOFT_RESET;
 	return with_chain(d, offset, size, value);
 }
 
@@ -397,7 +401,10 @@ static void initial_copies(struct pci_assigned *d)
 	if (d->first)
 		d->copy[PCI_STATUS / 4] |= STATUS_CAPABILITIES << 16;
 	d->copy[PCI_CAPABILITIES / 4] = d->first;
-	d->copy[PCI_INTERRUPT_LINE / 4] |= (u32)d->config.pin << 8;
+	/* PCI 3.0, 6.2.4: 255 is "not known". */
+	if (d->config.pin)
+		d->copy[PCI_INTERRUPT_LINE / 4] =
+			(u32)d->config.pin << 8 | 0xff;
 }
 
 static void set_msi_rules(struct pci_assigned *d, unsigned at, u32 control)

@@ -8,6 +8,9 @@
 /* DEVSEL timing medium, as both bridges of every chip set say. */
 #define STATUS_MEDIUM 0x0200
 #define MCHBAR 0x48 /* 8 bytes; bit 0: enabled */
+/* Linux (ie31200_edac) looks for MCHBAR where this bit is clear. */
+#define CAPID0_A 0xe4
+#define CAPID0_NO_ECC BIT(25)
 #define CONTROL_VGA_DISABLE 2u
 
 struct register_row {
@@ -44,14 +47,16 @@ static const struct {
 
 static u32 read_graphics(const struct pci_bridge *b, unsigned offset)
 {
+	if (b->layout == BRIDGE_PLAIN)
+		return b->class == CLASS_HOST_BRIDGE && offset == CAPID0_A
+			       ? CAPID0_NO_ECC
+			       : 0;
 	for (unsigned i = 0; i < layouts[b->layout].count; i++)
 		if (offset >= layouts[b->layout].rows[i].first &&
 		    offset <= layouts[b->layout].rows[i].last)
 			return pci_config_read(b->host, HOST_BRIDGE_BDF, offset,
 					       4);
-	if (b->layout != BRIDGE_PLAIN && (offset & ~4u) == MCHBAR)
-		return b->mchbar[(offset - MCHBAR) / 4];
-	return 0;
+	return (offset & ~4u) == MCHBAR ? b->mchbar[(offset - MCHBAR) / 4] : 0;
 }
 
 static void set_vga_disable(const struct pci_bridge *b, bool disable)
