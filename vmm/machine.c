@@ -299,19 +299,6 @@ static void connect_host(struct machine *m)
 	serial_interrupts(COM1, false);
 }
 
-static u64 guest_memory(const struct machine *m, gpa_t from, gpa_t to)
-{
-	u64 sum = 0;
-
-	for (unsigned i = 0; i < m->vm.map.count; i++) {
-		const struct region *r = &m->vm.map.regions[i];
-
-		if (r->e820 == E820_RAM && r->gpa >= from && r->gpa < to)
-			sum += r->size;
-	}
-	return sum;
-}
-
 static int init_interrupts(struct machine *m)
 {
 	struct bus *bus = &m->vm.bus;
@@ -332,8 +319,8 @@ static int init_legacy(struct machine *m)
 	u8 cmos[RTC_CMOS_SIZE] = {0};
 	int err;
 
-	rtc_cmos_memory(cmos, guest_memory(m, 0, 4 * GIB),
-			guest_memory(m, 4 * GIB, ~0ull));
+	rtc_cmos_memory(cmos, MIB + e820_ram(&m->vm.map, MIB, 4 * GIB),
+			e820_ram(&m->vm.map, 4 * GIB, ~0ull));
 	err = pit_init(&m->pit, bus, clock, &m->virq);
 	if (!err)
 		err = rtc_init(&m->rtc, bus, clock, &m->virq, cmos);

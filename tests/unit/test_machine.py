@@ -16,7 +16,8 @@ SOURCES = ["vmm/machine.c", "vmm/machine_map.c", "vmm/physmap.c",
            "vmm/assign/assigned_rom.c", "vmm/assign/assigned_stats.c",
            "vmm/core/bus.c", "vmm/core/guest_mem.c", "vmm/core/vclock.c",
            "vmm/core/vm.c",
-           "vmm/load/guest_acpi.c", "vmm/load/aml.c", "vmm/vcpu/msr.c",
+           "vmm/load/guest_acpi.c", "vmm/load/aml.c",
+           "vmm/load/loader_ram.c", "vmm/vcpu/msr.c",
            "vmm/vcpu/guest_cpuid.c", "kernel/phys.c", "kernel/region.c",
            *(f"vmm/devmodel/{name}.c" for name in devmodel.DEVICES),
            "vmm/devmodel/pci_bus.c", "vmm/devmodel/pci_bridges.c",
@@ -292,21 +293,34 @@ def test_a_module_is_what_its_first_word_says(m, text, said):
 
 # -- memory
 
-def test_cmos_says_how_much_memory_there_is(m):
-    """Behind 16 MiB, and behind 4 GiB, each in 64 KiB; as BIOSes do."""
-    x = Machine(m).build()
-    low, high = (sum(r.size for r in x.regions() if r.e820 == m.E820_RAM and
-                     (r.gpa >= 4 * GIB) == above) for above in (False, True))
+@pytest.mark.parametrize("hole", [None, 40 * MIB])
+def test_cmos_says_where_memory_ends(m, hole):
+    """Behind 16 MiB, and behind 4 GiB, each in 64 KiB; as BIOSes do. What is
+    behind a hole does not count: there is no word for where the hole is."""
+    x = Machine(m)
+    if hole:
+        m.region_pin_hole(m.ffi.addressof(x.machine.vm, "map"), hole, MIB,
+                          b"pinned")
+    x.build()
+    ends = {}
+    for r in x.regions():
+        if r.e820 == m.E820_RAM:    # neighbours are one piece
+            start = next((s for s, e in ends.items() if e == r.gpa), r.gpa)
+            ends[start] = r.gpa + r.size
+    low = next(e for s, e in ends.items() if s <= MIB < e)
     said = []
 
     def look():
-        said.append(x.cmos(0x34) | x.cmos(0x35) << 8)
-        said.append(x.cmos(0x5b) | x.cmos(0x5c) << 8 | x.cmos(0x5d) << 16)
+        said.extend([x.cmos(0x34) | x.cmos(0x35) << 8,
+                     x.cmos(0x5b) | x.cmos(0x5c) << 8 | x.cmos(0x5d) << 16,
+                     x.cmos(0x2e) << 8 | x.cmos(0x2f),
+                     sum(x.cmos(n) for n in range(0x10, 0x2e))])
         x.power_off()
     x.run(look)
-    assert high > MIB and low > 32 * MIB
-    assert said[1] == high // (64 * KIB)
-    assert 0 <= said[0] - (low - 16 * MIB) // (64 * KIB) <= 16
+    assert low == hole if hole else low > 56 * MIB
+    assert said[0] == (low - 16 * MIB) // (64 * KIB)
+    assert said[1] == (ends[4 * GIB] - 4 * GIB) // (64 * KIB) > 0
+    assert said[2] == said[3] > 0
 
 
 def test_the_guests_memory_is_empty(m):

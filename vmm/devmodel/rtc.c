@@ -448,6 +448,7 @@ void rtc_cmos_memory(u8 *cmos, u64 below_4g, u64 above_4g)
 {
 	u64 extended = MIN(below_4g > MIB ? (below_4g - MIB) / KIB : 0, 0xFFFF);
 	u64 high = below_4g > 16 * MIB ? (below_4g - 16 * MIB) / (64 * KIB) : 0;
+	u16 sum = 0;
 
 	cmos[0x15] = 640 & 0xFF;
 	cmos[0x16] = 640 >> 8;
@@ -457,6 +458,10 @@ void rtc_cmos_memory(u8 *cmos, u64 below_4g, u64 above_4g)
 	cmos[0x35] = (u8)(high >> 8);
 	for (unsigned i = 0; i < 3; i++)
 		cmos[0x5B + i] = (u8)(above_4g / (64 * KIB) >> (8 * i));
+	for (unsigned i = 0x10; i < 0x2E; i++)
+		sum = (u16)(sum + cmos[i]);
+	cmos[0x2E] = (u8)(sum >> 8);
+	cmos[0x2F] = (u8)sum;
 }
 
 int rtc_init(struct rtc *rtc, struct bus *bus, struct vclock *clock,

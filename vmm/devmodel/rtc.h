@@ -38,8 +38,9 @@ int rtc_init(struct rtc *rtc, struct bus *bus, struct vclock *clock,
 void rtc_reset(struct rtc *rtc);
 
 /*
- * Writes the guest's memory size (bytes of RAM below and from 4 GiB) where
- * firmware keeps it in the CMOS RAM.
+ * Writes the guest's memory where firmware keeps it in the CMOS RAM, with the
+ * checksum: the address where the piece that begins at 1 MiB ends, and bytes
+ * from 4 GiB on.
  */
 void rtc_cmos_memory(u8 *cmos, u64 below_4g, u64 above_4g);
 

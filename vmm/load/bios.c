@@ -133,19 +133,6 @@ static void restore(const struct bios *b, hpa_t from, hpa_t to)
 			is[at] = was[at];
 }
 
-static u64 ram_in(const struct region_list *map, gpa_t from, gpa_t to)
-{
-	struct e820_row row;
-	unsigned index = 0;
-
-	/* What lies in one piece from there on. */
-	while (e820_next(map, &index, &row))
-		if (row.kind == E820_RAM && row.base <= from &&
-		    from < row.base + row.size)
-			return MIN(row.base + row.size, to) - from;
-	return 0;
-}
-
 /* In low memory, which is 1:1. */
 static void put(gpa_t at, const void *data, u64 size)
 {
@@ -163,13 +150,13 @@ static void put_stub(const struct bios *b)
 	const struct region_list *map = b->loader->map;
 	gpa_t at = b->stub;
 	u64 code = in_stub(bios_stub_end);
-	u64 low = ram_in(map, MIB, 16 * MIB), high = 0;
+	u64 low = e820_ram(map, MIB, 16 * MIB), high = 0;
 	struct stub_parameters p = {0};
 	struct e820_row row;
 	unsigned index = 0;
 
 	if (low == 15 * MIB)
-		high = ram_in(map, 16 * MIB, 4 * GIB);
+		high = e820_ram(map, 16 * MIB, 4 * GIB);
 	memcpy(&p.old_int15, phys_to_virt(0x15 * 4), 4);
 	p.below_16m = (u16)(low / KIB);
 	p.above_16m = (u16)(high / (64 * KIB));

@@ -65,5 +65,7 @@ _Static_assert(sizeof(struct e820_row) == 20, "ACPI 6.4, table 15.4");
  */
 bool e820_next(const struct region_list *map, unsigned *index,
 	       struct e820_row *row);
+/* Bytes of RAM that lie in one piece from there on, below to. */
+u64 e820_ram(const struct region_list *map, gpa_t from, gpa_t to);
 
 #endif

@@ -25,6 +25,18 @@ bool e820_next(const struct region_list *map, unsigned *index,
 	return row->kind != E820_NONE;
 }
 
+u64 e820_ram(const struct region_list *map, gpa_t from, gpa_t to)
+{
+	struct e820_row row;
+	unsigned index = 0;
+
+	while (e820_next(map, &index, &row))
+		if (row.kind == E820_RAM && row.base <= from &&
+		    from < row.base + row.size)
+			return MIN(row.base + row.size, to) - from;
+	return 0;
+}
+
 int ram_collect(struct loader *l)
 {
 	struct e820_row row;

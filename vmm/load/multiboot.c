@@ -458,19 +458,12 @@ static void write_mmap(struct loader *l, const struct block *b,
 
 	info->mmap_addr = (u32)(b->at + b->mmap);
 	while (e820_next(l->in->map, &index, &row.row)) {
-		u64 base = row.row.base, end = base + row.row.size;
-
 		loader_put(l, info->mmap_addr + info->mmap_length, &row,
 			   sizeof(row));
 		info->mmap_length += (u32)sizeof(row);
-		if (row.row.kind != E820_RAM)
-			continue;
-		if (base == 0)
-			info->mem_lower = (u32)(MIN(end, 640 * KIB) / KIB);
-		if (base <= MIB && end > MIB)
-			info->mem_upper =
-				(u32)((MIN(end, LOADER_LIMIT) - MIB) / KIB);
 	}
+	info->mem_lower = (u32)(e820_ram(l->in->map, 0, 640 * KIB) / KIB);
+	info->mem_upper = (u32)(e820_ram(l->in->map, MIB, LOADER_LIMIT) / KIB);
 }
 
 static void write_info(struct loader *l, const struct block *b, gpa_t strings)
