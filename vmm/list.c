@@ -12,17 +12,16 @@
 
 #define PAGE_LINES 22 /* of a text screen's 25 */
 #define KEYBOARD_DATA 0x60
-#define KEYBOARD_STATUS 0x64
 #define KEYBOARD_POLLS 600000000ull /* of about a microsecond each */
 
 /* A key goes down. At once where there is no screen, or no 8042. */
 static void await_key(const char *what)
 {
-	if (!log_goes_to(LOG_SCREEN) || inb(KEYBOARD_STATUS) == 0xff)
+	if (!log_goes_to(LOG_SCREEN) || !i8042_present())
 		return;
 	log_info("-- %s: press a key --", what);
 	for (u64 i = 0; i < KEYBOARD_POLLS; i++) {
-		u8 status = inb(KEYBOARD_STATUS);
+		u8 status = inb(I8042_STATUS);
 		u8 code = status & 1 ? inb(KEYBOARD_DATA) : 0x80;
 
 		/* Bit 5: the mouse's. Bit 7: the key goes up. */

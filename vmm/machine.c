@@ -124,6 +124,8 @@ static int write_acpi(struct machine *m)
 		.ioapic_id = IOAPIC_ID,
 		.ecam = m->ecam,
 		.last_bus = m->last_bus,
+		.no_8042 = !i8042_present(),
+		.no_vga = !m->assign.vga,
 	};
 	gpa_t rsdp;
 

@@ -98,7 +98,7 @@ static int pin_acpi(struct machine *m, gpa_t limit)
 			   .size = GUEST_ACPI_SIZE,
 			   .kind = REGION_RAM,
 			   .memtype = MEMTYPE_WB,
-			   .e820 = E820_ACPI,
+			   .e820 = E820_NVS,
 			   .cpu = REGION_RWX,
 			   .name = "ACPI tables"};
 

@@ -36,7 +36,7 @@ class Build:
             Row(0, 0xa0000),
             Row(RSDP, 0x10000, "ROM", "RESERVED", "bios"),
             Row(MIB, MIB),
-            Row(TABLES, 64 * 1024, "RAM", "ACPI", "acpi")])
+            Row(TABLES, 64 * 1024, "RAM", "NVS", "acpi")])
         rom = m.ffi.from_buffer(self.guest.rows[1].memory)
         windows = config.pop("below_4g", [(0x80000000, 0x60000000)])
         self.config = m.new("struct guest_acpi_config *", {
@@ -149,7 +149,7 @@ def test_fadt(compiled):
         "PM Timer Block Address": "00000608", "PM Timer Block Length": "04",
         "GPE0 Block Address": "00000000", "GPE0 Block Length": "00",
         "Legacy Devices Supported (V2)": "1",
-        "8042 Present on ports 60/64 (V2)": "1",
+        "8042 Present on ports 60/64 (V2)": "1", "RTC Century Index": "32",
         "VGA Not Present (V4)": "0", "MSI Not Supported (V4)": "0",
         "CMOS RTC Not Present (V5)": "0",
         "WBINVD instruction is operational (V1)": "1",
@@ -160,6 +160,19 @@ def test_fadt(compiled):
         "Hardware Reduced (V5)": "0", "Value to cause reset": "06"}
     assert {k: got.get(k) for k in wanted} == wanted
     assert int(got["Revision"], 16) >= 5
+
+
+@pytest.mark.parametrize("missing, devices, flags", [
+    ("no_8042", {"PS2K", "PS2M"}, 0x1), ("no_vga", set(), 0x7)])
+def test_what_the_machine_has_not(m, tmp_path, missing, devices, flags):
+    """ACPI 5.2.9.3, table 5.11; what is not there is no device either."""
+    built = Build(m, **{missing: True})
+    source, _ = iasl(tmp_path, "DSDT", built.tables["DSDT"])
+    all_devices = {"PIC", "TIMR", "COM1", "RTC", "PS2K", "PS2M"}
+    assert {d for d in all_devices if f"Device ({d})" in source} == \
+        all_devices - devices
+    fadt = built.tables["FACP"]
+    assert int.from_bytes(fadt[109:111], "little") == flags
 
 
 def test_fadt_extended_addresses(compiled):
@@ -207,8 +220,17 @@ def test_madt(compiled):
 
 
 @pytest.mark.parametrize("count", [1, 64])
-def test_vcpus(m, count):
-    raw = Build(m, vcpus=count).tables["APIC"]
+def test_vcpus(m, count, tmp_path):
+    """In the MADT, and a processor device for each by the same ID."""
+    built = Build(m, vcpus=count)
+    source, _ = iasl(tmp_path, "DSDT", built.tables["DSDT"])
+    devices = re.findall(r'Name \(_HID, "ACPI0007".*\).*\n\s*'
+                         r'Name \(_UID, (\w+)\)',
+                         source)
+    words = {"Zero": 0, "One": 1}
+    assert [words[d] if d in words else int(d, 16) for d in devices] == \
+        list(range(count))
+    raw = built.tables["APIC"]
     ids, at = [], 44
     while at < len(raw):
         if raw[at] == 0:
@@ -351,6 +373,8 @@ def test_no_windows_but_the_legacy_one(m, tmp_path):
     ("COM1", "PNP0501", [(0x3f8, 8)], 4),
     ("PS2K", "PNP0303", [(0x60, 1), (0x64, 1)], 1),
     ("PS2M", "PNP0F13", [], 12),
+    ("PIC", "PNP0000", [(0x20, 2), (0xa0, 2)], 2),
+    ("TIMR", "PNP0100", [(0x40, 4)], 0),
     ("RTC", "PNP0B00", [(0x70, 2)], 8)])
 def test_isa_devices(built, compiled, tmp_path, name, hid, io, irq):
     raw, source = built.tables["DSDT"], compiled["DSDT"][0]

@@ -335,17 +335,33 @@ def test_the_guests_memory_is_empty(m):
 
 
 def test_acpi_tables_lie_below_the_devices(m):
-    """And the RSDP, in the BIOS area, leads to them (ACPI 5.2.5.1)."""
+    """And the RSDP, in the BIOS area, leads to them (ACPI 5.2.5.1). The FACS
+    among them is no memory that a kernel may take back (ACPI 15.2)."""
     x = Machine(m).build()
     x.run(x.power_off)
     tables, bios = x.region("ACPI tables"), x.region("BIOS")
     assert tables.gpa + tables.size == 64 * MIB
-    assert (tables.e820, bios.e820) == (m.E820_ACPI, m.E820_RESERVED)
+    assert (tables.e820, bios.e820) == (m.E820_NVS, m.E820_RESERVED)
     area = bytes(m.ffi.buffer(m.phys_to_virt(bios.hpa), bios.size))
     at = area.index(b"RSD PTR ")
     xsdt = int.from_bytes(area[at + 24:at + 32], "little")
     assert tables.gpa <= xsdt < tables.gpa + tables.size
     assert area[:at] == b"\xff" * at
+
+
+@pytest.mark.parametrize("status, keyboard", [(0x1c, True), (0xff, False)])
+@pytest.mark.parametrize("vga", [True, False])
+def test_acpi_tells_of_what_is_there(m, status, keyboard, vga):
+    x = Machine(m)
+    x.assign.vga = vga
+    m.on_read(lambda kind, at, size: status if at == 0x64 else
+              1 if kind == "in" else None)
+    assert x.plan() == 0
+    tables = x.region("ACPI tables")
+    raw = bytes(m.ffi.buffer(m.phys_to_virt(tables.hpa), tables.size))
+    at = raw.index(b"FACP")
+    assert bool(raw[at + 109] & 2) == keyboard == (b"PS2K" in raw)
+    assert bool(raw[at + 109] & 4) != vga
 
 
 def rom(x, size):

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmm/devmodel/i8042.h"
 
-#include "arch/x86/io.h"
 #include "kernel/string.h"
 #include "vmm/devmodel/isa.h"
 
 #define PORT_DATA 0x60
-#define PORT_COMMAND 0x64
+#define PORT_COMMAND I8042_STATUS
 #define STATUS_OUTPUT_FULL 0x01
 #define COMMAND_WRITE_OUTPUT 0xD1
 #define OUTPUT_NOT_RESET 0x01 /* in the output port and in a pulse, 0xFx */

@@ -8,8 +8,17 @@
 #ifndef VMM_DEVMODEL_I8042_H
 #define VMM_DEVMODEL_I8042_H
 
+#include "arch/x86/io.h"
 #include "vmm/core/bus.h"
 #include "vmm/core/virq.h"
+
+#define I8042_STATUS 0x64
+
+/* The host has one; where there is none its status port reads ones. */
+static inline bool i8042_present(void)
+{
+	return inb(I8042_STATUS) != 0xff;
+}
 
 struct i8042 {
 	u8 command; /* whose data byte comes next, or 0 */

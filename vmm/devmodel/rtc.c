@@ -24,7 +24,7 @@ enum {
 	REG_B,
 	REG_C,
 	REG_D,
-	CENTURY = 0x32, /* where the FADT says that it is */
+	CENTURY = RTC_CENTURY,
 };
 
 #define A_UIP 0x80			/* update in progress */

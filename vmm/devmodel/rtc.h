@@ -13,6 +13,7 @@
 #include "vmm/core/vclock.h"
 #include "vmm/core/virq.h"
 
+#define RTC_CENTURY 0x32 /* its register: FADT.CENTURY */
 #define RTC_CMOS_SIZE 128
 
 struct rtc {

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmm/load/aml.h"
 
+#include "kernel/string.h"
+
 enum {
 	AML_ZERO = 0x00,
 	AML_ONE = 0x01,
@@ -8,6 +10,7 @@ enum {
 	AML_BYTE_PREFIX = 0x0a,
 	AML_WORD_PREFIX = 0x0b,
 	AML_DWORD_PREFIX = 0x0c,
+	AML_STRING_PREFIX = 0x0d,
 	AML_QWORD_PREFIX = 0x0e,
 	AML_SCOPE = 0x10,
 	AML_BUFFER = 0x11,
@@ -64,6 +67,12 @@ void aml_integer(struct aml *a, u64 value)
 		aml_byte(a, AML_QWORD_PREFIX);
 		little_endian(a, value, 8);
 	}
+}
+
+void aml_string(struct aml *a, const char *s)
+{
+	aml_byte(a, AML_STRING_PREFIX);
+	aml_bytes(a, s, (u32)strlen(s) + 1);
 }
 
 /* NameSeg, 20.2.2, behind an optional root character. */

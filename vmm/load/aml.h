@@ -24,6 +24,7 @@ typedef u32 aml_mark;
 void aml_byte(struct aml *a, u8 value);
 void aml_bytes(struct aml *a, const void *data, u32 size);
 void aml_integer(struct aml *a, u64 value);
+void aml_string(struct aml *a, const char *s);
 /* NameOp: the object that is written next gets this name. */
 void aml_name(struct aml *a, const char *name);
 /* EISA ID as an integer: "PNP0A03". */

@@ -11,6 +11,7 @@
 #include "vmm/devmodel/lapic.h"
 #include "vmm/devmodel/pci_bus.h"
 #include "vmm/devmodel/reset.h"
+#include "vmm/devmodel/rtc.h"
 #include "vmm/load/aml.h"
 
 /* ACPI 6.4, 5.2.3.2: generic address structure. */
@@ -95,6 +96,7 @@ enum fadt_flags {
 	/* IAPC_BOOT_ARCH */
 	BOOT_ARCH_LEGACY_DEVICES = BIT(0),
 	BOOT_ARCH_8042 = BIT(1),
+	BOOT_ARCH_NO_VGA = BIT(2),
 };
 
 /* ACPI 5.2.12; entries follow. */
@@ -251,13 +253,16 @@ static const struct isa_device {
 	const char *name, *id;
 	u16 port;
 	u8 ports;
-	u16 port2; /* one more, or 0 */
+	u16 port2; /* as many more, or 0 */
 	u8 line;
 } isa_devices[] = {
+	{"PIC", "PNP0000", 0x20, 2, 0xa0, 2},
+	{"TIMR", "PNP0100", 0x40, 4, 0, VIRQ_PIT},
 	{"COM1", "PNP0501", 0x3f8, 8, 0, VIRQ_COM1},
+	{"RTC", "PNP0B00", 0x70, 2, 0, VIRQ_RTC},
+	/* Last: where there is an 8042. */
 	{"PS2K", "PNP0303", 0x60, 1, 0x64, VIRQ_KEYBOARD},
 	{"PS2M", "PNP0F13", 0, 0, 0, VIRQ_MOUSE}, /* ports: the keyboard's */
-	{"RTC", "PNP0B00", 0x70, 2, 0, VIRQ_RTC},
 };
 
 static void put_isa_device(struct aml *a, const struct isa_device *d)
@@ -270,7 +275,7 @@ static void put_isa_device(struct aml *a, const struct isa_device *d)
 	if (d->ports)
 		aml_io(a, d->port, d->ports);
 	if (d->port2)
-		aml_io(a, d->port2, 1);
+		aml_io(a, d->port2, d->ports);
 	aml_irq(a, d->line);
 	aml_resources_end(a, crs);
 	aml_end(a, device);
@@ -292,8 +297,27 @@ static void put_ecam(struct aml *a, const struct guest_acpi_config *cfg)
 	aml_end(a, device);
 }
 
+/* ACPI 8.4, by the IDs of the MADT. */
+static void put_processors(struct aml *a, unsigned count)
+{
+	static const char digits[] = "0123456789ABCDEF";
+
+	for (unsigned i = 0; i < count; i++) {
+		const char name[] = {'C', 'P', digits[i / 16], digits[i % 16],
+				     0};
+		aml_mark device = aml_device(a, name);
+
+		aml_name(a, "_HID");
+		aml_string(a, "ACPI0007");
+		aml_name(a, "_UID");
+		aml_integer(a, i);
+		aml_end(a, device);
+	}
+}
+
 static void put_root(struct aml *a, const struct guest_acpi_config *cfg)
 {
+	unsigned count = ARRAY_SIZE(isa_devices) - (cfg->no_8042 ? 2 : 0);
 	aml_mark root = aml_device(a, "PCI0"), isa;
 
 	aml_name(a, "_HID");
@@ -305,7 +329,7 @@ static void put_root(struct aml *a, const struct guest_acpi_config *cfg)
 	isa = aml_device(a, "ISA");
 	aml_name(a, "_ADR");
 	aml_integer(a, 0x1f << 16); /* 00:1f.0 */
-	for (unsigned i = 0; i < ARRAY_SIZE(isa_devices); i++)
+	for (unsigned i = 0; i < count; i++)
 		put_isa_device(a, &isa_devices[i]);
 	aml_end(a, isa);
 	aml_end(a, root);
@@ -338,6 +362,7 @@ static struct acpi_header *build_dsdt(struct builder *b,
 	scope = aml_scope(&a, "\\_SB_");
 	put_root(&a, cfg);
 	put_ecam(&a, cfg);
+	put_processors(&a, cfg->vcpus);
 	aml_end(&a, scope);
 	put_s5(&a);
 	if (a.overflow)
@@ -380,7 +405,9 @@ static void fill_pm(struct fadt *f)
 	f->reset_value = RESET_VALUE;
 }
 
-static struct fadt *build_fadt(struct builder *b, const struct facs *facs,
+static struct fadt *build_fadt(struct builder *b,
+			       const struct guest_acpi_config *cfg,
+			       const struct facs *facs,
 			       const struct acpi_header *dsdt)
 {
 	struct fadt *f = allocate(b, sizeof(*f));
@@ -395,7 +422,10 @@ static struct fadt *build_fadt(struct builder *b, const struct facs *facs,
 	f->sci = VIRQ_SCI;
 	f->c2_latency = 0xffff; /* no C2, no C3 */
 	f->c3_latency = 0xffff;
-	f->boot_arch = BOOT_ARCH_LEGACY_DEVICES | BOOT_ARCH_8042;
+	f->century = RTC_CENTURY;
+	f->boot_arch = BOOT_ARCH_LEGACY_DEVICES |
+		       (cfg->no_8042 ? 0 : BOOT_ARCH_8042) |
+		       (cfg->no_vga ? BOOT_ARCH_NO_VGA : 0);
 	f->flags = FADT_WBINVD | FADT_PROC_C1 | FADT_NO_SLEEP_BUTTON |
 		   FADT_NO_FIXED_RTC | FADT_TMR_VAL_EXT | FADT_RESET_REG_SUP;
 	fill_pm(f);
@@ -470,7 +500,8 @@ static int build_all(struct builder *b, const struct guest_acpi_config *cfg)
 {
 	struct facs *facs = build_facs(b);
 	struct acpi_header *dsdt = build_dsdt(b, cfg);
-	struct fadt *fadt = facs && dsdt ? build_fadt(b, facs, dsdt) : NULL;
+	struct fadt *fadt =
+		facs && dsdt ? build_fadt(b, cfg, facs, dsdt) : NULL;
 	struct madt *madt = build_madt(b, cfg);
 	struct mcfg *mcfg = cfg->ecam ? build_mcfg(b, cfg) : NULL;
 	struct rsdt *rsdt = allocate(b, sizeof(*rsdt));

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The guest's ACPI tables (ACPI 6.4, 5.2): RSDP, RSDT, XSDT, FADT, FACS,
- * MADT, MCFG and a DSDT with one PCI root, its interrupt routing, the ISA devices
- * and S5. They describe the machine that vmm/devmodel/ builds.
+ * MADT, MCFG and a DSDT with one PCI root, its interrupt routing, the ISA devices,
+ * the processors and S5. They describe the machine that vmm/devmodel/ builds.
  */
 #ifndef VMM_LOAD_GUEST_ACPI_H
 #define VMM_LOAD_GUEST_ACPI_H
@@ -25,7 +25,8 @@ struct guest_acpi_window {
 };
 
 struct guest_acpi_config {
-	gpa_t tables; /* page-aligned RAM below 4 GiB, kind E820_ACPI */
+	gpa_t tables; /* page-aligned RAM below 4 GiB, kind E820_NVS: the
+		     * FACS is used for ever (ACPI 15.2) */
 	u64 tables_size;
 	gpa_t rsdp;	 /* 16-byte aligned, in 0xE0000-0xFFFFF */
 	void *rsdp_host; /* the same bytes: the guest's BIOS area is ROM */
@@ -35,6 +36,7 @@ struct guest_acpi_config {
 	struct guest_acpi_window above_4g;
 	gpa_t ecam;  /* a MiB for each bus, below 4 GiB; 0: none */
 	u8 last_bus; /* of the PCI root */
+	bool no_8042, no_vga;
 };
 
 /*
