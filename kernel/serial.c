@@ -18,11 +18,13 @@ enum {
 	LCR_8N1 = 0x03,
 	LCR_DLAB = 0x80,
 	FCR_ON_CLEAR = 0x07,
-	MCR_DTR_RTS_OUT2 = 0x0b, /* OUT2 gates the interrupt on a PC */
+	MCR_DTR_OUT2 = 0x09, /* OUT2 gates the interrupt on a PC */
+	MCR_RTS = 0x02,
 	IER_RECEIVE = 0x01,
 	IER_TRANSMIT = 0x02,
 	IIR_NONE = 0x01,
 	LSR_DATA = 0x01,
+	LSR_BREAK = 0x10,
 	LSR_THRE = 0x20,
 	LSR_TEMT = 0x40,
 	DIVISOR_115200 = 1,
@@ -44,12 +46,24 @@ static void write(enum serial_port port, enum uart_register r, u8 value)
 	outb((u16)((unsigned)port + r), value);
 }
 
+/* Whose next byte is a BREAK: LSR says it once, to whoever reads it. */
+static unsigned broken;
+
+static u8 line_status(enum serial_port port)
+{
+	u8 lsr = read(port, UART_LSR);
+
+	if (lsr != 0xff && lsr & LSR_BREAK)
+		broken = port;
+	return lsr;
+}
+
 static bool wait(enum serial_port port, u8 bits)
 {
 	static int patience = PATIENCE;
 
 	for (int i = 0; i < patience; i++) {
-		u8 lsr = read(port, UART_LSR);
+		u8 lsr = line_status(port);
 
 		if (lsr == 0xff) /* nothing there */
 			return false;
@@ -61,6 +75,11 @@ static bool wait(enum serial_port port, u8 bits)
 	}
 	patience = STUCK;
 	return false;
+}
+
+void serial_rts(enum serial_port port, bool on)
+{
+	write(port, UART_MCR, on ? MCR_DTR_OUT2 | MCR_RTS : MCR_DTR_OUT2);
 }
 
 void serial_drain(enum serial_port port)
@@ -80,7 +99,7 @@ bool serial_init(enum serial_port port)
 	write(port, UART_IER, 0);
 	write(port, UART_LCR, LCR_8N1);
 	write(port, UART_FCR, FCR_ON_CLEAR);
-	write(port, UART_MCR, MCR_DTR_RTS_OUT2);
+	serial_rts(port, true);
 	return true;
 }
 
@@ -105,23 +124,26 @@ void serial_write_text(enum serial_port port, const char *text, size_t size)
 	}
 }
 
-size_t serial_read(enum serial_port port, u8 *data, size_t size)
+size_t serial_read(enum serial_port port, u8 *data, size_t size, bool *is_break)
 {
 	size_t n = 0;
 
-	while (n < size) {
-		u8 lsr = read(port, UART_LSR);
+	for (*is_break = false; n < size && !*is_break; n++) {
+		u8 lsr = line_status(port);
 
 		if (lsr == 0xff || !(lsr & LSR_DATA))
 			break;
-		data[n++] = read(port, UART_DATA);
+		*is_break = broken == port;
+		if (*is_break)
+			broken = 0;
+		data[n] = read(port, UART_DATA);
 	}
 	return n;
 }
 
 bool serial_ready(enum serial_port port)
 {
-	u8 lsr = read(port, UART_LSR);
+	u8 lsr = line_status(port);
 
 	return lsr != 0xff && (lsr & LSR_THRE);
 }

@@ -16,8 +16,14 @@ bool serial_init(enum serial_port port);
 void serial_write(enum serial_port port, const u8 *data, size_t size);
 /* As above, with CR before each LF. */
 void serial_write_text(enum serial_port port, const char *text, size_t size);
-/* Takes what has arrived, without waiting; returns the number of bytes. */
-size_t serial_read(enum serial_port port, u8 *data, size_t size);
+/*
+ * Takes what has arrived, without waiting, up to a BREAK, which comes as a byte
+ * of 0 and sets *is_break; returns the number of bytes.
+ */
+size_t serial_read(enum serial_port port, u8 *data, size_t size,
+		   bool *is_break);
+/* RTS: the other side may send. It may after serial_init(). */
+void serial_rts(enum serial_port port, bool on);
 /* Until the transmitter is empty. */
 void serial_drain(enum serial_port port);
 #define SERIAL_FIFO 16 /* bytes */

@@ -44,10 +44,20 @@ void console_put(void *console, const u8 *bytes, size_t n)
 	set_sending(c);
 }
 
+void console_rts(void *console, bool on)
+{
+	struct console *c = console;
+
+	if (c->present)
+		serial_rts(COM1, on);
+}
+
 void console_interrupt(void *console, unsigned vector)
 {
 	struct console *c = console;
 	u8 bytes[SERIAL_FIFO];
+	bool is_break;
+	size_t n;
 
 	(void)vector;
 	/*
@@ -55,8 +65,8 @@ void console_interrupt(void *console, unsigned vector)
 	 * there only. Bounded: a broken one must not hold us.
 	 */
 	for (int i = 0; i < 16 && serial_asks(COM1); i++) {
-		uart_receive(c->uart, bytes,
-			     serial_read(COM1, bytes, sizeof(bytes)));
+		n = serial_read(COM1, bytes, sizeof(bytes), &is_break);
+		uart_receive(c->uart, bytes, n, is_break);
 		fill_fifo(c);
 		set_sending(c);
 	}

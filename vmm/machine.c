@@ -297,6 +297,7 @@ static void connect_host(struct machine *m)
 	m->console.present = serial_init(COM1);
 	if (!m->console.present)
 		return;
+	console_rts(&m->console, m->uart.rts);
 	route(m, VIRQ_COM1, console_interrupt, &m->console);
 	serial_interrupts(COM1, false);
 }
@@ -328,7 +329,7 @@ static int init_legacy(struct machine *m)
 		err = rtc_init(&m->rtc, bus, clock, &m->virq, cmos);
 	if (!err)
 		err = uart_init(&m->uart, bus, &m->virq, console_put,
-				&m->console);
+				console_rts, &m->console);
 	if (!err)
 		err = i8042_init(&m->i8042, bus, &m->virq, request_reset, m);
 	if (!err)

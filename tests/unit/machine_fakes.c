@@ -164,6 +164,11 @@ void console_put(void *console, const u8 *bytes, size_t n)
 	(void)console, (void)bytes, (void)n;
 }
 
+void console_rts(void *console, bool on)
+{
+	(void)console, (void)on;
+}
+
 void console_interrupt(void *console, unsigned vector)
 {
 	(void)console, (void)vector;

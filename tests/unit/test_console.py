@@ -15,13 +15,14 @@ BYTE = 12       # accesses that pass while a byte is on the line
 
 FAKES = """
 #include "vmm/devmodel/uart.h"
-u8 arrived[4096];
+u16 arrived[4096];
 unsigned arrived_count;
-size_t uart_receive(struct uart *u, const u8 *bytes, size_t n)
+size_t uart_receive(struct uart *u, const u8 *bytes, size_t n, bool is_break)
 {
 	(void)u;
 	for (size_t i = 0; i < n; i++)
-		arrived[arrived_count++ % 4096] = bytes[i];
+		arrived[arrived_count++ % 4096] = (u16)(bytes[i] |
+			(is_break && i + 1 == n ? 0x100 : 0));
 	return n;
 }
 """
@@ -32,8 +33,11 @@ def m():
     return harness.build(
         "console", ["vmm/console.c", "kernel/serial.c"],
         headers=["vmm/console.h", "kernel/serial.h"], fakes=FAKES,
-        cdef="extern unsigned char arrived[4096];"
+        cdef="extern unsigned short arrived[4096];"
              "extern unsigned arrived_count;")
+
+
+BREAK = 0x100   # the byte that a UART makes of one, and LSR's word for it
 
 
 class Host:
@@ -72,9 +76,12 @@ class Host:
         self.tick()
         value = 0
         if port == DATA:
-            value = self.received.pop(0) if self.received else 0
+            value = self.received.pop(0) & 0xff if self.received else 0
         elif port == LSR:
             value = 0x60 * (not self.waiting) | bool(self.received)
+            if self.received and self.received[0] & BREAK:
+                self.received[0] &= 0xff        # said once (table II)
+                value |= 0x10
         elif port == IIR:
             value = 1
             if self.ier & RECEIVE and self.received:
@@ -115,18 +122,22 @@ class Host:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_nothing_is_lost(m, seed):
-    """Whatever arrives while something is sent, and interrupts are off."""
+    """Whatever arrives while something is sent, and interrupts are off; a
+    BREAK stays one, whoever has read LSR before its byte is taken."""
     chance, when, arrivals, told = random.Random(seed), 0, [], []
     for n in range(60):
         when += chance.randint(BYTE, 3 * BYTE)
         arrivals.append((when, n))
+        if n % 7 == 3:
+            when += chance.randint(BYTE, 3 * BYTE)
+            arrivals.append((when, BREAK))
     host = Host(m, arrivals, [chance.randint(0, 5 * BYTE) for _ in arrivals])
     for n in range(20):
         host.run(host.now + chance.randint(1, 5 * BYTE))
         told += range(n, n + 40)
         m.console_put(host.c, bytes(told[-40:]), 40)
     host.run(max(host.now, when) + BYTE * (len(told) + 2 * FIFO))
-    assert host.arrived() == list(range(60))
+    assert host.arrived() == [byte for _, byte in arrivals]
     assert host.sent == told
 
 
@@ -151,6 +162,18 @@ def test_more_than_the_ring_holds(m):
     m.on_read(lambda kind, port, size: host.read(port))
     m.console_flush(host.c)     # to the last byte's end
     assert bytes(host.sent) == bytes(10) + told[:room]
+
+
+def test_rts_is_passed_on(m):
+    """DTR stays, and OUT2, without which there is no interrupt."""
+    c = m.new("struct console *", {"present": True})
+    m.clear_events()
+    for on in (False, True):
+        m.console_rts(c, on)
+    c.present = False       # no UART: nobody's port is written to
+    m.console_rts(c, False)
+    assert [(e.addr, e.value) for e in m.events("out")] == [
+        (COM1 + 4, 0x09), (COM1 + 4, 0x0b)]
 
 
 def test_no_uart(m):

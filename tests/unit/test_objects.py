@@ -53,6 +53,7 @@ POINTERS = {
     "pci_assigned.bar_changed": "windows of assigned functions are elsewhere",
     "pci_assigned.interrupts_changed": "and so are their interrupts",
     "uart.put": "the end of the guest's serial line: the console",
+    "uart.set_rts": "as put",
     "reset.request": "the vCPU loop ends at the next exit",
     "reset.debug_exit": "as request",
     "i8042.request_reset": "as reset's",

@@ -23,8 +23,12 @@ class Uart(Machine):
         self.put = self.m.callback("void(void *, const uint8_t *, size_t)",
                                    take)
         self.u = self.m.new("struct uart *")
+        self.rts = []       # as the other side sees it, each change
+        self.set_rts = self.m.callback("void(void *, _Bool)",
+                                       lambda _, on: self.rts.append(on))
         assert self.m.uart_init(self.u, self.bus, self.virq,
                                 self.put if put else self.m.NULL,
+                                self.set_rts if put else self.m.NULL,
                                 self.m.NULL) == 0
 
     def get(self, reg):
@@ -33,8 +37,8 @@ class Uart(Machine):
     def set(self, reg, value):
         self.out(PORT + reg, value)
 
-    def receive(self, data):
-        return self.m.uart_receive(self.u, data, len(data))
+    def receive(self, data, ends_in_break=False):
+        return self.m.uart_receive(self.u, data, len(data), ends_in_break)
 
     def irq(self):
         return bool(self.lines.get(4))
@@ -226,28 +230,68 @@ def test_fifo_reset_takes_what_a_fifo_held(uart):
 
 
 def test_pasted_text_is_not_lost(uart):
+    """By a sender who waits while RTS is off, at most 16 bytes late."""
     uart.start(ier=1)
-    text = bytes(n % 251 for n in range(1000))
-    sent, got = 0, bytearray()
+    text = bytes(n % 251 for n in range(4000))
+    sent, got, late = 0, bytearray(), 16
     while len(got) < len(text):
-        taken = uart.receive(text[sent:])
-        sent += taken
+        while sent < len(text) and (uart.rts[-1] or late):
+            late = 16 if uart.rts[-1] else late - 1
+            assert uart.receive(text[sent:sent + 1]) == 1
+            sent += 1
         assert uart.irq()
         for _ in range(16):              # one interrupt's work
             if uart.get(LSR) & 1:
                 got.append(uart.get(RBR))
     assert got == text and not uart.irq()
+    assert uart.rts[-1] and uart.rts.count(False) > 3
     assert not uart.get(LSR) & 2
 
 
+def test_rts_is_the_guests(uart):
+    assert uart.rts == []                # off until a driver is there
+    uart.set(MCR, RTS | OUT2)
+    uart.set(MCR, RTS | LOOP)            # its pin is off then (PC16550D 8.7)
+    uart.set(MCR, RTS)
+    uart.m.uart_reset(uart.u)
+    assert uart.rts == [True, False, True, False]
+    uart.receive(b"x" * 600)
+    uart.set(MCR, RTS)                   # no room
+    assert len(uart.rts) == 4
+    uart.read_all()
+    assert uart.rts[4:] == [True]
+
+
 def test_room(uart):
-    uart.start()
-    text, taken = b"y" * 2000, 0
-    for _ in range(3):
-        taken += uart.receive(text)
-    assert 256 <= taken < 1000 and uart.receive(text) == 0
-    assert uart.read_all() == text[:taken]
-    assert uart.receive(b"") == 0
+    """What a sender who does not look at RTS loses is an overrun."""
+    uart.start(ier=4)
+    taken = uart.receive(b"y" * 400)
+    assert taken == 400 and not uart.get(LSR) & 2
+    taken += uart.receive(b"y" * 500)
+    assert taken < 900 and uart.receive(b"y") == 0
+    assert uart.irq() and uart.get(IIR) & 0xF == 6
+    assert uart.get(LSR) & 2 and not uart.get(LSR) & 2
+    assert uart.read_all() == b"y" * taken
+    assert uart.receive(b"") == 0 and not uart.get(LSR) & 2
+
+
+@pytest.mark.parametrize("before", [0, 5, 40])
+@pytest.mark.parametrize("fcr", [0xC7, 0])
+def test_a_break_is_told_with_its_byte(uart, before, fcr):
+    """PC16550D, LSR bit 4: when its byte is at the top of the FIFO, and once.
+    Linux takes SysRq's key from what comes next."""
+    uart.start(ier=5, fcr=fcr)
+    uart.receive(b"x" * before + b"\0", ends_in_break=True)
+    uart.receive(b"h")
+    for _ in range(before):
+        assert uart.get(IIR) & 0xF != 6
+        assert uart.get(LSR) & 0x11 == 1 and uart.get(RBR) == ord("x")
+    assert uart.irq() and uart.get(IIR) & 0xF == 6
+    assert uart.get(LSR) & 0x11 == 0x11
+    assert uart.get(IIR) & 0xF != 6 and uart.get(LSR) & 0x11 == 1
+    assert uart.get(RBR) == 0
+    assert uart.get(LSR) & 0x11 == 1 and uart.get(RBR) == ord("h")
+    assert not uart.get(LSR) & 1
 
 
 def test_read_only_registers(uart):

@@ -31,6 +31,7 @@ enum {
 	MCR_LOOP = 0x10,
 	LSR_DATA_READY = 0x01,
 	LSR_OVERRUN = 0x02,
+	LSR_BREAK = 0x10,
 	LSR_EMPTY = 0x60, /* THRE and TEMT */
 	MSR_CTS = 0x10,
 	MSR_DSR = 0x20,
@@ -51,7 +52,7 @@ static unsigned trigger_level(const struct uart *u)
 	return u->fcr & FCR_ENABLE ? levels[u->fcr >> 6] : 1;
 }
 
-static void fifo_push(struct uart *u, u8 byte)
+static void fifo_push(struct uart *u, u16 byte)
 {
 	if (u->fifo_count >= fifo_size(u)) {
 		u->errors |= LSR_OVERRUN;
@@ -71,13 +72,19 @@ static void refill(struct uart *u)
 	}
 }
 
+/* The byte that is next is one, and LSR has not been read. */
+static bool at_break(const struct uart *u)
+{
+	return u->fifo_count && u->fifo[u->fifo_first] & UART_BREAK;
+}
+
 /*
  * Below the trigger level the time-out is due at once: all that the host has
  * is here, so the line is idle.
  */
 static u8 identify(const struct uart *u)
 {
-	if (u->ier & IER_LINE && u->errors)
+	if (u->ier & IER_LINE && (u->errors || at_break(u)))
 		return IIR_LINE;
 	if (u->ier & IER_RECEIVED && u->fifo_count >= trigger_level(u))
 		return IIR_RECEIVED;
@@ -90,26 +97,36 @@ static u8 identify(const struct uart *u)
 	return IIR_NONE;
 }
 
-/* In a PC, OUT2 is the gate between the UART and the interrupt line. */
-static void update_irq(struct uart *u)
+/*
+ * In a PC, OUT2 is the gate between the UART and the interrupt line. RTS is the
+ * guest's while the ring has room for what a sender has on its way.
+ */
+static void update_lines(struct uart *u)
 {
 	bool irq = identify(u) != IIR_NONE && u->mcr & MCR_OUT2;
+	bool rts = (u->mcr & (MCR_LOOP | MCR_RTS)) == MCR_RTS &&
+		   u->ring_count < UART_RING / 4 * 3;
 
+	if (rts != u->rts && u->set_rts)
+		u->set_rts(u->put_ctx, rts);
+	u->rts = rts;
 	if (irq == u->irq)
 		return;
 	u->irq = irq;
 	virq_set_line(u->virq, VIRQ_COM1, irq);
 }
 
-size_t uart_receive(struct uart *u, const u8 *bytes, size_t n)
+size_t uart_receive(struct uart *u, const u8 *bytes, size_t n, bool is_break)
 {
 	size_t taken = MIN(n, UART_RING - u->ring_count);
 
 	for (size_t i = 0; i < taken; i++)
 		u->ring[(u->ring_first + u->ring_count++) % UART_RING] =
-			bytes[i];
+			bytes[i] | (is_break && i + 1 == n ? UART_BREAK : 0);
+	if (taken < n)
+		u->errors |= LSR_OVERRUN;
 	refill(u);
-	update_irq(u);
+	update_lines(u);
 	return taken;
 }
 
@@ -117,7 +134,7 @@ size_t uart_receive(struct uart *u, const u8 *bytes, size_t n)
 static void transmit(struct uart *u, u8 byte)
 {
 	u->thre = false;
-	update_irq(u);
+	update_lines(u);
 	if (u->mcr & MCR_LOOP)
 		fifo_push(u, byte);
 	else if (u->put)
@@ -127,7 +144,7 @@ static void transmit(struct uart *u, u8 byte)
 
 static u8 receive(struct uart *u)
 {
-	u8 byte = u->fifo[u->fifo_first];
+	u8 byte = (u8)u->fifo[u->fifo_first];
 
 	if (!u->fifo_count)
 		return 0;
@@ -205,7 +222,7 @@ static void uart_write(void *dev, u16 port, u8 value)
 		u->scr = value;
 		break;
 	}
-	update_irq(u);
+	update_lines(u);
 }
 
 static u8 iir_read(struct uart *u)
@@ -222,6 +239,10 @@ static u8 lsr_read(struct uart *u)
 	u8 lsr = LSR_EMPTY | u->errors | (u->fifo_count ? LSR_DATA_READY : 0);
 
 	u->errors = 0;
+	if (at_break(u)) {
+		u->fifo[u->fifo_first] &= 0xff;
+		lsr |= LSR_BREAK;
+	}
 	return lsr;
 }
 
@@ -261,7 +282,7 @@ static u8 uart_read(void *dev, u16 port)
 {
 	u8 value = register_read(dev, (u16)(port - PORT_COM1));
 
-	update_irq(dev);
+	update_lines(dev);
 	return value;
 }
 
@@ -280,15 +301,17 @@ void uart_reset(struct uart *u)
 	u->fifo_count = 0;
 	u->msr = modem_lines(0);
 	refill(u);
-	update_irq(u);
+	update_lines(u);
 }
 
 int uart_init(struct uart *u, struct bus *bus, const struct virq *virq,
-	      void (*put)(void *ctx, const u8 *bytes, size_t n), void *ctx)
+	      void (*put)(void *ctx, const u8 *bytes, size_t n),
+	      void (*set_rts)(void *ctx, bool on), void *ctx)
 {
 	memset(u, 0, sizeof(*u));
 	u->virq = virq;
 	u->put = put;
+	u->set_rts = set_rts;
 	u->put_ctx = ctx;
 	uart_reset(u);
 	return bus_register(bus, BUS_PORT, PORT_COM1, PORT_COM1 + SCR,
