@@ -205,6 +205,8 @@ static void find_iommu(void)
 	}
 	err = vtd_init(&host.vtd, &host.acpi, &host.pci, &config);
 	host.has_vtd = !err;
+	if (!err)
+		pci_acs_probe(&host.pci);
 	if (err)
 		log_warn("VT-d cannot be used (iommu=off does not look at it): "
 			 "nothing is assigned that does DMA");

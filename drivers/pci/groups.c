@@ -11,14 +11,6 @@ enum {
 	EXTENDED_FIRST = 0x100,
 	EXTENDED_END = 0x1000,
 	EXTENDED_MAX = (EXTENDED_END - EXTENDED_FIRST) / 8,
-	ACS_CAPABILITY = 4, /* 7.7.8.2 */
-	ACS_CONTROL = 6,
-	/*
-	 * Source validation, request redirect, completion redirect, upstream
-	 * forwarding. What is not in the capability is hard-wired or has
-	 * nothing to act on (6.12.1).
-	 */
-	ACS_ISOLATION = BIT(0) | BIT(2) | BIT(3) | BIT(4),
 };
 
 unsigned pci_find_extended(const struct pci_host *pci, bdf_t bdf, u16 id)
@@ -47,26 +39,18 @@ int pci_express_type(const struct pci_host *pci, bdf_t bdf)
 		  : -1;
 }
 
-static bool has_acs(const struct pci_host *pci, bdf_t bdf)
-{
-	return pci_express_type(pci, bdf) >= 0 &&
-	       pci_find_extended(pci, bdf, PCI_EXT_ACS);
-}
-
 /* All functions of the device, or (mask 0xff00) of the bus, redirect. */
-static bool all_have_acs(const struct pci_host *pci, bdf_t bdf, bdf_t mask,
-			 unsigned *count)
+static bool all_isolate(const struct pci_host *pci, bdf_t bdf, bdf_t mask,
+			unsigned *count)
 {
 	bool all = true;
 
 	*count = 0;
 	for (unsigned i = 0; i < pci->count; i++) {
-		bdf_t other = pci->functions[i].bdf;
-
-		if ((other ^ bdf) & mask)
+		if ((pci->functions[i].bdf ^ bdf) & mask)
 			continue;
 		++*count;
-		all = all && has_acs(pci, other);
+		all = all && pci->functions[i].isolates;
 	}
 	return all;
 }
@@ -76,7 +60,7 @@ static bool functions_are_apart(const struct pci_host *pci, bdf_t bdf)
 {
 	unsigned count;
 
-	return all_have_acs(pci, bdf, (bdf_t)~7u, &count) || count <= 1;
+	return all_isolate(pci, bdf, (bdf_t)~7u, &count) || count <= 1;
 }
 
 /*
@@ -90,10 +74,10 @@ static bdf_t turns_at(const struct pci_host *pci, bdf_t bridge, bdf_t below)
 
 	switch (pci_express_type(pci, bridge)) {
 	case PCI_EXPRESS_ROOT_PORT:
-		return all_have_acs(pci, bridge, (bdf_t)~7u, &count) ? below
-								     : bridge;
+		return all_isolate(pci, bridge, (bdf_t)~7u, &count) ? below
+								    : bridge;
 	case PCI_EXPRESS_DOWNSTREAM:
-		if (all_have_acs(pci, bridge, 0xff00, &count))
+		if (all_isolate(pci, bridge, 0xff00, &count))
 			return below;
 		return above ? above->bdf : bridge;
 	case PCI_EXPRESS_UPSTREAM:
@@ -169,22 +153,4 @@ unsigned pci_requesters(const struct pci_host *pci, bdf_t bdf,
 		count = 2;
 	}
 	return count;
-}
-
-void pci_acs_enable(const struct pci_host *pci)
-{
-	for (unsigned i = 0; i < pci->count; i++) {
-		bdf_t bdf = pci->functions[i].bdf;
-		unsigned at = has_acs(pci, bdf)
-				      ? pci_find_extended(pci, bdf, PCI_EXT_ACS)
-				      : 0;
-		u32 can, has;
-
-		if (!at)
-			continue;
-		can = pci_config_read(pci, bdf, at + ACS_CAPABILITY, 2);
-		has = pci_config_read(pci, bdf, at + ACS_CONTROL, 2);
-		pci_config_write(pci, bdf, at + ACS_CONTROL, 2,
-				 has | (can & ACS_ISOLATION));
-	}
 }

@@ -67,6 +67,7 @@ enum pci_express_type {
 	PCI_EXPRESS_UPSTREAM = 5,
 	PCI_EXPRESS_DOWNSTREAM = 6,
 	PCI_EXPRESS_TO_PCI = 7,
+	PCI_EXPRESS_INTEGRATED = 9, /* in the root complex */
 };
 
 enum pci_command {
@@ -104,6 +105,7 @@ struct pci_function {
 	u8 header_type;		/* without the multi-function bit */
 	u8 secondary_bus;	/* of a bridge, else 0 */
 	bool taken_over;	/* a USB controller: by pci_take_over() */
+	bool isolates;		/* see pci_acs_probe() */
 	struct pci_bar bars[6]; /* sized by pci_size_bars() only */
 	const struct pci_saved *saved; /* for its resets, or NULL */
 };
@@ -157,8 +159,8 @@ unsigned pci_find_extended(const struct pci_host *pci, bdf_t bdf, u16 id);
 int pci_express_type(const struct pci_host *pci, bdf_t bdf);
 /*
  * The isolation group: two functions have the same one exactly if their
- * requests may reach each other past the IOMMU. It counts on ACS that
- * pci_acs_enable() has switched on.
+ * requests may reach each other past the IOMMU. It counts on what
+ * pci_acs_probe(), or later pci_acs_enable(), found.
  */
 bdf_t pci_group(const struct pci_host *pci, bdf_t bdf);
 #define PCI_REQUESTERS_MAX 2
@@ -168,8 +170,14 @@ bdf_t pci_group(const struct pci_host *pci, bdf_t bdf);
  */
 unsigned pci_requesters(const struct pci_host *pci, bdf_t bdf,
 			bdf_t out[PCI_REQUESTERS_MAX]);
-/* Peer-to-peer requests and completions go by way of the IOMMU. */
-void pci_acs_enable(const struct pci_host *pci);
+
+/* acs.c */
+
+/* Which functions can send their neighbours' requests by way of the IOMMU:
+ * tried, and put back. */
+void pci_acs_probe(struct pci_host *pci);
+/* They do so from now on, and are noted anew. */
+void pci_acs_enable(struct pci_host *pci);
 
 /* In the order of preference. */
 enum pci_reset {

@@ -22,6 +22,7 @@
  *   unit ADDRESS CAP ECAP [GSTS] a remapping unit that answers
  *   stuck ADDRESS                that unit does not do as it is told
  *   fb BASE PITCH W H BPP        a frame buffer
+ *   after BB:DD.F|mem AT MASK VALUE   a dword as a guest's start must leave it
  *
  * Standard output: the log, then lines "fact ..." of what was found. Status
  * 0: there is a result; 65: a statement that is not one; 70: the model.
@@ -298,6 +299,42 @@ static void tell_given(void)
 	}
 }
 
+static struct after {
+	char where[16];
+	u64 at;
+	u32 mask, value;
+} afters[32];
+static unsigned after_count;
+
+static bool read_after(const char *s)
+{
+	struct after *a = &afters[after_count];
+
+	if (after_count == ARRAY_SIZE(afters) ||
+	    sscanf(s, " %15s %llx %x %x", a->where,
+		   (unsigned long long *)&a->at, &a->mask, &a->value) != 4)
+		return false;
+	after_count++;
+	return a->at < (strcmp(a->where, "mem") ? 4096 : SPACE - 4);
+}
+
+static void tell_after(void)
+{
+	for (unsigned i = 0; i < after_count; i++) {
+		const struct after *a = &afters[i];
+		unsigned bus, dev, fn;
+		u32 is = 0;
+
+		if (sscanf(a->where, "%x:%x.%x", &bus, &dev, &fn) == 3)
+			is = host_config(BDF(bus, dev, fn), (unsigned)a->at, 4);
+		else
+			memcpy(&is, model.space + a->at, 4);
+		if ((is & a->mask) != a->value)
+			printf("fact differs %s at 0x%llx: 0x%x\n", a->where,
+			       (unsigned long long)a->at, is);
+	}
+}
+
 static void tell_masters(void)
 {
 	for (unsigned i = 0; i < host.pci.count; i++) {
@@ -318,6 +355,7 @@ int vmx_enter(u64 gpr[16], bool launched)
 	printf("fact tsc %llu %llu\n", (unsigned long long)host.tsc_hz,
 	       (unsigned long long)model.tsc_hz);
 	tell_given();
+	tell_after();
 	tell_masters();
 	model_own_pages(tell_own);
 	tell_own(virt_to_phys(machine.vm.io_bitmap), 2 * PAGE_SIZE);
@@ -478,6 +516,8 @@ static bool statement(const char *line)
 		return true;
 	if (!strcmp(name, "e820"))
 		return read_row(s);
+	if (!strcmp(name, "after"))
+		return read_after(s);
 	if (!strcmp(name, "acpi"))
 		return read_table(s);
 	if (!strcmp(name, "cfg") || !strcmp(name, "msk"))

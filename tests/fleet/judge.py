@@ -379,7 +379,8 @@ def _judge_start(row, run, words):
     row.memory = start.memory()
     if run.facts("entry") != [["0"]]:
         row.faults.append("the CPU would not enter the guest")
-    row.faults += [*start.walk(), *start.lacks(), *start.strays()]
+    row.faults += [*start.walk(), *start.lacks(), *start.strays(),
+                   *(" ".join(words) for words in run.facts("differs"))]
     said, is_so = (int(n) for n in run.facts("tsc")[0])
     if abs(said - is_so) > is_so // 100:
         row.faults.append(f"the TSC is taken for {said} Hz, not {is_so}")

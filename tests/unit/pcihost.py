@@ -5,6 +5,8 @@ ECAM = 0xb000_0000
 FAKES = """
 #include "kernel/phys.h"
 void *phys_to_virt(hpa_t hpa) { return (void *)hpa; }
+volatile void *mmio_map(hpa_t hpa, u64 size)
+{ (void)size; return (volatile void *)hpa; }
 """
 
 
@@ -58,6 +60,7 @@ class Machine:
     def __init__(self, m, functions, ecam=False, last_bus=255):
         self.functions, self.address, self.writes = functions, 0, []
         self.log = []
+        self.chipset = {}   # {address: [value, its writable bits]}
         m.on_read(self.on_read)
         m.on_write(self.on_write)
         self.host = m.new("struct pci_host *")
@@ -76,6 +79,8 @@ class Machine:
             (self.address & 0xfc) + addr - 0xcfc
 
     def on_read(self, kind, addr, size):
+        if addr in self.chipset:
+            return self.chipset[addr][0]
         where, at = self.target(kind, addr, size)
         assert at % size == 0
         self.log.append((kind, where, at, size))
@@ -87,6 +92,10 @@ class Machine:
         if kind == "out" and addr == 0xcf8:
             assert size == 4
             self.address = value
+            return
+        if addr in self.chipset:
+            old, mask = self.chipset[addr]
+            self.chipset[addr][0] = old & ~mask | value & mask
             return
         where, at = self.target(kind, addr, size)
         assert at % size == 0
@@ -105,9 +114,9 @@ ACS, ISOLATION = 0x0d, 0x1d
 
 
 def function(kind=None, acs=False, secondary=0, multi=False, can=0x5f,
-             extended=(), cls=0x020000):
+             extended=(), cls=0x020000, vendor=0x8086, device=0x1234):
     """kind: the PCI Express type; None: conventional PCI."""
-    f = Function(cls=0x060400 if secondary else cls,
+    f = Function(vendor, device, cls=0x060400 if secondary else cls,
                  header=1 if secondary else 0, multi=multi,
                  secondary=secondary)
     if kind is not None:

@@ -29,6 +29,8 @@ bool pci_can_take_over(const struct pci_host *p, const struct pci_function *f)
 { (void)p; return f->class == PCI_CLASS_USB; }
 u64 no_unit[1] = {~0ull};
 void *phys_to_virt(hpa_t hpa) { return (void *)hpa; }
+volatile void *mmio_map(hpa_t hpa, u64 size)
+{ (void)hpa; (void)size; return NULL; }
 int assigned_irq_init(struct assigned *a, const struct pci_host *pci)
 { (void)a; (void)pci; return 0; }
 /* A PC's: the timer at pin 2, 24 pins. */
@@ -46,7 +48,8 @@ def m():
         "assign", ["vmm/assign/assign.c", "vmm/assign/assign_word.c",
                    "vmm/assign/assigned_regions.c", "kernel/region.c",
                    "kernel/boot_info.c", "drivers/pci/config.c",
-                   "drivers/pci/scan.c", "drivers/pci/groups.c"],
+                   "drivers/pci/scan.c", "drivers/pci/groups.c",
+                   "drivers/pci/acs.c"],
         headers=["tests/unit/assign_fakes.h", "kernel/log.h"], fakes=FAKES,
         cdef="extern u64 no_unit[1]; extern bdf_t rmrr_of[1];"
              "extern struct dmar_entry rmrr[1];"
@@ -63,6 +66,7 @@ class Choice:
         self.machine = m.fresh_assignment()
         self.machine.pci[0] = self.x.host[0]
         m.pci_scan(self.machine.pci)
+        m.pci_acs_probe(self.machine.pci)
         if not vtd:
             self.machine.vtd = m.NULL
         options = self.options = m.ffi.cast("struct options *",

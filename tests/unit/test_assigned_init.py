@@ -12,6 +12,8 @@ FAKES = """
 #include "tests/unit/fakes.h"
 struct assignment *fresh_assignment(void) { return empty_assignment(); }
 void *phys_to_virt(hpa_t hpa) { return (void *)hpa; }
+volatile void *mmio_map(hpa_t hpa, u64 size)
+{ (void)hpa; (void)size; return NULL; }
 const struct pci_policy_row *igd_policy(const struct igd *g, unsigned *n)
 { (void)g; *n = 0; return NULL; }
 int vtd_assign(struct vtd *v, struct vtd_domain *d, bdf_t b)
@@ -69,7 +71,8 @@ def m():
         "assigned_init", ["vmm/assign/assigned.c", "vmm/assign/assign_word.c",
                           "vmm/core/vclock.c", "vmm/core/bus.c",
                           "drivers/pci/config.c", "drivers/pci/scan.c",
-                          "drivers/pci/groups.c", "vmm/devmodel/pci_bus.c",
+                          "drivers/pci/groups.c", "drivers/pci/acs.c",
+                          "vmm/devmodel/pci_bus.c",
                           "vmm/devmodel/pci_port.c",
                           "vmm/devmodel/pci_assigned.c"],
         headers=["tests/unit/assign_fakes.h", "kernel/log.h"], fakes=FAKES,

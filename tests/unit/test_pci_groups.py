@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 import harness
 from pcihost import (ACS, DOWN, ENDPOINT, FAKES, INTEGRATED, ISOLATION, ROOT,
-                     TO_EXPRESS, TO_PCI, UP, Machine, bdf, function)
+                     TO_EXPRESS, TO_PCI, UP, Function, Machine, bdf, function)
 
+OTHER = 0x10ec      # a vendor that nothing special is known of
 BRIDGES = (ROOT, UP, DOWN, TO_PCI, TO_EXPRESS)
 
 
@@ -19,14 +20,19 @@ BRIDGES = (ROOT, UP, DOWN, TO_PCI, TO_EXPRESS)
 def m():
     return harness.build(
         "pci_groups", ["drivers/pci/config.c", "drivers/pci/scan.c",
-                       "drivers/pci/groups.c"],
+                       "drivers/pci/groups.c", "drivers/pci/acs.c"],
         headers=["drivers/pci/pci.h", "kernel/log.h"],
         exports=["pci_bridge_above"], fakes=FAKES)
 
 
-def machine(m, functions, ecam=True):
+def machine(m, functions, ecam=True, registers=()):
     x = Machine(m, functions, ecam)
+    x.chipset.update(registers)
     assert x.scan(m) == sorted(functions)
+    before = [bytes(f.config) for f in functions.values()]
+    m.pci_acs_probe(x.host)
+    assert [bytes(f.config) for f in functions.values()] == before
+    x.writes.clear()
     return x
 
 
@@ -62,14 +68,27 @@ def test_devices_of_the_root_bus_are_apart(m):
 @pytest.mark.parametrize("kind", [None, ENDPOINT, INTEGRATED])
 def test_functions_of_one_device(m, kind):
     def device(first, second):
-        return {bdf(0, 4): function(kind, first, multi=True),
-                bdf(0, 4, 3): function(kind, second), bdf(0, 5): function()}
+        return {bdf(0, 4): function(kind, first, multi=True, vendor=OTHER),
+                bdf(0, 4, 3): function(kind, second, vendor=OTHER),
+                bdf(0, 5): function()}
     pair = bdf(0, 4), bdf(0, 4, 3)
     for first, second in (False, False), (True, False), (False, True):
         assert together(m, device(first, second), *pair)
         assert not together(m, device(first, second), *pair, bdf(0, 5))
     # What is not PCI Express has no extended space, whatever it reads.
     assert together(m, device(True, True), *pair) == (kind is None)
+
+
+def test_intels_functions_of_the_root_complex_are_apart(m):
+    """VT-d 3.16; where each of the device is such a one."""
+    def device(**other):
+        return {bdf(0, 4): function(INTEGRATED, multi=True),
+                bdf(0, 4, 3): function(**other)}
+    pair = bdf(0, 4), bdf(0, 4, 3)
+    assert not together(m, device(kind=INTEGRATED), *pair)
+    for other in ({"kind": INTEGRATED, "vendor": OTHER}, {},
+                  {"kind": ENDPOINT}):
+        assert together(m, device(**other), *pair)
 
 
 def test_root_ports(m):
@@ -139,6 +158,90 @@ def test_switching_acs_on(m):
         == {bdf(0, 1): ISOLATION, bdf(1, 0): ISOLATION,
             bdf(2, 0): ISOLATION | 0x40, bdf(0, 5): 0x04}
     assert len(x.writes) == 4
+
+
+def ports(device, vendor=0x8086):
+    """Two root ports of one device, each with a card; a chipset's bridge."""
+    return {bdf(0, 0x1c, n): function(ROOT, True, n + 1, multi=True,
+                                      vendor=vendor, device=device)
+            for n in (0, 1)} | {
+        bdf(1, 0): function(ENDPOINT), bdf(2, 0): function(ENDPOINT),
+        bdf(0, 0x1f): Function(cls=0x060100)}
+
+
+def apart(m, functions, registers=()):
+    """By what is found out at first, and by what is found when it is on."""
+    x = machine(m, functions, registers=registers)
+    found = [len({m.pci_group(x.host, b) for b in (bdf(1, 0), bdf(2, 0))})]
+    m.pci_acs_enable(x.host)
+    found.append(len({m.pci_group(x.host, b) for b in (bdf(1, 0), bdf(2, 0))}))
+    assert found[0] == found[1]
+    return found[0] == 2
+
+
+def dwords(functions):
+    """100 Series, 12.1.46 and 12.1.47: nothing at +6, the control at +8."""
+    for f in functions.values():
+        if f.read(0x100, 2) == ACS:
+            f.writable[0x106:0x10c] = b"\0\0\x7f\0\0\0"
+    return functions
+
+
+@pytest.mark.parametrize("device", [0xa110, 0xa11f, 0xa167, 0xa2ee, 0x9d10])
+def test_control_registers_that_are_elsewhere(m, device):
+    functions = dwords(ports(device))
+    assert apart(m, functions)
+    for n in (0, 1):
+        assert functions[bdf(0, 0x1c, n)].read(0x108, 4) == ISOLATION
+    # Others of that layout are none that anybody knows.
+    assert not apart(m, dwords(ports(0xa120)))
+    assert not apart(m, dwords(ports(device, vendor=0x1022)))
+
+
+def test_only_what_sticks_is_believed(m):
+    """Each bit of the capability has to be in the control register."""
+    assert apart(m, ports(0x1234))
+    for bit in range(8):
+        functions = ports(0x1234)
+        functions[bdf(0, 0x1c)].writable[0x106] &= ~(1 << bit)
+        assert apart(m, functions) == (not ISOLATION >> bit & 1)
+        for f in functions.values():
+            if f.read(0x100, 2) == ACS:     # nor has it to be
+                f.config[0x104] &= ~(1 << bit)
+        assert apart(m, functions)
+
+
+RCBA = 0xfed1c000
+
+
+@pytest.mark.parametrize("device", [0x3b42, 0x1c1e, 0x1e10, 0x8c16, 0x8c96,
+                                    0x9c91, 0x9c1b, 0x1d1e, 0x8d10])
+@pytest.mark.parametrize("rcba, decode, mask, checks, wanted", [
+    (RCBA | 1, 0x3f, 0x3f, 4, True), (RCBA | 1, 0, 0, 4, True),
+    (RCBA, 0x3f, 0x3f, 4, False),       # not enabled
+    (RCBA | 1, 0x3f, 0x3d, 4, False),   # a bit that stays
+    (RCBA | 1, 0x3f, 0x3f, 0, False)])
+def test_ports_of_older_chipsets(m, device, rcba, decode, mask, checks, wanted):
+    """Peer decode off (UPDCR), bus numbers checked (MPC); no ACS."""
+    functions = ports(device)
+    functions[bdf(0, 0x1f)].put(0xf0, 4, rcba)
+    for n in (0, 1):
+        port = functions[bdf(0, 0x1c, n)]
+        port.put(0x100, 4, 0)
+        port.put(0xd8, 4, 0x80110000)
+        port.writable[0xdb] = checks
+    updcr = [0xabc00000 | decode, mask]
+    assert apart(m, functions, registers={RCBA + 0x1014: updcr}) == wanted
+    if wanted:
+        assert updcr[0] == 0xabc00000
+        assert functions[bdf(0, 0x1c)].read(0xd8, 4) == 0x84110000
+
+
+def test_an_older_chipset_that_is_not_there(m):
+    """All ones are no address."""
+    functions = ports(0x1c10)
+    functions.pop(bdf(0, 0x1f))
+    assert not apart(m, functions)
 
 
 KINDS = st.tuples(st.sampled_from([None, ENDPOINT, INTEGRATED, *BRIDGES,
@@ -216,6 +319,7 @@ def test_against_the_model(m, drawn):
     m.reset()
     functions = {
         at: function(kind if isinstance(kind, int) else None, acs, secondary,
+                     vendor=OTHER,
                      multi=any(o >> 3 == at >> 3 and o != at for o in drawn))
         for at, (kind, acs, secondary) in drawn.items()}
     found = groups(m, functions)

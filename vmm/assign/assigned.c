@@ -154,7 +154,7 @@ static bool owns_bus(const struct assignment *all, bdf_t bdf, bool display)
  */
 void assigned_reset_all(struct assignment *all, bool display)
 {
-	const struct pci_host *pci = all->pci;
+	struct pci_host *pci = all->pci;
 
 	for (unsigned n = 0; n < all->count; n++) {
 		struct assigned *a = &all->functions[n];
