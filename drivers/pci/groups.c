@@ -103,32 +103,38 @@ bdf_t pci_group(const struct pci_host *pci, bdf_t bdf)
 }
 
 /*
- * PCI Express bridges that do not say so, and SATA controllers whose requests
- * carry the ID of function 1 (Linux: quirk_use_pcie_bridge_dma_alias,
- * quirk_dma_func1_alias): device << 16 | vendor.
+ * PCI Express bridges that do not say so, and functions whose requests carry
+ * the ID of function 0 or 1 (Linux: quirk_use_pcie_bridge_dma_alias,
+ * quirk_dma_func0_alias, quirk_dma_func1_alias): device << 16 | vendor.
  */
+enum odd { PLAIN, AS_0, AS_1, HIDDEN };
+
 static const struct {
 	u32 id;
-	bool bridge;
+	enum odd odd;
 } odd_ids[] = {
-	{0x10801b21, true},  {0x811310e3, true},  /* ASMedia, Tundra */
-	{0x88921283, true},  {0x88931283, true},  /* ITE */
-	{0x91201b4b, false}, {0x91231b4b, false}, /* Marvell */
-	{0x91251b4b, false}, {0x91281b4b, false}, {0x91301b4b, false},
-	{0x91701b4b, false}, {0x91721b4b, false}, {0x917a1b4b, false},
-	{0x91821b4b, false}, {0x91831b4b, false}, {0x91a01b4b, false},
-	{0x92151b4b, false}, {0x92201b4b, false}, {0x92301b4b, false},
-	{0x92351b4b, false}, {0x06421103, false}, {0x06451103, false},
+	{0x10801b21, HIDDEN}, {0x811310e3, HIDDEN}, /* ASMedia, Tundra */
+	{0x88921283, HIDDEN}, {0x88931283, HIDDEN}, /* ITE */
+	{0x244e8086, HIDDEN},			    /* Intel 82801 */
+	{0xe8321180, AS_0},   {0xe4761180, AS_0},   /* Ricoh */
+	{0x2392197b, AS_1},   {0x01221c28, AS_1},   /* JMicron, Lite-On */
+	{0x06421103, AS_1},   {0x06451103, AS_1},   /* HighPoint */
+	{0x91201b4b, AS_1},   {0x91231b4b, AS_1},   /* Marvell */
+	{0x91251b4b, AS_1},   {0x91281b4b, AS_1},   {0x91301b4b, AS_1},
+	{0x91701b4b, AS_1},   {0x91721b4b, AS_1},   {0x917a1b4b, AS_1},
+	{0x91821b4b, AS_1},   {0x91831b4b, AS_1},   {0x91a01b4b, AS_1},
+	{0x92151b4b, AS_1},   {0x92201b4b, AS_1},   {0x92301b4b, AS_1},
+	{0x92351b4b, AS_1},
 };
 
-static bool is_odd(const struct pci_host *pci, bdf_t bdf, bool bridge)
+static enum odd oddity(const struct pci_host *pci, bdf_t bdf)
 {
 	u32 id = pci_config_read(pci, bdf, PCI_VENDOR, 4);
 
 	for (unsigned i = 0; i < ARRAY_SIZE(odd_ids); i++)
-		if (odd_ids[i].id == id && odd_ids[i].bridge == bridge)
-			return true;
-	return false;
+		if (odd_ids[i].id == id)
+			return odd_ids[i].odd;
+	return PLAIN;
 }
 
 /* A bridge to conventional PCI puts its own ID in place. */
@@ -136,10 +142,12 @@ unsigned pci_requesters(const struct pci_host *pci, bdf_t bdf,
 			bdf_t out[PCI_REQUESTERS_MAX])
 {
 	const struct pci_function *bridge = pci_bridge_above(pci, bdf);
-	unsigned count = 1 + is_odd(pci, bdf, false);
+	enum odd odd = oddity(pci, bdf);
+	unsigned count = odd == AS_0 || odd == AS_1 ? 2 : 1;
+	bool hidden;
 
 	out[0] = bdf;
-	out[1] = bdf | 1;
+	out[1] = (bdf_t)((bdf & ~7u) | (odd == AS_1));
 	/* The one next to the root has the last word. */
 	for (; bridge; bridge = pci_bridge_above(pci, bridge->bdf)) {
 		unsigned bus = bridge->secondary_bus;
@@ -147,9 +155,10 @@ unsigned pci_requesters(const struct pci_host *pci, bdf_t bdf,
 
 		if (type >= 0 && type != PCI_EXPRESS_TO_PCI)
 			continue;
-		out[1] = type < 0 && !is_odd(pci, bridge->bdf, true)
-				 ? bridge->bdf
-				 : BDF(bus, 0u, 0u);
+		/* 82801 on a root bus is a conventional one. */
+		hidden = oddity(pci, bridge->bdf) == HIDDEN &&
+			 pci_bridge_above(pci, bridge->bdf);
+		out[1] = type < 0 && !hidden ? bridge->bdf : BDF(bus, 0u, 0u);
 		count = 2;
 	}
 	return count;

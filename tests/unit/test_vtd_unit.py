@@ -472,14 +472,9 @@ def test_units_of_different_widths(m, coherent):
     x.check()
 
 
-ASMEDIA = 0x1080
-
-
 def bridged(kind):
     """00:01.0 is a bridge to bus 1 with 01:00.0 and 01:01.0 behind it."""
     express = {0x34: 0x40, 0x42: kind << 4} if kind is not None else {}
-    if kind == ASMEDIA:     # which does not say that it is PCI Express
-        express = dict(enumerate(b"\x21\x1b\x80\x10"))
     return {HOST: {}, 0x08: {"header_type": 1, "secondary_bus": 1,
                              "config": express}, 0x100: {}, 0x108: {}}
 
@@ -487,7 +482,6 @@ def bridged(kind):
 @pytest.mark.parametrize("kind, alias", [
     (4, None),      # root port: requests keep their ID
     (7, 0x100),     # PCI Express to PCI
-    (ASMEDIA, 0x100),
     (None, 0x08)])  # conventional
 def test_requester_behind_a_bridge(m, kind, alias):
     x = machine(m, functions=bridged(kind)).start()
@@ -510,6 +504,40 @@ def test_requester_behind_a_bridge(m, kind, alias):
         assert m.vtd_release(x.vtd, bdf) == 0
     for bdf in (0x108, 0x100, 0x08):
         assert can(x.units[0], bdf, 0) == -2
+
+
+@pytest.mark.parametrize("ident", [0x10801b21, 0x811310e3, 0x88931283,
+                                   0x244e8086])
+def test_a_bridge_that_hides_that_it_is_pci_express(m, ident):
+    """Behind a root port; on a root bus it is what it says."""
+    name = dict(enumerate(ident.to_bytes(4, "little")))
+    x = machine(m, functions={HOST: {}, 0x08: {
+        "header_type": 1, "secondary_bus": 1, "config": {0x34: 0x40, 0x42: 0x40}
+    }, 0xf0: {"header_type": 1, "secondary_bus": 3, "config": name},
+        0x100: {"header_type": 1, "secondary_bus": 2, "config": name},
+        0x208: {}, 0x308: {}}).start()
+    d = x.domain([(0, GIB, PAGE, RW)])
+    for bdf, alias in ((0x208, 0x200), (0x308, 0xf0)):
+        assert m.vtd_assign(x.vtd, d, bdf) == 0
+        assert can(x.units[0], alias, 0) == GIB
+    assert can(x.units[0], 0x100, 0) == can(x.units[0], 0x300, 0) == -2
+
+
+@pytest.mark.parametrize("ident", [0xe8321180, 0xe4761180])
+@pytest.mark.parametrize("order", [(0x101, 0x100), (0x100, 0x101), (0x101,)])
+def test_requests_in_the_name_of_function_0(m, ident, order):
+    """Ricoh's card reader and FireWire."""
+    x = machine(m, functions={HOST: {}, 0x100: {}, 0x101: {
+        "config": dict(enumerate(ident.to_bytes(4, "little")))}}).start()
+    d = x.domain([(0, GIB, PAGE, RW)])
+    for bdf in order:
+        assert m.vtd_assign(x.vtd, d, bdf) == 0
+    assert can(x.units[0], 0x100, 0) == GIB
+    assert can(x.units[0], 0x102, 0) == -2
+    index = m.vtd_irq_alloc(x.vtd, 0x101, 1)
+    assert m.vtd_irq_set(x.vtd, index, 0x55, 0, False) == 0
+    assert x.units[0].interrupt(0x100, m.vtd_irq_msi(index, 1).address) == (
+        0x55, 0)
 
 
 @pytest.mark.parametrize("order", [(0x100, 0x101), (0x101, 0x100), (0x100,)])
