@@ -91,6 +91,14 @@ static bool hangs(u32 id, bool flr)
 	return false;
 }
 
+/* AMD's displays announce a reset by D3hot and do none (Linux:
+ * quirk_no_pm_reset); with a bus of their own there is a better one. */
+static bool ignores_power(const struct pci_host *pci, bdf_t bdf, u16 vendor)
+{
+	return vendor == 0x1002 && pci_bridge_above(pci, bdf) &&
+	       pci_config_read(pci, bdf, PCI_CLASS, 2) == 0x0300;
+}
+
 enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf)
 {
 	unsigned cap = pci_find_capability(pci, bdf, PCI_CAP_EXPRESS);
@@ -107,7 +115,8 @@ enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf)
 	    (pci_config_read(pci, bdf, cap + AF_CAP, 1) & 3) == 3)
 		return PCI_RESET_AF;
 	cap = pci_find_capability(pci, bdf, PCI_CAP_POWER);
-	if (cap && !(pci_config_read(pci, bdf, cap + PMCSR, 2) & BIT(3)))
+	if (cap && !ignores_power(pci, bdf, (u16)id) &&
+	    !(pci_config_read(pci, bdf, cap + PMCSR, 2) & BIT(3)))
 		return PCI_RESET_POWER;
 	bridge = pci_bridge_above(pci, bdf);
 	return bridge && bridge->header_type == PCI_HEADER_BRIDGE &&

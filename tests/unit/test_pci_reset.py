@@ -202,6 +202,21 @@ def test_a_reset_that_hangs_is_not_used(m, vendor, device, flr, af, method):
     assert m.pci_reset_method(machine.host, WHERE) == method
 
 
+@pytest.mark.parametrize("vendor, cls, behind, method", [
+    (0x1002, 0x030000, True, "bus"), (0x1002, 0x030000, False, "D3hot"),
+    (0x1002, 0x040300, True, "D3hot"), (0x10de, 0x030000, True, "D3hot")])
+def test_a_reset_that_does_nothing_is_not_used(m, vendor, cls, behind, method):
+    """AMD's displays, where their bus can be reset."""
+    machine = Machine(m)
+    if behind:
+        machine.add(bdf(0, 1), Bridge(m, machine, 1))
+    f = machine.add(bdf(behind, 5), Device(m, 0, 0, 1))
+    f.put(0, 2, vendor)
+    f.put(0xa, 2, cls >> 8)
+    assert m.ffi.string(m.pci_reset_name(m.pci_reset_method(
+        machine.host, bdf(behind, 5)))).decode() == method
+
+
 @pytest.mark.parametrize("flr, af, power, method", [
     (1, 1, 1, FLR), (0, 1, 1, AF_FLR), (0, 0, 1, POWER), (0, 0, 0, NONE)])
 def test_best_method_first(m, flr, af, power, method):
