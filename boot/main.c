@@ -116,10 +116,12 @@ static void read_tables(void)
 		bool ram = boot_memory_kinds(&host.boot, mcfg.base, MIB) &
 			   BIT(MEMORY_AVAILABLE);
 
-		/* Where it cannot be, mechanism #1 has to do. */
-		host.pci.ecam =
-			!ram && mmio_map(mcfg.base, size) ? mcfg.base : 0;
-		host.pci.ecam_last_bus = mcfg.last_bus;
+		if (ram || !mmio_map(mcfg.base, size) ||
+		    !pci_use_ecam(&host.pci, mcfg.base, mcfg.last_bus))
+			log_warn("pci: no configuration space is where the "
+				 "MCFG table has it, at 0x%lx; by ports, the "
+				 "first 256 bytes of each function",
+				 mcfg.base);
 	}
 	machine_power_off = power_off;
 	pci_scan(&host.pci);

@@ -46,6 +46,22 @@ u32 pci_config_read(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 	return port_read(select_register(bdf, offset), size);
 }
 
+bool pci_use_ecam(struct pci_host *pci, u64 base, u8 last_bus)
+{
+	u32 by_ports[2];
+	bool same = true;
+
+	for (unsigned i = 0; i < 2; i++)
+		by_ports[i] = pci_config_read(pci, 0, i * PCI_REVISION, 4);
+	pci->ecam = base;
+	pci->ecam_last_bus = last_bus;
+	for (unsigned i = 0; i < 2; i++)
+		same &= pci_config_read(pci, 0, i * PCI_REVISION, 4) ==
+			by_ports[i];
+	pci->ecam = same ? base : 0;
+	return same;
+}
+
 void pci_config_write(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 		      unsigned size, u32 value)
 {

@@ -123,6 +123,11 @@ u32 pci_config_read(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 void pci_config_write(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 		      unsigned size, u32 value);
 /*
+ * From now on by ECAM, whose base is bus 0's. False: 00:00.0's IDs are others
+ * there than by mechanism #1, which remains.
+ */
+bool pci_use_ecam(struct pci_host *pci, u64 base, u8 last_bus);
+/*
  * Finds the functions, recursing through bridges with a bound (a secondary
  * bus is visited once). What does not fit the table is counted and logged.
  */

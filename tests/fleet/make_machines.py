@@ -603,6 +603,16 @@ def mcfg_in_ram():
 
 
 @machine
+def mcfg_elsewhere():
+    m = Machine("mcfg-elsewhere", "an MCFG table that points to where nothing "
+                "is; ECAM is elsewhere").usual()
+    m.mcfg = 0xe8000000
+    m.rows.append((m.mcfg, 64 * MIB, 2))
+    m.extra = [line for line in m.extra if line.split()[0] != "after"]
+    return m
+
+
+@machine
 def segments():
     """Of paths with several hops, and a unit of another segment."""
     m = Machine("segments", "a second segment with a unit of its own; paths "

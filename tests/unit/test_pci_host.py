@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import harness
-from pcihost import FAKES, Function, Machine, bdf
+from pcihost import ECAM, FAKES, Function, Machine, bdf
 
 ABSENT = b"\xff" * 256
 
@@ -39,6 +39,23 @@ def test_every_width_at_every_place(m, ecam, where):
             assert machine.writes[-1] == (where, at, size, value)
             assert f.read(at, size) == value
     assert m.pci_config_read(machine.host, where ^ 8, 4, 2) == 0xffff
+
+
+@pytest.mark.parametrize("at, value, wanted", [
+    (None, 0, True), (0, 0xffffffff, False), (0, 0, False), (8, 0, False)])
+def test_ecam_is_compared_with_mechanism_1(m, at, value, wanted):
+    """At 00:00.0, by the ID, and by revision and class."""
+    machine = Machine(m, {0: Function(cls=0x060000)})
+
+    def lies(kind, addr, size):
+        if kind == "read" and addr - ECAM == at:
+            return value
+        return machine.on_read(kind, addr, size)
+    m.on_read(lies)
+    assert m.pci_use_ecam(machine.host, ECAM, 63) == wanted
+    assert (machine.host.ecam, machine.host.ecam_last_bus) == (
+        ECAM * wanted, 63)
+    assert m.pci_config_read(machine.host, 0, 0, 4) == 0x12348086
 
 
 def test_extended_space_needs_ecam(m):
