@@ -18,6 +18,14 @@ static const void *end_of(const struct dmar_table *t)
 	return (const u8 *)t + t->acpi.length;
 }
 
+/* A structure without a length ends the table, too, as Linux has it. */
+static bool is_end(const struct dmar_table *t, const struct dmar_entry *e)
+{
+	long left = (const u8 *)end_of(t) - (const u8 *)e;
+
+	return left <= 0 || (left >= (long)HEAD_SIZE && !e->length);
+}
+
 static const struct dmar_entry *after(const struct dmar_table *t,
 				      const struct dmar_entry *e)
 {
@@ -35,7 +43,7 @@ static bool is_range(const struct dmar_table *t, const struct dmar_entry *e)
 const struct dmar_entry *dmar_next(const struct dmar_table *t, unsigned type,
 				   const struct dmar_entry *e)
 {
-	for (e = after(t, e); (const void *)e < end_of(t); e = after(t, e))
+	for (e = after(t, e); !is_end(t, e); e = after(t, e))
 		if (e->type == type && is_range(t, e))
 			return e;
 	return NULL;
@@ -71,10 +79,12 @@ static int check_unit(const struct dmar_table *t, const struct dmar_entry *new)
 
 	if (new->base & PAGE_MASK || new->base >> t->host_width >> 1)
 		return -EINVAL;
-	/* Up to new all entries were checked; the walk goes no further. */
+	/* Up to new all entries were checked; the walk goes no further. Those
+	 * that are switched off are no matter. */
 	while ((e = dmar_next(t, DMAR_UNIT, e)) != new)
-		if ((new->base && e->base == new->base) ||
-		    (e->segment == new->segment && e->flags &new->flags & 1))
+		if (new->base && e->base &&
+		    (e->base == new->base ||
+		     (e->segment == new->segment && e->flags &new->flags & 1)))
 			return -EEXIST;
 	return 0;
 }
@@ -110,7 +120,7 @@ int dmar_check(const struct acpi_header *acpi)
 		log_error("DMAR: wrong length, checksum or address width");
 		return err;
 	}
-	for (e = after(t, NULL); (const void *)e < end_of(t); e = after(t, e)) {
+	for (e = after(t, NULL); !is_end(t, e); e = after(t, e)) {
 		err = check_entry(t, e);
 		if (!err)
 			continue;
@@ -153,8 +163,8 @@ static bool covers(struct pci_host *pci, const struct dmar_entry *e, bdf_t bdf)
 
 		if (s->type > DMAR_SCOPE_BRIDGE || dmar_resolve(pci, s, &end))
 			continue;
-		while (at != end && s->type == DMAR_SCOPE_BRIDGE &&
-		       (above = pci_bridge_above(pci, at)))
+		/* Some firmware calls a bridge an endpoint. */
+		while (at != end && (above = pci_bridge_above(pci, at)))
 			at = above->bdf;
 		if (at == end)
 			return true;
@@ -170,7 +180,7 @@ const struct dmar_entry *dmar_unit_of(const struct dmar_table *t,
 	while ((e = dmar_next(t, DMAR_UNIT, e))) {
 		if (!e->segment && covers(pci, e, bdf))
 			return e;
-		if (!e->segment && e->flags & 1)
+		if (!e->segment && e->flags & 1 && (!all || e->base))
 			all = e;
 	}
 	return all;
@@ -209,13 +219,18 @@ static void log_entry(struct pci_host *pci, const struct dmar_entry *e)
 	const struct dmar_scope *s = NULL;
 	bdf_t end = 0;
 
-	log_info("DMAR: %s at 0x%lx, segment %u%s%s",
-		 e->type == DMAR_UNIT ? "unit" : "reserved memory", e->base,
-		 e->segment,
-		 e->type == DMAR_UNIT && e->flags & 1
-			 ? ", all that no other names"
-			 : "",
-		 e->type == DMAR_UNIT && !e->base ? ", switched off" : "");
+	if (e->type == DMAR_SATC)
+		log_info("DMAR: caches of translations (SATC), segment %u%s",
+			 e->segment, e->flags & 1 ? ", required" : "");
+	else
+		log_info("DMAR: %s at 0x%lx, segment %u%s%s",
+			 e->type == DMAR_UNIT ? "unit" : "reserved memory",
+			 e->base, e->segment,
+			 e->type == DMAR_UNIT && e->flags & 1
+				 ? ", all that no other names"
+				 : "",
+			 e->type == DMAR_UNIT && !e->base ? ", switched off"
+							  : "");
 	if (e->type == DMAR_RMRR)
 		log_info("DMAR:   up to 0x%lx for", e->limit);
 	while ((s = dmar_next_scope(e, s))) {
@@ -229,10 +244,13 @@ static void log_entry(struct pci_host *pci, const struct dmar_entry *e)
 
 void dmar_log(const struct dmar_table *t, struct pci_host *pci)
 {
-	for (unsigned type = DMAR_UNIT; type <= DMAR_RMRR; type++) {
+	static const u8 types[] = {DMAR_UNIT, DMAR_RMRR, DMAR_SATC};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(types); i++) {
 		const struct dmar_entry *e = NULL;
 
-		while ((e = dmar_next(t, type, e)))
-			log_entry(pci, e);
+		while ((e = dmar_next(t, types[i], e)))
+			if (types[i] != DMAR_SATC || !check_scopes(e))
+				log_entry(pci, e);
 	}
 }

@@ -20,13 +20,14 @@ struct dmar_table {
 	u8 reserved[10];
 } PACKED;
 
-enum dmar_type { DMAR_UNIT = 0, DMAR_RMRR = 1 }; /* 8.2 */
+/* 8.2; SATC: devices that keep translations, for the log alone (8.8) */
+enum dmar_type { DMAR_UNIT = 0, DMAR_RMRR = 1, DMAR_SATC = 5 };
 
 /* 8.3, which ends before limit, and 8.4; then the scopes */
 struct dmar_entry {
 	u16 type; /* enum dmar_type, or one that is skipped */
 	u16 length;
-	u8 flags; /* of a unit: 1 is INCLUDE_PCI_ALL; else 0 */
+	u8 flags; /* of a unit: 1 is INCLUDE_PCI_ALL; of SATC: ATC_REQUIRED */
 	u8 size;
 	u16 segment;
 	u64 base;  /* of the unit's registers (0: firmware has switched it
@@ -61,7 +62,8 @@ _Static_assert(sizeof(struct dmar_scope) == 6, "VT-d 8.3.1");
  * in the log and skipped by its length, and so is an RMRR that is no range of
  * memory. Refused, with one line in the log, are: -EINVAL a wrong checksum, a
  * length or an address that cannot be; -EEXIST two units at one address, or
- * two that include all of a segment; -ENODEV no unit.
+ * two that include all of a segment; -ENODEV no unit. A structure without a
+ * length is the table's end.
  */
 int dmar_check(const struct acpi_header *acpi);
 /* A line for each unit and RMRR and for each of their scopes */

@@ -317,8 +317,8 @@ BAD = {
     "length": (lambda: dmar(ALL)[:4] + bytes([0xff] * 4) + dmar(ALL)[8:],
                "DMAR at 0x\\w+ has a wrong length"),
     "cut": (lambda: dmar(ALL[:-3]), "structure at offset 48 cannot be"),
-    "endless": (lambda: dmar(ALL, struct.pack("<HH", 0, 0)),
-                "structure at offset 72 cannot be"),
+    "its end first": (lambda: dmar(struct.pack("<HH", 0, 0), ALL),
+                      "the table names no unit"),
     "no room for a header": (lambda: dmar(ALL, b"\0\0"),
                              "structure at offset 72 cannot be"),
     "scope beyond its unit": (

@@ -399,6 +399,24 @@ def unit_at_0():
 
 
 @machine
+def two_units_for_all():
+    """And a tail that is no structure: UEFI leaves room for more."""
+    m = Machine("two-units-for-all", "of two units for all others one stands "
+                "at address 0; the table has a tail of zeros").usual()
+    m.drhds.append(drhd(0, every=True))
+    m.rmrrs.append(bytes(16))
+    return m
+
+
+@machine
+def gfx_unit_at_0():
+    m = Machine("gfx-unit-at-0", "the unit that is switched off is the "
+                "graphics'").usual()
+    m.drhds[0] = drhd(0, [scope("00:02.0")])
+    return m.refuses("iommu=off unsafe-dma ram=identity")
+
+
+@machine
 def deaf_unit():
     m = Machine("deaf-unit", "the graphics' unit answers; the one for all "
                 "others does not").usual()

@@ -158,12 +158,28 @@ def test_every_truncation_is_refused(m):
             assert got == (0 if size in ends else -m.EINVAL), size
 
 
-@pytest.mark.parametrize("length", [0, 1, 3, 4, 15, 17, 18, 23, 0x100, 0xffff])
+@pytest.mark.parametrize("length", [1, 3, 4, 15, 17, 18, 23, 0x100, 0xffff])
 def test_lengths_of_structures(m, length):
-    """0 would loop; 17 ends inside a scope, 0x100 behind the table."""
+    """17 ends inside a scope, 0x100 behind the table."""
     data = patched(table(GOOD[:1]), 50, length & 0xff, length >> 8)
     assert check(m, place(m, data)) == -m.EINVAL
     assert "offset 48 cannot be" in m.log_text()
+
+
+@pytest.mark.parametrize("tail", [4, 5, 24, 4096])
+def test_a_structure_without_a_length_ends_the_table(m, tail):
+    """What is behind it is no structure."""
+    ends = bytes(4) + b"\x01\xff\x05" * (tail // 3)
+    data = bytearray(table([*GOOD, drhd(BASE + 0x2000)]) + ends)
+    struct.pack_into("<I", data, 4, len(data))
+    raw = place(m, patched(data, 0, 0x44))
+    assert check(m, raw) == 0, m.log_text()
+    assert len(walked(m, raw, m.DMAR_UNIT)) == 3
+    assert check(m, place(m, patched(table(GOOD), 50, 0, 0))) == -m.ENODEV
+    # A rest that has no room for a length is refused, as ever
+    data = bytearray(table(GOOD) + b"\0\0\0")
+    struct.pack_into("<I", data, 4, len(data))
+    assert check(m, place(m, patched(data, 0, 0x44))) == -m.EINVAL
 
 
 @pytest.mark.parametrize("length", [0, 1, 5, 6, 7, 9, 10, 255])
@@ -344,6 +360,48 @@ def test_units_that_firmware_has_switched_off(m):
             for n in (2, 3, 4)] == [0, 0, BASE]
     m.dmar_log(t, tree)
     assert m.log_text().count("unit at 0x0, segment 0, switched off") == 2
+
+
+@pytest.mark.parametrize("off", [
+    drhd(0, include_all=True), drhd(0, scope([(2, 0)]), include_all=True)])
+def test_units_for_all_of_which_one_is_switched_on(m, off):
+    """It has all that no other names, whatever the others' order."""
+    on = drhd(BASE, include_all=True)
+    for entries in ([off, on], [on, off], [off, on, off]):
+        raw = place(m, table(entries))
+        assert check(m, raw) == 0, m.log_text()
+        t = m.ffi.cast("struct dmar_table *", raw)
+        assert m.dmar_unit_of(t, bus(m, {}), bdf("00:04.0")).base == BASE
+    raw = place(m, table([off, off]))
+    assert check(m, raw) == 0
+    t = m.ffi.cast("struct dmar_table *", raw)
+    assert m.dmar_unit_of(t, bus(m, {}), bdf("00:04.0")).base == 0
+
+
+def test_a_bridge_that_is_called_an_endpoint(m):
+    """What is behind it is behind its unit."""
+    raw = place(m, table([drhd(BASE, scope([(0x1c, 0)])),
+                          drhd(BASE + 0x1000, include_all=True)]))
+    assert check(m, raw) == 0
+    t = m.ffi.cast("struct dmar_table *", raw)
+    assert [m.dmar_unit_of(t, bus(m, TREE), bdf(text)).base - BASE for text in (
+        "00:1c.0", "02:00.0", "05:04.2", "00:1c.1", "09:00.0")] == [
+            0, 0, 0, 0x1000, 0x1000]
+
+
+def test_caches_of_translations(m):
+    """SATC; one whose scopes cannot be is left out, and nothing refused."""
+    good = 5, struct.pack("<BBH", 1, 0, 0) + scope([(2, 0)]) + scope([(5, 0)])
+    bad = 5, struct.pack("<BBH", 1, 0, 0) + scope([(9, 0)])[:-1]
+    raw = place(m, table([drhd(BASE), good, bad, (5, struct.pack("<BBH", 0, 0,
+                                                                 2))]))
+    assert check(m, raw) == 0
+    m.dmar_log(m.ffi.cast("struct dmar_table *", raw), bus(m, {}))
+    log = [t for _, t in m.log_lines()]
+    at = log.index("DMAR: caches of translations (SATC), segment 0, required")
+    assert log[at + 1:] == [
+        "DMAR:   function 0: 00:02.0", "DMAR:   function 0: 00:05.0",
+        "DMAR: caches of translations (SATC), segment 2"]
 
 
 def test_log(m):

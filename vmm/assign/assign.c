@@ -6,10 +6,10 @@
 #include "vmm/assign/assigned.h"
 #include "vmm/devmodel/pci_bridges.h"
 
-#define NEEDS_IOMMU                                                            \
-	"needs an IOMMU: switch VT-d on in the firmware's setup (or "          \
-	"iommu=off unsafe-dma ram=identity: its DMA then reaches all memory, " \
-	"Monocle's too)"
+#define GET_IOMMU                                                          \
+	"switch VT-d on in the firmware's setup (or iommu=off unsafe-dma " \
+	"ram=identity: its DMA then reaches all memory, Monocle's too)"
+#define NEEDS_IOMMU "needs an IOMMU: " GET_IOMMU
 
 static bool is_chosen(const struct assignment *all, bdf_t bdf)
 {
@@ -100,8 +100,7 @@ const char *assigned_objection(const struct assignment *all,
 	if (cannot_be_shown(all->pci, f))
 		return "stands where a guest would not find it";
 	if (all->vtd && !vtd_has_unit(all->vtd, f->bdf))
-		return "is behind no IOMMU that is switched on; its DMA would "
-		       "reach everything";
+		return "is behind no IOMMU that is switched on: " GET_IOMMU;
 	if (!all->vtd && !options_unsafe_dma(all->options))
 		return NEEDS_IOMMU;
 	return memory_objection(all, f);
