@@ -59,18 +59,16 @@ int unit_init(struct vtd_unit *u, hpa_t base, bool write_buffer)
 	return 0;
 }
 
+int unit_start_queue(struct vtd_unit *u)
+{
+	unit_write32(u, VTD_FECTL, VTD_FECTL_IM);
+	return u->queue ? inv_start_queue(u) : 0;
+}
+
 int unit_take_over(struct vtd_unit *u)
 {
-	int err = 0;
+	int err = inv_write_buffer(u);
 
-	unit_write32(u, VTD_FECTL, VTD_FECTL_IM);
-	/*
-	 * The queue before the root: what the old tables translated must be
-	 * dropped at once when the new ones are in force.
-	 */
-	if (u->queue)
-		err = inv_start_queue(u);
-	err = err ? err : inv_write_buffer(u);
 	unit_write64(u, VTD_RTADDR, virt_to_phys(u->root));
 	err = err ? err : unit_command(u, VTD_GCMD_SRTP, true);
 	return err ? err : inv_all(u);

@@ -88,6 +88,13 @@ int unit_init(struct vtd_unit *u, hpa_t base, bool write_buffer);
 void unit_log(const struct vtd_unit *u, unsigned number);
 
 /*
+ * Fault events masked, then its queue. Of all units before the root of one:
+ * what the old tables translated must be dropped at once when the new ones are
+ * in force, and on X58 that waits for ever while another's is not on (Linux:
+ * init_dmars). -ETIMEDOUT, -EIO.
+ */
+int unit_start_queue(struct vtd_unit *u);
+/*
  * Puts the root table in force, whatever a previous owner left on; DMA
  * remapping stays on where it is on. -ENOTSUP: it is on in another mode than
  * legacy (TTM), which cannot be changed under it; -ETIMEDOUT, -EIO.

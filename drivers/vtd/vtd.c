@@ -160,6 +160,8 @@ int vtd_start(struct vtd *v)
 	if (v->firmware && display)
 		err = set_context(v, display, v->firmware, v->config.display);
 	for (unsigned i = 0; !err && i < v->unit_count; i++)
+		err = unit_start_queue(&v->units[i]);
+	for (unsigned i = 0; !err && i < v->unit_count; i++)
 		err = unit_take_over(&v->units[i]);
 	for (unsigned i = 0; !err && i < v->unit_count; i++)
 		err = start_unit(v, &v->units[i]);

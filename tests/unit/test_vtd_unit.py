@@ -60,6 +60,19 @@ def test_cold_start_blocks_everything(m):
         < log.index("iotlb") < log.index("te") < log.index("ire")
 
 
+def test_all_queues_are_on_before_one_is_asked(m):
+    """On X58 an invalidation waits for ever while another unit's is off."""
+    x, order = igd(m), []
+    for unit in x.units:
+        def watch(low, high, unit=unit, go_on=unit._descriptor):
+            assert all(u.status & QIE for u in x.units)
+            order.append(unit)
+            go_on(low, high)
+        unit._descriptor = watch
+    x.start()
+    assert {id(unit) for unit in order} == {id(unit) for unit in x.units}
+
+
 def test_bus_mastering_goes_before_anything_else(m):
     bridge = 0x40
     functions = dict(FUNCTIONS)
