@@ -31,6 +31,9 @@ enum {
 	OHCI_ROUTED_TO_SMI = 1 << 8, /* of HcControl: SMM drives it */
 	OHCI_WAKE_CONNECTED = 1 << 9,
 	OHCI_CHANGE_OWNER = 1 << 3, /* of HcCommandStatus */
+	/* Of the xHCI of Intel's 7- to 9-series; behind each its mask */
+	USB2_ROUTING = 0xd0,
+	USB3_ENABLE = 0xd8,
 	CHAIN_MAX = 64,
 	WAIT_MS = 1000,
 	HALT_MS = 20, /* xHCI: 16 ms; EHCI: 16 micro-frames */
@@ -229,4 +232,28 @@ void pci_take_over(const struct pci_host *pci, struct pci_function *f,
 	else
 		take_mmio(pci, f, interface == XHCI, tsc_hz);
 	f->taken_over = true;
+}
+
+static void route(const struct pci_host *pci, bdf_t bdf, unsigned at)
+{
+	u32 ports = pci_config_read(pci, bdf, at + 4, 4);
+
+	if (ports)
+		pci_config_write(pci, bdf, at, 4, ports);
+}
+
+void pci_route_usb_ports(const struct pci_host *pci,
+			 const struct pci_function *f)
+{
+	/* 7-series; 8-series, desktop, server, mobile; 9-series */
+	static const u16 ids[] = {0x1e31, 0x8c31, 0x8d31,
+				  0x9c31, 0x8cb1, 0x9cb1};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(ids); i++) {
+		if (f->vendor != 0x8086 || f->device != ids[i])
+			continue;
+		/* SuperSpeed first: else a device would come up as USB 2. */
+		route(pci, f->bdf, USB3_ENABLE);
+		route(pci, f->bdf, USB2_ROUTING);
+	}
 }

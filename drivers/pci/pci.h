@@ -232,5 +232,12 @@ bool pci_can_take_over(const struct pci_host *pci,
  */
 void pci_take_over(const struct pci_host *pci, struct pci_function *f,
 		   u64 tsc_hz);
+/*
+ * The ports that an xHCI of Intel's 7- to 9-series shares with EHCI become
+ * its own (Linux: usb_enable_intel_xhci_ports); others are left alone. A
+ * reset undoes it.
+ */
+void pci_route_usb_ports(const struct pci_host *pci,
+			 const struct pci_function *f);
 
 #endif

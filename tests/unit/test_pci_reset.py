@@ -725,3 +725,28 @@ def test_others_are_left_alone(m, cls):
     take_over(m, machine, WHERE)
     assert machine.order == [] and not m.events("write")
     assert not machine.at(WHERE).taken_over
+
+
+# --- Ports that xHCI and EHCI share: Linux, usb_enable_intel_xhci_ports() ------
+
+@pytest.mark.parametrize("device, routed", [
+    (0x1e31, True), (0x8c31, True), (0x9c31, True), (0x8cb1, True),
+    (0x9cb1, True), (0x8d31, True), (0xa12f, False), (0x9d2f, False)])
+def test_ports_of_the_7_to_9_series(m, device, routed):
+    """USB 3 first; as many as the masks allow; not where there is no mask."""
+    machine, f = Machine(m), Function(device=device, vendor=0x8086,
+                                      cls=0x0c0330)
+    machine.add(bdf(0, 0x14), f)
+    f.writable[0xd0:0xe0] = b"\xff" * 16
+    f.put(0xd4, 4, 0x7fff)
+    f.put(0xdc, 4, 0xf)
+    written, write = [], f.write
+    f.write = lambda at, size, value: (written.append((at, value)),
+                                       write(at, size, value))
+    m.pci_route_usb_ports(machine.host, machine.at(bdf(0, 0x14)))
+    assert written == ([(0xd8, 0xf), (0xd0, 0x7fff)] if routed else [])
+    f.put(0xd4, 4, 0)
+    f.put(0xdc, 4, 0)
+    written.clear()
+    m.pci_route_usb_ports(machine.host, machine.at(bdf(0, 0x14)))
+    assert written == []

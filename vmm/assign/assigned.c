@@ -176,6 +176,7 @@ void assigned_reset_all(struct assignment *all, bool display)
 			pci_reset_function(pci, f,
 					   owns_bus(all, f->bdf, display),
 					   all->tsc_hz);
+		pci_route_usb_ports(pci, f);
 	}
 	/* A reset may have switched it off. */
 	if (all->domain)
