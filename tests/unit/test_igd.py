@@ -172,7 +172,7 @@ IDS = {  # (one or more of Linux's i915 table)
         0x9bc5, 0x87c0, 0x87ca, 0x3ea0],
     10: [0x5a40, 0x5a5c], 11: [0x8a52, 0x4571, 0x4e61],
     12: [0x9a49, 0x4c8a, 0x46a6, 0x4680, 0xa780, 0xa7a0, 0x7d55, 0x7d67,
-         0xb640, 0x64a0, 0xb080]}
+         0xb640, 0x64a0, 0xb080, 0xb0b0, 0xfd80, 0xfd81, 0xd740, 0xd75f]}
 WITHOUT_REMAPPING = {"iommu": 1, "unsafe_dma": True, "ram": 1}
 
 
@@ -194,11 +194,11 @@ def test_generations_without_ept_or_vtd_are_refused(m, device):
 
 def test_unknown_ids_by_the_registers(m):
     dsm = TOLUD - 64 * MIB
-    wide = Machine(0xfd80).stolen(0x02c0, dsm, wide=True).good(m)
+    wide = Machine(0xfff0).stolen(0x02c0, dsm, wide=True).good(m)
     assert (wide.generation, span(wide.dsm)) == (12, (dsm, TOLUD))
-    narrow = Machine(0xfd80).stolen(0x02c0, dsm).good(m)
+    narrow = Machine(0xfff0).stolen(0x02c0, dsm).good(m)
     assert (narrow.generation, span(narrow.dsm)) == (9, (dsm, TOLUD))
-    for machine in (Machine(0xfd80), Machine(0xfd80).stolen(0, 0xffffffff)):
+    for machine in (Machine(0xfff0), Machine(0xfff0).stolen(0, 0xffffffff)):
         status, _ = machine.probe(m)
         assert status == -m.ENOTSUP
         assert "igd-gen=" in m.log_text()
@@ -206,7 +206,7 @@ def test_unknown_ids_by_the_registers(m):
 
 @pytest.mark.parametrize("number", range(0, 20))
 def test_generation_by_option(m, number):
-    machine = Machine(0xfd80, options={"igd_gen": number},
+    machine = Machine(0xfff0, options={"igd_gen": number},
                       rows=[(0, 0x40000000, AVAILABLE)])
     machine.stolen(0x02c0, 0x50000000)
     status, igd = machine.probe(m)

@@ -126,6 +126,8 @@ static const struct id_row ids[] = {
 	{0xa700, 0xa7ff, 12, 0, "Raptor Lake"},
 	{0xb000, 0xb0ff, 12, IGD_STOLEN_IN_BAR, "Panther Lake"},
 	{0xb600, 0xb6ff, 12, IGD_STOLEN_IN_BAR, "Arrow Lake"},
+	{0xd740, 0xd75f, 12, IGD_STOLEN_IN_BAR, "Nova Lake"},
+	{0xfd80, 0xfd8f, 12, IGD_STOLEN_IN_BAR, "Wildcat Lake"},
 };
 
 /* By the host bridge. Linux: quirk_iommu_igfx, _calpella_no_shadow_gtt. */
