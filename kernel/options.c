@@ -71,8 +71,9 @@ static const struct option table[] = {
 	{"igd-reset",
 	 CHOICE,
 	 AT(igd_reset),
-	 {"never", "reboot", "always"},
-	 "when the display is reset and its video BIOS run (default: reboot)"},
+	 {"auto", "never", "reboot", "always"},
+	 "when the display is reset and its video BIOS run; auto: at reboots, "
+	 "where a video BIOS can bring the picture back"},
 	{"rom-init",
 	 FLAG,
 	 AT(rom_init),
@@ -264,7 +265,6 @@ int options_parse(struct options *options, const char *cmdline)
 	*options = (struct options){
 		.sinks = LOG_COM1 | LOG_SCREEN,
 		.dma_faults = 1000,
-		.igd_reset = RESET_REBOOT,
 	};
 	while (*p) {
 		size_t length = 0;

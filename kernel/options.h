@@ -11,7 +11,7 @@
 
 enum ram_mode { RAM_RELOCATED, RAM_IDENTITY };
 enum guest_kind { GUEST_KERNEL, GUEST_BIOS };
-enum igd_reset { RESET_NEVER, RESET_REBOOT, RESET_ALWAYS };
+enum igd_reset { RESET_AUTO, RESET_NEVER, RESET_REBOOT, RESET_ALWAYS };
 enum iommu_mode { IOMMU_STRICT, IOMMU_OFF };
 enum igd_mode { IGD_OFF, IGD_OPEN, IGD_CLOSED };
 

@@ -412,7 +412,9 @@ static bool display_is_reset(const struct machine *m)
 {
 	unsigned policy = m->host->options.igd_reset;
 
-	return m->resets ? policy != RESET_NEVER : policy == RESET_ALWAYS;
+	if (policy == RESET_AUTO && m->resets)
+		return !rom_init_check(&m->rom_init, &m->vm.map, false);
+	return policy == RESET_ALWAYS || (policy == RESET_REBOOT && m->resets);
 }
 
 static void reset_devices(struct machine *m)
@@ -442,13 +444,30 @@ static int load_kernel(struct machine *m, struct guest_entry *entry)
 	return err ? err : loader_load(&m->loader, entry);
 }
 
+/* Nobody scans out what firmware has drawn: the guest is not told of it. */
+static void give_picture_up(struct machine *m)
+{
+	const struct pci_function *f = m->assign.display;
+
+	if (!f || pci_reset_method(&m->host->pci, f->bdf) == PCI_RESET_NONE)
+		return;
+	m->loader.screen = NULL;
+	log_warn("display: its reset (igd-reset=) has taken the picture of "
+		 "%02x:%02x.%x; it is back when a driver sets a mode",
+		 BDF_ARGS(f->bdf));
+}
+
 /* The picture that a guest, or the display's reset, has taken. */
 static int bring_picture_back(struct machine *m)
 {
-	if (!m->host->options.rom_init &&
-	    (!display_is_reset(m) ||
-	     rom_init_check(&m->rom_init, &m->vm.map, false)))
+	bool lost = display_is_reset(m);
+
+	if (!m->host->options.rom_init && !lost)
 		return 0;
+	if (rom_init_check(&m->rom_init, &m->vm.map, false)) {
+		give_picture_up(m);
+		return 0;
+	}
 	m->loader.screen = &m->text;
 	return rom_init(&m->rom_init, &m->text, &m->loader.cursor_row);
 }

@@ -99,12 +99,24 @@ static bool ignores_power(const struct pci_host *pci, bdf_t bdf, u16 vendor)
 	       pci_config_read(pci, bdf, PCI_CLASS, 2) == 0x0300;
 }
 
+/*
+ * Graphics whose FLR locks the whole machine up, as users of vfio report:
+ * HD 630 and, with 500-series chipsets at least, Comet Lake. They have no
+ * other reset that is known to do.
+ */
+static bool locks_up(u32 id)
+{
+	return id == 0x59128086 || (id & 0xff00ffff) == 0x9b008086;
+}
+
 enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf)
 {
 	unsigned cap = pci_find_capability(pci, bdf, PCI_CAP_EXPRESS);
 	u32 id = pci_config_read(pci, bdf, PCI_VENDOR, 4);
 	const struct pci_function *bridge;
 
+	if (locks_up(id))
+		return PCI_RESET_NONE;
 	if (id == 0x01568086 || id == 0x01668086)
 		return PCI_RESET_IVB;
 	if (cap && !hangs(id, true) &&

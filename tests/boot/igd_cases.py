@@ -210,8 +210,10 @@ def once(*more, **fields):
     return resets("always", "exit status=0", more=more, **fields)
 
 
-for _name in "never", "reboot", "always":
+for _name in "auto", "never", "reboot", "always":
     add(f"reset-{_name}", lambda name=_name: resets(name))
+add("reset-uefi", lambda: dataclasses.replace(
+    resets("auto"), firmware="uefi", timeout=300))
 add("reset-dead", lambda: once(
     f"mmio {LOST:x} {SET_UP[LOST]:x} dead"))
 add("reset-away", lambda: once("flr 70 never"))

@@ -25,6 +25,8 @@
 char machine_notes[4096];
 int (*machine_guest)(void);
 int machine_fails; /* the loader's status */
+bool machine_no_rom;
+enum pci_reset machine_reset;
 u8 machine_config[256][256];
 
 static struct machine machine;
@@ -50,6 +52,8 @@ struct machine *fresh_machine(void)
 	memset(machine_config, 0xff, sizeof(machine_config));
 	machine_notes[0] = 0;
 	machine_fails = 0;
+	machine_no_rom = false;
+	machine_reset = PCI_RESET_FLR;
 	machine_connect(&machine, &host);
 	return &machine;
 }
@@ -129,6 +133,12 @@ int vtd_domain_create(struct vtd *v, const struct region_list *list,
 	(void)v, (void)list;
 	*domain = NULL;
 	return 0;
+}
+
+enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf)
+{
+	(void)pci, (void)bdf;
+	return machine_reset;
 }
 
 u64 vtd_fault_count(const struct vtd *v, bdf_t bdf)
@@ -288,7 +298,7 @@ int rom_init_check(const struct rom_init *r, const struct region_list *map,
 		   bool say)
 {
 	(void)r, (void)map, (void)say;
-	return 0;
+	return machine_no_rom ? -EINVAL : 0;
 }
 
 int rom_init(struct rom_init *r, struct boot_framebuffer *screen, u8 *row)

@@ -9,6 +9,8 @@
 extern char machine_notes[4096]; /* a line for each call that counts */
 extern int (*machine_guest)(void);
 extern int machine_fails;
+extern bool machine_no_rom;
+extern enum pci_reset machine_reset;
 extern u8 machine_config[256][256]; /* of bus 0 */
 
 /* With nothing planned; its host has no memory yet. */

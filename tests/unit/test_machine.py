@@ -244,8 +244,8 @@ def test_a_guest_that_cannot_be_loaded_again_stops(m):
 
 
 @pytest.mark.parametrize("policy, starts", [
-    ("NEVER", [False, False]), ("REBOOT", [False, True]),
-    ("ALWAYS", [True, True])])
+    ("AUTO", [False, True]), ("NEVER", [False, False]),
+    ("REBOOT", [False, True]), ("ALWAYS", [True, True])])
 def test_when_the_display_is_reset(m, policy, starts):
     """Its video BIOS brings the picture back."""
     x = Machine(m, igd_reset=getattr(m, f"RESET_{policy}")).build()
@@ -259,6 +259,29 @@ def test_when_the_display_is_reset(m, policy, starts):
             else [RESET]
         want.append(kernel)
     assert x.notes() == want + [RESET]
+
+
+@pytest.mark.parametrize("policy, lost", [
+    ("AUTO", []), ("NEVER", []), ("REBOOT", [1]), ("ALWAYS", [0, 1])])
+@pytest.mark.parametrize("method", ["FLR", "NONE"])
+def test_no_video_bios_brings_the_picture_back(m, policy, lost, method):
+    """By default it is not taken then; else the guest is told of no screen,
+    and the user, who may sit before a dark one, once a start."""
+    x = Machine(m, [{"class": 0x300}],
+                igd_reset=getattr(m, f"RESET_{policy}"))
+    x.display()
+    x.host.boot.fb = {"kind": m.DISPLAY_TEXT}
+    m.lib.machine_no_rom = True
+    m.lib.machine_reset = getattr(m, f"PCI_RESET_{method}")
+    x.build().run(x.reset, x.power_off)
+    dark = lost if method == "FLR" else []
+    starts = ["functions and display reset" if n in lost else RESET
+              for n in (0, 1)]
+    kernels = ["kernel" if dark and n >= dark[0] else "kernel, with a screen"
+               for n in (0, 1)]
+    assert x.notes()[-5:] == [starts[0], kernels[0], starts[1], kernels[1],
+                              RESET]
+    assert m.log_text().count("has taken the picture of 00:00.0") == len(dark)
 
 
 def test_closed_windows_are_closed_again(m):

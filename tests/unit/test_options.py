@@ -13,7 +13,7 @@ import harness
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 COM1, COM2, E9, SCREEN = 1, 2, 4, 8
 DEFAULTS = {"ram": 0, "iommu": 0, "guest": 0, "igd": 0,
-            "igd_gen": 0, "igd_reset": 1, "rom_init": False, "strict_groups": False,
+            "igd_gen": 0, "igd_reset": 0, "rom_init": False, "strict_groups": False,
             "sinks": COM1 | SCREEN, "memory": 0,
             "dma_faults": 0, "quiet": False, "debug": False,
             "help": False, "list": False, "unsafe_dma": False, "no_vga": False,
@@ -44,7 +44,8 @@ GOOD = [
     ("strict-groups", "strict_groups", True),
     ("dma-faults=7", "dma_faults", 7), ("dma-faults=0", "dma_faults", 0),
     ("guest=kernel", "guest", 0),
-    ("igd-reset=never", "igd_reset", 0), ("igd-reset=always", "igd_reset", 2),
+    ("igd-reset=auto", "igd_reset", 0), ("igd-reset=never", "igd_reset", 1),
+    ("igd-reset=reboot", "igd_reset", 2), ("igd-reset=always", "igd_reset", 3),
     ("rom-init", "rom_init", True),
     ("guest=bios", "guest", 1),
 ]
@@ -215,7 +216,7 @@ def test_help_lists_every_option_and_value(m):
     assert lines == ["ram=relocated|identity", "guest=kernel|bios", "memory=N",
                      "log=com1,com2,e9,screen", "quiet", "debug", "no-vga",
                      "assign=...", "strict-groups", "igd=off|open|closed",
-                     "igd-gen=N", "igd-reset=never|reboot|always",
+                     "igd-gen=N", "igd-reset=auto|never|reboot|always",
                      "rom-init", "iommu=strict|off", "unsafe-dma",
                      "dma-faults=N", "list", "help"]
     assert all(len(text.partition(": ")[2]) >= 10 for _, text in m.log_lines())

@@ -217,6 +217,17 @@ def test_a_reset_that_does_nothing_is_not_used(m, vendor, cls, behind, method):
         machine.host, bdf(behind, 5)))).decode() == method
 
 
+@pytest.mark.parametrize("device, method", [
+    (0x5912, NONE), (0x9bc8, NONE), (0x9bc5, NONE), (0x9b41, NONE),
+    (0x5916, FLR), (0x3e92, FLR), (0x4680, FLR)])
+def test_graphics_that_lock_the_machine_up(m, device, method):
+    """Nor is there another reset, which nobody has tried."""
+    machine = Machine(m)
+    machine.add(WHERE, Device(m, 1, 1, 1, vendor=0x8086, device=device,
+                              cls=0x030000))
+    assert m.pci_reset_method(machine.host, WHERE) == method
+
+
 @pytest.mark.parametrize("flr, af, power, method", [
     (1, 1, 1, FLR), (0, 1, 1, AF_FLR), (0, 0, 1, POWER), (0, 0, 0, NONE)])
 def test_best_method_first(m, flr, af, power, method):

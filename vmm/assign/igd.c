@@ -93,8 +93,6 @@ struct id_row {
 /* The first row that holds the ID counts. */
 static const struct id_row ids[] = {
 	{0x0042, 0x0046, 5, 0, "Ironlake"},
-	{0x0156, 0x0156, 7, IGD_OWN_RESET, "Ivy Bridge mobile"},
-	{0x0166, 0x0166, 7, IGD_OWN_RESET, "Ivy Bridge mobile"},
 	{0x0150, 0x017f, 7, 0, "Ivy Bridge"},
 	{0x0100, 0x014f, 6, 0, "Sandy Bridge"},
 	{0x0400, 0x04ff, 7, 0, "Haswell"},
@@ -479,8 +477,6 @@ void igd_log(const struct igd *igd)
 		log_range("RMRR", igd->rmrr[i]);
 	log_info("igd: DMA remapping %s",
 		 igd->remapping_off ? "must stay off, and does" : "allowed");
-	log_info("igd: reset by %s",
-		 igd->quirks & IGD_OWN_RESET ? "a sequence of its own" : "FLR");
 }
 
 /*

@@ -33,9 +33,8 @@ struct igd_layout {
 enum igd_quirk {
 	IGD_NO_REMAPPING = 1, /* DMA remapping must stay off */
 	IGD_SHADOW_GTT = 2,   /* ... unless there is a shadow GTT */
-	IGD_OWN_RESET = 4,    /* FLR hangs it: a sequence of its own */
-	IGD_STOLEN_IN_BAR = 8,
-	IGD_UNSUPPORTED = 16,
+	IGD_STOLEN_IN_BAR = 4,
+	IGD_UNSUPPORTED = 8,
 };
 
 struct igd_input {
