@@ -135,6 +135,29 @@ def test_decoders_that_firmware_left_off(m, bars, command, on):
     assert m.vpci_read(vpci, bdf(0, 5), 4, 2) == command & 3
 
 
+@pytest.mark.parametrize("display, iommu, left, kept", [
+    (True, True, 7, 7), (True, True, 3, 3), (False, True, 7, 3),
+    (True, False, 7, 3)])
+def test_a_picture_keeps_its_dma(m, display, iommu, left, kept):
+    """As firmware had it, whatever a guest wrote; not past an IOMMU."""
+    f, where = function(ENDPOINT, cls=VGA), bdf(0, 2)
+    f.put(4, 2, left)
+    _, machine = assigned(m, {where: f}, [where])
+    if display:
+        machine.display = machine.functions[0].function
+    if not iommu:
+        machine.domain = m.NULL
+    bus = m.ffi.addressof(machine.vm[0], "bus")
+    assert m.vpci_init(machine.vpci, bus) == 0
+    assert m.assigned_init(machine) == 0
+    for guest in (0, 7):
+        m.vpci_write(machine.vpci, where, 4, 2, guest)
+        m.assigned_reset_all(machine, False)
+        m.vpci_reset(machine.vpci)
+        assert f.read(4, 2) == kept
+        assert m.vpci_read(machine.vpci, where, 4, 2) == kept & 7
+
+
 USB, SMBUS, VGA = 0x0c0330, 0x0c0500, 0x030000
 
 
@@ -215,14 +238,16 @@ def test_ports_of_usb_are_routed_after_each_reset(m):
 @pytest.mark.parametrize("display", [True, False])
 def test_bus_mastering_is_off_at_a_reset(m, display):
     """What is still on could write into what the next guest has. The display
-    is not reset where its picture is to stay, but does no DMA either."""
+    that is not reset may scan its picture out of memory."""
     functions = {bdf(0, slot): function(ENDPOINT) for slot in (2, 5, 6)}
     for f in functions.values():
         f.put(4, 2, 7)
     _, machine = assigned(m, functions, [bdf(0, 2), bdf(0, 5)])
     machine.display = machine.functions[0].function
+    machine.functions[0].config.initial_command = 7
     m.assigned_reset_all(machine, display)
-    assert [f.read(4, 2) for f in functions.values()] == [3, 3, 7]
+    assert [f.read(4, 2) for f in functions.values()] == [
+        3 if display else 7, 3, 7]
     assert [(e.addr, e.value) for e in m.events("other") if e.size < 2] == \
         [(bdf(0, 2), 3)] * display + [(bdf(0, 5), 3)]
 

@@ -60,6 +60,9 @@ static int init_one(struct assignment *all, struct assigned *a)
 	/* Without a unit its DMA would reach everything: it gets none. */
 	if (all->domain || options_unsafe_dma(all->options))
 		config.command_forward = PCI_COMMAND_MASTER;
+	/* Firmware's picture may be scanned out of memory. */
+	if (f == all->display)
+		config.command_kept = config.command_forward;
 	if (config.pin)
 		a->line = line_of(all->pci, f->bdf, config.pin);
 	if (all->domain)
@@ -159,10 +162,13 @@ void assigned_reset_all(struct assignment *all, bool display)
 	for (unsigned n = 0; n < all->count; n++) {
 		struct assigned *a = &all->functions[n];
 		bdf_t bdf = a->function->bdf;
-		u32 command = pci_config_read(pci, bdf, PCI_COMMAND, 2);
+		u32 command = pci_config_read(pci, bdf, PCI_COMMAND, 2) &
+			      ~(u32)PCI_COMMAND_MASTER;
 
-		pci_config_write(pci, bdf, PCI_COMMAND, 2,
-				 command & ~(u32)PCI_COMMAND_MASTER);
+		if (!display && a->function == all->display)
+			command |=
+				a->config.initial_command & PCI_COMMAND_MASTER;
+		pci_config_write(pci, bdf, PCI_COMMAND, 2, command);
 		assigned_irq_reset(a);
 		assigned_stats_reset(a);
 		if (!a->function->saved)

@@ -534,7 +534,8 @@ int pci_assigned_init(struct pci_assigned *d, struct vpci *pci,
 {
 	*d = (struct pci_assigned){.config = *config};
 	d->initial_command = (u16)(host_read(d, PCI_COMMAND, 2) &
-				   (PCI_COMMAND_IO | PCI_COMMAND_MEMORY));
+				   (PCI_COMMAND_IO | PCI_COMMAND_MEMORY |
+				    config->command_kept));
 	build_chain(d);
 	initial_copies(d);
 	for (unsigned i = 0; i < ARRAY_SIZE(d->decoded); i++)

@@ -51,6 +51,8 @@ struct pci_assigned_config {
 	 * legacy VGA ranges, too.
 	 */
 	u16 command_forward;
+	/* Of those, the bits that are as firmware left them at each reset. */
+	u16 command_kept;
 	/*
 	 * The guest moved or switched a BAR: from now on it is decoded at
 	 * decoded[index] (a port for an I/O BAR), which is the guest's choice
