@@ -149,16 +149,33 @@ static void stop(struct vtd *v, bdf_t id, u64 times)
 	}
 }
 
+/*
+ * Graphics read where nothing is mapped, with a good picture; ending them is
+ * worse than not being told. An interrupt's fault no context entry silences.
+ */
+static bool is_spared(const struct vtd *v, const struct vtd_fault *f)
+{
+	const struct pci_function *p = pci_find(v->pci, f->source);
+
+	return p && p->class >> 8 == 3 && !f->interrupt;
+}
+
 static void handle(struct vtd *v, struct vtd_unit *u, const struct vtd_fault *f)
 {
 	u64 limit = v->config.dma_faults, n = count(v, f);
+	bool over = limit && n % limit == 0, spared = over && is_spared(v, f);
 
 	if (is_due(n))
 		log_fault(v, f, n);
 	/* At each multiple: the owner may switch it on again. */
-	if (limit && n % limit == 0)
+	if (over && !spared)
 		stop(v, f->source, n / limit);
-	if (n % VTD_FAULTS_SILENCED == 0 && unit_silence(u, f->source))
+	if (spared)
+		log_warn("VT-d: %02x:%02x.%x is a display: after %lu faults it "
+			 "goes on, and no more are recorded",
+			 BDF_ARGS(f->source), n);
+	if ((spared || n % VTD_FAULTS_SILENCED == 0) &&
+	    unit_silence(u, f->source))
 		log_error("VT-d: faults cannot be silenced");
 }
 

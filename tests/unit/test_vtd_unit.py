@@ -978,6 +978,33 @@ def test_too_many_faults_stop_the_device(m):
     assert not x.master(EDU)
 
 
+def test_a_display_is_silenced_and_never_ended(m):
+    """3,000 faults each. Its unit holds back what FPD names (VT-d 9.3)."""
+    x = machine(m)
+    x.config.dma_faults = 1000
+    x.start()
+    d = x.domain([(0, GIB, PAGE, RW), (DSM, DSM, MIB, RW)])
+    unit = x.units[0]
+    for bdf in (DISPLAY, EDU):
+        assert m.vtd_assign(x.vtd, d, bdf) == 0
+        m.lib.fake_config[x.functions.index(bdf)][4] = 6
+    for n in range(3000):
+        for bdf in (DISPLAY, EDU):
+            if not model.walk.contexts(unit.view, unit.root)[bdf].fault_off:
+                unit.record(bdf, 6, n << 12)
+            m.vtd_handle_faults(x.vtd)
+    assert x.master(DISPLAY) and not x.master(EDU)
+    assert [m.vtd_fault_count(x.vtd, bdf) for bdf in (DISPLAY, EDU)] == [
+        1000, 3000]
+    assert can(unit, DISPLAY, 0) == GIB, "it still does what it may"
+    assert m.log_text().count("00:02.0 is a display: after 1000 faults") == 1
+    # Interrupts that it has no entry for are no picture.
+    for n in range(1000):
+        unit.record(DISPLAY, 0x22, n)
+        m.vtd_handle_faults(x.vtd)
+    assert not x.master(DISPLAY)
+
+
 def test_a_guest_that_switches_it_on_again_fills_no_log(m):
     x = machine(m)
     x.config.dma_faults = 1
