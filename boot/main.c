@@ -177,6 +177,12 @@ static bool needs_write_buffer_flush(void)
 /* Finds the IOMMUs; nothing on the machine changes yet. */
 static void find_iommu(void)
 {
+	const struct igd_input igd = {
+		.pci = &host.pci,
+		.function = pci_find(&host.pci, IGD_BDF),
+		.boot = &host.boot,
+		.options = &host.options,
+	};
 	int vector = host_irq_alloc(dma_fault_event, &host.vtd);
 	struct vtd_config config = {
 		.display = display(),
@@ -205,6 +211,8 @@ static void find_iommu(void)
 			 "DMA");
 		return;
 	}
+	if (config.display == IGD_BDF)
+		igd_picture(&igd, config.picture);
 	err = vtd_init(&host.vtd, &host.acpi, &host.pci, &config);
 	host.has_vtd = !err;
 	if (!err)

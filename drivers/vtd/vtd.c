@@ -52,26 +52,35 @@ static int init_remapping(struct vtd *v)
 	return 0;
 }
 
-/* The display's RMRRs, 1:1, and nothing else */
+/* 1:1, once more where it is there already */
+static int leave(struct region_list *list, hpa_t base, u64 size)
+{
+	struct region r = {.kind = REGION_DEVICE, .dma = REGION_RW};
+
+	r.gpa = r.hpa = ALIGN_DOWN(base, PAGE_SIZE);
+	r.size = ALIGN_UP(base + size, PAGE_SIZE) - r.gpa;
+	return region_paint(list, r);
+}
+
+/* What scans the picture out reads: its memory and RMRRs, and nothing else */
 static int init_firmware_domain(struct vtd *v)
 {
 	const struct dmar_entry *r = NULL;
 	int err = 0;
 
 	while (!err &&
-	       (r = dmar_rmrr_of(v->dmar, v->pci, v->config.display, r))) {
-		hpa_t base = ALIGN_DOWN(r->base, PAGE_SIZE);
-		u64 size = ALIGN_UP(r->limit + 1, PAGE_SIZE) - base;
+	       (r = dmar_rmrr_of(v->dmar, v->pci, v->config.display, r)))
+		err = leave(&v->picture, r->base, r->limit + 1 - r->base);
+	for (unsigned i = 0; !err && i < VTD_PICTURES; i++) {
+		struct phys_range p = v->config.picture[i];
 
-		if (!v->firmware)
-			err = vtd_domain_create(v, NULL, &v->firmware);
-		if (!err)
-			err = vtd_map(v, v->firmware, base, base, size,
-				      SL_R | SL_W);
-		/* Two RMRRs of one device may name the same memory. */
-		if (err == -EEXIST)
-			err = 0;
+		/* Of registers: what no table can name is left out. */
+		if (p.size &&
+		    !((p.base + p.size - 1) >> (v->dmar->host_width + 1)))
+			err = leave(&v->picture, p.base, p.size);
 	}
+	if (!err && v->picture.count)
+		err = vtd_domain_create(v, &v->picture, &v->firmware);
 	return err;
 }
 

@@ -16,6 +16,7 @@
 #include "drivers/vtd/dmar.h"
 #include "drivers/vtd/tables.h"
 #include "drivers/vtd/unit.h"
+#include "kernel/phys.h"
 #include "kernel/region.h"
 
 #define VTD_UNITS_MAX 64
@@ -23,6 +24,7 @@
 #define VTD_FAULT_SOURCES 64
 #define VTD_IRTES 256 /* a page of entries; as many as there are vectors */
 #define VTD_NO_DISPLAY 0xffff
+#define VTD_PICTURES 2
 #define VTD_FAULTS_SILENCED 65536
 
 struct vtd_config {
@@ -31,6 +33,8 @@ struct vtd_config {
 	 * VTD_NO_DISPLAY: it keeps its RMRRs and its bus mastering.
 	 */
 	bdf_t display;
+	/* More that it needs, RMRRs or not. Size 0: none. */
+	struct phys_range picture[VTD_PICTURES];
 	bool write_buffer; /* a chipset that needs RWBF and does not say so */
 	bool x2apic;	   /* the CPU that takes interrupts is in that mode */
 	u8 fault_vector;   /* for fault events; 0: vtd_handle_faults() polls */
@@ -65,6 +69,7 @@ struct vtd {
 	struct vtd_unit units[VTD_UNITS_MAX]; /* those that answer */
 	struct vtd_domain domains[VTD_DOMAINS_MAX];
 	struct vtd_domain *firmware; /* the display's, until it is assigned */
+	struct region_list picture;  /* of that */
 
 	struct vtd_entry *irt; /* one for all units */
 	struct {

@@ -346,6 +346,24 @@ def variant(tmp_path, name, *lines):
     return path
 
 
+@pytest.mark.parametrize("words", ["", "igd"])
+def test_a_picture_needs_no_rmrr(tmp_path, words):
+    """Stolen memory and the GTT's by registers alone, assigned or not."""
+    path = tmp_path / "variant.fleet"
+    path.write_text(re.sub("(?<=DMAR )[0-9a-f]+", lambda found: make_machines
+                           .header(b"DMAR", 1, bytes([38, 1]) + bytes(10) +
+                                   b"".join(make_machines.usb_rmrr().drhds)
+                                   ).hex(), own("usb-rmrr").read_text()))
+    machine, run = paper.Machine(path), judge.Run(path, words)
+    assert run.end() == "starts", run.log
+    start = judge.Start(machine, run)
+    unit = start.units[machine.unit_of(0x10)]
+    gfx = vtd.contexts(start.still, unit.root, unit.width)[0x10]
+    for at in (0x89800000, 0x8a000000, 0x8a000000 + (32 << 20) - PAGE):
+        assert vtd.translate(start.still, gfx, at) == (at, "rw-")
+    assert ("00:02.0",) in [tuple(w) for w in run.facts("master")] or words
+
+
 def test_a_late_refusal_is_found(tmp_path):
     """By an IOMMU that does not do as it is told nobody can know before; it
     shows that each kind of change is seen."""

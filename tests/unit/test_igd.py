@@ -318,6 +318,27 @@ def test_machines_on_paper(m, name):
         assert names["GTT memory (GSM)"] == (*told("gsm"), 0, m.REGION_RW)
 
 
+def test_what_the_picture_is_scanned_out_of(m):
+    """Assigned or not; nothing is said, whatever the registers say."""
+    dsm, gsm = TOLUD - 64 * MIB, TOLUD - 72 * MIB
+
+    def picture(**fields):
+        machine = Machine(**fields).stolen(0x02c0, dsm, gsm)
+        machine.probe(m)
+        harness.reset_all()
+        out = m.new("struct phys_range[2]")
+        m.igd_picture(machine.input, out)
+        assert m.log_text() == ""
+        return [span(r) for r in out]
+    assert picture() == [(dsm, TOLUD), (gsm, dsm)]
+    assert picture(rows=[(0, dsm, AVAILABLE)]) == [(dsm, TOLUD), None]
+    assert picture(rows=[(0, TOLUD, AVAILABLE)]) == [None, None]
+    assert picture(class_=0x0200) == [None, None]
+    assert picture(present=False) == [None, None]
+    assert picture(options={"igd_gen": 99}) == [None, None]
+    assert picture(device=0x1616) == [(dsm - 0, dsm + 64 * MIB), (gsm, dsm)]
+
+
 # --- VGA and remapping ----------------------------------------------------
 
 @pytest.mark.parametrize("class_,control,vga", [

@@ -663,6 +663,26 @@ def test_a_picture_in_overlapping_rmrrs(m):
         assert can(x.units[0], DISPLAY, gpa) == gpa
 
 
+def test_a_picture_without_an_rmrr_keeps_its_memory(m):
+    """Coreboot's, for one: its memory and the GTT's, as registers say, next
+    to an RMRR that covers a part of it, and one beyond the unit's width."""
+    partly = table([drhd(Machine.BASE, include_all=True),
+                    rmrr(DSM - MIB, DSM + MIB - 1, scope([(2, 0)]))])
+    for dmar, below in ((TABLE, -6), (partly, DSM - MIB)):
+        x = machine(m, dmar=dmar)
+        x.config.display = DISPLAY
+        x.config.picture[0] = {"base": DSM, "size": 4 * MIB}
+        x.config.picture[1] = {"base": 1 << 50, "size": 4 * MIB}
+        x.start()
+        assert x.master(DISPLAY)
+        assert [can(x.units[0], DISPLAY, at) for at in (
+            DSM, DSM + 4 * MIB - PAGE, DSM + 4 * MIB, DSM - MIB)] == [
+                DSM, DSM + 4 * MIB - PAGE, -6, below]
+        d = x.domain([(0, GIB, MIB, RW), (DSM - MIB, DSM - MIB, 5 * MIB, RW)])
+        assert m.vtd_assign(x.vtd, d, DISPLAY) == 0
+        assert can(x.units[0], DISPLAY, 0) == GIB
+
+
 def test_no_memory_for_the_second_requester_id(m):
     x = machine(m, functions=bridged(None)).start()
     d = x.domain([(0, GIB, PAGE, RW)])

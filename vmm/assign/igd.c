@@ -173,7 +173,8 @@ static unsigned by_shape(const struct igd_input *in)
 	return narrow && narrow != ~(u32)MIB_MASK ? 9 : 0;
 }
 
-static int set_generation(struct igd *igd, const struct igd_input *in)
+static const struct id_row *find_layout(struct igd *igd,
+					const struct igd_input *in)
 {
 	u16 device = igd->function->device;
 	const struct id_row *id = find_id(ids, ARRAY_SIZE(ids), device);
@@ -191,10 +192,18 @@ static int set_generation(struct igd *igd, const struct igd_input *in)
 		if (number >= layouts[i].first && number <= layouts[i].last)
 			igd->layout = &layouts[i];
 	igd->generation = (u8)number;
+	return id;
+}
+
+static int set_generation(struct igd *igd, const struct igd_input *in)
+{
+	u16 device = igd->function->device;
+	const struct id_row *id = find_layout(igd, in);
+
 	if (igd->layout && !(igd->quirks & IGD_UNSUPPORTED))
 		return 0;
 	if (!igd->layout && in->options->igd_gen)
-		log_error("igd-gen=%lu: say 5 to 12", number);
+		log_error("igd-gen=%lu: say 5 to 12", in->options->igd_gen);
 	else if (id)
 		log_error("igd: 8086:%04x (%s) is not supported", device,
 			  id->name);
@@ -265,20 +274,33 @@ static struct phys_range whole_pages(struct phys_range r)
 				   ALIGN_UP(r.base + r.size, PAGE_SIZE) - base};
 }
 
+/* The top of DRAM below which the range has to lie. */
+static u64 top_of(const struct igd_input *in, const struct igd *igd,
+		  struct phys_range r)
+{
+	u64 top;
+
+	if (r.base < 4 * GIB)
+		return igd->top ? igd->top : 4 * GIB;
+	top = (of_bridge(in, TOUUD, 4) & ~(u32)MIB_MASK) |
+	      (u64)of_bridge(in, TOUUD + 4, 4) << 32;
+	return top && top < BIT(46) ? top : BIT(46);
+}
+
+static bool is_below(struct phys_range r, u64 top)
+{
+	return r.base < top && r.size <= top - r.base;
+}
+
 /* Stolen memory lies below the top of DRAM and outside what is RAM. */
 static int check_stolen(const struct igd_input *in, const struct igd *igd,
 			const char *name, struct phys_range r)
 {
-	u64 top = igd->top ? igd->top : 4 * GIB;
+	u64 top = top_of(in, igd, r);
 
 	if (!r.size)
 		return 0;
-	if (r.base >= 4 * GIB) {
-		top = (of_bridge(in, TOUUD, 4) & ~(u32)MIB_MASK) |
-		      (u64)of_bridge(in, TOUUD + 4, 4) << 32;
-		top = top && top < BIT(46) ? top : BIT(46);
-	}
-	if (r.base >= top || r.size > top - r.base) {
+	if (!is_below(r, top)) {
 		log_error("igd: %s of %llu MiB at 0x%lx (GGC %04x) ends above "
 			  "the top of memory 0x%lx",
 			  name, r.size / MIB, r.base, igd->control, top);
@@ -291,12 +313,11 @@ static int check_stolen(const struct igd_input *in, const struct igd *igd,
 	return -EINVAL;
 }
 
-static int read_stolen(struct igd *igd, const struct igd_input *in)
+static void read_registers(struct igd *igd, const struct igd_input *in)
 {
 	const struct igd_layout *l = igd->layout;
 	bool early = l->first == 5;
 	u32 top = of_bridge(in, l->top, early ? 2 : 4);
-	int err;
 
 	igd->control = early ? of_bridge(in, l->control, 2)
 			     : of_igd(in, l->control, 2);
@@ -315,6 +336,13 @@ static int read_stolen(struct igd *igd, const struct igd_input *in)
 		igd->dsm.size = l->dsm_size(igd->control);
 	igd->vga = igd->function->class == CLASS_VGA &&
 		   !(igd->control & CONTROL_VGA_DISABLE);
+}
+
+static int read_stolen(struct igd *igd, const struct igd_input *in)
+{
+	int err;
+
+	read_registers(igd, in);
 	err = check_stolen(in, igd, "stolen memory", igd->dsm);
 	return err ? err : check_stolen(in, igd, "GTT memory", igd->gsm);
 }
@@ -436,6 +464,25 @@ int igd_probe(struct igd *igd, const struct igd_input *in)
 	if (!err)
 		err = read_opregion(igd, in);
 	return err ? err : read_rmrrs(igd, in);
+}
+
+void igd_picture(const struct igd_input *in, struct phys_range out[2])
+{
+	struct igd igd = {.function = in->function};
+
+	out[0] = out[1] = (struct phys_range){0};
+	if (!igd_is_one(in->function))
+		return;
+	find_layout(&igd, in);
+	if (!igd.layout)
+		return;
+	read_registers(&igd, in);
+	if (is_below(igd.dsm, top_of(in, &igd, igd.dsm)) &&
+	    !is_ram(in->boot, igd.dsm))
+		out[0] = igd.dsm;
+	if (is_below(igd.gsm, top_of(in, &igd, igd.gsm)) &&
+	    !is_ram(in->boot, igd.gsm))
+		out[1] = igd.gsm;
 }
 
 static void log_range(const char *name, struct phys_range r)
