@@ -174,6 +174,27 @@ static bool needs_write_buffer_flush(void)
 	       (device == 0x2a40 || (device >= 0x2e00 && device <= 0x2e90));
 }
 
+/* Else a warning has said why not. */
+static bool wants_iommu(void)
+{
+	if (host.options.iommu == IOMMU_OFF) {
+		log_warn("iommu=off%s",
+			 options_unsafe_dma(&host.options)
+				 ? " unsafe-dma ram=identity: what is assigned "
+				   "can read and write all memory, Monocle's "
+				   "too"
+				 : ": nothing is assigned that does DMA");
+		return false;
+	}
+	if (!acpi_find(&host.acpi, "DMAR", 0)) {
+		log_warn("no IOMMU (no DMAR table; switch VT-d on in the "
+			 "firmware's setup): nothing is assigned that does "
+			 "DMA");
+		return false;
+	}
+	return true;
+}
+
 /* Finds the IOMMUs; nothing on the machine changes yet. */
 static void find_iommu(void)
 {
@@ -196,21 +217,8 @@ static void find_iommu(void)
 	};
 	int err;
 
-	if (host.options.iommu == IOMMU_OFF) {
-		log_warn("iommu=off%s",
-			 options_unsafe_dma(&host.options)
-				 ? " unsafe-dma ram=identity: what is assigned "
-				   "can read and write all memory, Monocle's "
-				   "too"
-				 : ": nothing is assigned that does DMA");
+	if (!wants_iommu())
 		return;
-	}
-	if (!acpi_find(&host.acpi, "DMAR", 0)) {
-		log_warn("no IOMMU (no DMAR table; switch VT-d on in the "
-			 "firmware's setup): nothing is assigned that does "
-			 "DMA");
-		return;
-	}
 	if (config.display == IGD_BDF)
 		igd_picture(&igd, config.picture);
 	err = vtd_init(&host.vtd, &host.acpi, &host.pci, &config);
