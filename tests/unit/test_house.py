@@ -33,20 +33,20 @@ ROOMS = {
 }
 # Lines of code, without blanks and comments, that a room may have.
 LIDS = {
-    "arch/x86/vmx": 1310,
-    "arch/x86": 650,
-    "kernel": 3130,
+    "arch/x86/vmx": 1350,
+    "arch/x86": 780,
+    "kernel": 3280,
     "drivers/pci": 1500,
     "drivers/vtd": 1800,
     "vmm/core": 790,
     "vmm/devmodel": 4050,
-    "vmm/vcpu": 2190,
+    "vmm/vcpu": 2600,
     "vmm/load": 2350,
     "vmm/assign": 2900,
     "vmm": 1700,
-    "boot": 980,
+    "boot": 1060,
 }
-IMAGE_LID = 204 << 10   # bytes of text, rodata and data
+IMAGE_LID = 216 << 10   # bytes of text, rodata and data
 STANDARD = {"stdarg.h", "stdbool.h", "stddef.h", "stdint.h"}
 
 SOURCES = sorted(p for room in ROOMS for p in (ROOT / room).glob("*.[ch]"))
