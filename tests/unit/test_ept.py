@@ -146,6 +146,11 @@ def look(memory, level, gpa, old, new, start, end):
         assert list(memory.q[at:at + 512]) == [
             (old & ~LARGE | large) + n * step if old & RWX else 0
             for n in range(512)], "linked before it was filled"
+    elif links(old, level) and not new:
+        at = memory.index(old & ADDRESS)
+        assert not any(memory.q[at:at + 512]) or (
+            start <= gpa and gpa + (1 << shift(level)) <= end), \
+            "a table that is still needed is taken out"
     else:
         assert start <= gpa and gpa + (1 << shift(level)) <= end, \
             "a page outside the range changes for a while"
@@ -269,6 +274,17 @@ def test_out_of_pages(m):
     assert m.ept_init(ept, m.new("struct vmx_capabilities *")) == -m.ENOMEM
 
 
+def test_tables_are_given_back(m):
+    """A guest that moves a BAR about: what is empty again is no table."""
+    ept = Ept(m, ept_1g=False)
+    assert ept.map(0, 4 * PAGE, G1) == 0
+    kept = ept.e.tables
+    for n in range(1, 40):
+        assert ept.map(n * 512 * G1 // 8 + 5 * PAGE, 4 * PAGE, 0) == 0
+        assert ept.unmap(n * 512 * G1 // 8 + 5 * PAGE, 4 * PAGE) == 0
+        assert ept.e.tables == kept
+    assert ept.unmap(0, 512 * G1) == 0 and ept.e.tables == 1
+
 # --- Random ones ---------------------------------------------------------
 
 def spans():
@@ -374,8 +390,14 @@ MUTANTS = {
         ([(REPLACE, ""), (FREE, FREE + REPLACE)], large_in_place_of_small,
          "freed while it is linked"),
     "a table freed before INVEPT":
-        ([("				invalidate(ept);\n", "				(void)ept;\n")],
+        ([("			if (is_table(old, level))\n				invalidate(ept);\n", "")],
          large_in_place_of_small, "while a CPU may still walk it"),
+    "an empty table freed before INVEPT":
+        ([("				invalidate(ept);\n				page_free", "				page_free")],
+         test_tables_are_given_back, "while a CPU may still walk it"),
+    "an empty table kept":
+        ([("if (!entry && is_empty(next))", "if (!entry && !next && is_empty(next))")],
+         test_tables_are_given_back, ""),
     "tables leak": ([(FREE, "			(void)free_tables; (void)old;\n")],
                     large_in_place_of_small, ""),
 }

@@ -100,6 +100,14 @@ static bool may_be_leaf(const struct ept *ept, unsigned level)
 	       (level == 2 && ept->cap->ept_1g);
 }
 
+static bool is_empty(const u64 *table)
+{
+	for (unsigned i = 0; i < ENTRIES; i++)
+		if (table[i])
+			return false;
+	return true;
+}
+
 /* entry: hpa and bits of the first page, or 0 to take the range out. */
 static int set_range(struct ept *ept, u64 *table, unsigned level, gpa_t gpa,
 		     u64 size, u64 entry)
@@ -129,6 +137,12 @@ static int set_range(struct ept *ept, u64 *table, unsigned level, gpa_t gpa,
 
 			if (err)
 				return err;
+			if (!entry && is_empty(next)) {
+				store(ept, e, 0);
+				invalidate(ept);
+				page_free(next);
+				ept->tables--;
+			}
 		}
 		gpa += part;
 		size -= part;
