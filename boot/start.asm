@@ -116,8 +116,7 @@ boot_start:
 	lea eax, [ebp + OFF(high_pdpt) + PTE_PW]
 	mov [ebx + 511 * 8], eax
 
-	mov eax, cr4
-	or eax, CR4_PAE
+	mov eax, CR4_PAE	; nothing of firmware's, as 5-level paging
 	mov cr4, eax
 	mov cr3, ebx
 	mov ecx, EFER

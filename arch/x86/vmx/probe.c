@@ -149,6 +149,8 @@ int vmx_probe(struct vmx_capabilities *cap)
 	/* A.3.2: the true MSRs let these be 0; the guest owns its CR3. */
 	if (cap->cpu & (CPU_CR3_LOAD | CPU_CR3_STORE | CPU_INVLPG))
 		return too_old("leave CR3 to the guest");
+	if (!(basic & BIT(54)))
+		return too_old("say what an INS or OUTS does");
 	cap->cr0_fixed0 = rdmsr(MSR_VMX_CR0_FIXED0);
 	cap->cr0_fixed1 = rdmsr(MSR_VMX_CR0_FIXED1);
 	cap->cr4_fixed1 = rdmsr(MSR_VMX_CR4_FIXED1);
