@@ -21,6 +21,7 @@ struct percpu {
 	hpa_t vmxon;	/* VMXON region, or 0 */
 	u32 vmcs_revision;
 	bool parked;
+	bool runs_guest; /* its LAPIC is set up, it enters a guest */
 };
 
 static inline struct percpu *percpu(void)

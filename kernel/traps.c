@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "kernel/traps.h"
 
+#include "arch/x86/apic.h"
 #include "kernel/log.h"
 #include "kernel/log_sink.h"
 #include "kernel/panic.h"
@@ -49,6 +50,9 @@ void trap_handle(struct trap_frame *f)
 {
 	if (f->vector == VECTOR_NMI) {
 		percpu()->nmis++;
+		/* The vCPU's loop may have looked already: its entry ends. */
+		if (percpu()->runs_guest)
+			local_apic_send_self(HOST_VECTOR_KICK);
 		return;
 	}
 	if (f->vector >= 32) {

@@ -11,6 +11,8 @@ enum {
 	SVR_ENABLE = 1u << 8,
 	LVT_MASKED = 1u << 16,
 	ICR_PENDING = 1u << 12,
+	ICR_ASSERT = 1u << 14,
+	ICR_SELF = 1u << 18,
 	IOREGSEL = 0,
 	IOWIN = 0x10,
 	IOAPIC_VERSION = 1,
@@ -71,6 +73,8 @@ int local_apic_send(u32 apic_id, u32 low)
 		wrmsr(0x800 + APIC_ICR / 16, (u64)apic_id << 32 | low);
 		return 0;
 	}
+	if (apic_id >= 0xff) /* cut to 8 bits it is another CPU's, or all */
+		return -EINVAL;
 	write(APIC_ICR_HIGH, apic_id << 24);
 	write(APIC_ICR, low);
 	for (int i = 0; i < 100000; i++) {
@@ -79,6 +83,11 @@ int local_apic_send(u32 apic_id, u32 low)
 		cpu_relax();
 	}
 	return -ETIMEDOUT;
+}
+
+void local_apic_send_self(u8 vector)
+{
+	write(APIC_ICR, ICR_SELF | ICR_ASSERT | vector);
 }
 
 static u32 ioapic_read(volatile void *base, u8 index)

@@ -33,9 +33,14 @@ u32 local_apic_id(void);
 void local_apic_eoi(void);
 /*
  * Sends an interprocessor interrupt and waits (bounded) until it is
- * accepted. low: the ICR's low half (SDM figure 10-12). -ETIMEDOUT.
+ * accepted. low: the ICR's low half (SDM figure 10-12). -ETIMEDOUT; -EINVAL:
+ * in xAPIC mode there is no such ID.
  */
 int local_apic_send(u32 apic_id, u32 low);
+
+/* A fixed interrupt to the calling CPU; an NMI's handler may, too, for it leaves
+ * the destination of one that is just being sent as it is. */
+void local_apic_send_self(u8 vector);
 
 /* IOAPIC (82093AA): base is the mapped register window. */
 unsigned ioapic_pins(volatile void *base);

@@ -131,6 +131,27 @@ def test_an_ipi(m, busy, error):
     assert busy - x.busy <= 100000 and (error or not x.busy)
 
 
+def test_an_id_that_xapic_mode_lacks(m):
+    """Cut to 8 bits it would be another CPU's, or all of them."""
+    x = Apic(m)
+    x.written.clear()
+    assert m.local_apic_send(0x107, 0x4608) == -m.EINVAL
+    assert m.local_apic_send(0xff, 0x4608) == -m.EINVAL and not x.written
+
+
+@pytest.mark.parametrize("x2apic", [False, True])
+def test_an_ipi_to_itself(m, x2apic):
+    """By shorthand: an NMI's handler sends it between the halves of another,
+    whose destination must stay."""
+    x = Apic(m, x2apic)
+    x.written.clear()
+    m.local_apic_send_self(0xfe)
+    if x2apic:
+        assert x.msrs()[ICR] == 0x440fe
+    else:
+        assert x.written == [(ICR, 0x440fe)]
+
+
 # --- Vectors ---------------------------------------------------------------
 
 def test_a_vector_s_handler(m):
@@ -177,6 +198,13 @@ def test_the_spurious_vector_has_no_eoi(m):
     assert x.written == [] and m.log_text() == ""
 
 
+def test_the_kick_does_nothing_but_end_a_run(m):
+    x = Apic(m)
+    x.written.clear()
+    m.host_irq_dispatch(m.HOST_VECTOR_KICK)
+    assert x.written == [(EOI, 0)] and m.log_text() == ""
+
+
 def test_no_vector_left(m):
     handler = m.callback("host_irq_handler *", lambda ctx, vector: None)
     got = []
@@ -185,8 +213,8 @@ def test_no_vector_left(m):
     assert block == -m.ENOSPC
     while (one := m.host_irq_alloc(handler, m.NULL)) >= 0:
         got.append(one)
-    # None below, none twice, and the spurious one is nobody's.
-    assert sorted(got) == list(range(0x30, 0xff))
+    # None below, none twice; the kick and the spurious one are nobody's.
+    assert sorted(got) == list(range(0x30, 0xfe))
     for vector in got:
         m.host_irq_free(vector)
 

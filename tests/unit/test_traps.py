@@ -30,6 +30,11 @@ void host_irq_dispatch(unsigned vector)
 	fakes_record(FAKE_OTHER, vector, 0, 0);
 }
 
+void local_apic_send_self(u8 vector)
+{
+	fakes_record(FAKE_OTHER, vector, 1, 0);
+}
+
 void log_take_screen(void)
 {
 	screens = fakes_line_count + 1; /* before the line of that number */
@@ -175,11 +180,22 @@ def frame(m, vector, **fields):
 
 def test_an_nmi_is_noted_for_the_guest(m):
     c = make(m)
+    m.clear_events()
     for _ in range(2):
         f = frame(m, NMI)
         before = bytes(m.ffi.buffer(f))
         assert not m.stops_at(f) and bytes(m.ffi.buffer(f)) == before
-    assert c.nmis == 2 and m.log_text() == ""
+    assert c.nmis == 2 and m.log_text() == "" and not m.events("other")
+
+
+def test_an_nmi_behind_the_last_look_ends_the_next_run(m):
+    """Where the CPU enters a guest: what waits there exits at once."""
+    c = make(m)
+    c.runs_guest = True
+    m.clear_events()
+    assert not m.stops_at(frame(m, NMI))
+    assert [(e.addr, e.size) for e in m.events("other")] == [
+        (m.HOST_VECTOR_KICK, 1)]
 
 
 @pytest.mark.parametrize("vector", [32, 0x31, 255])
