@@ -32,6 +32,7 @@ enum cr4_bits {
 	CR4_PAE = 1u << 5,
 	CR4_MCE = 1u << 6,
 	CR4_PGE = 1u << 7,
+	CR4_PCE = 1u << 8,
 	CR4_OSFXSR = 1u << 9,
 	CR4_OSXMMEXCPT = 1u << 10,
 	CR4_UMIP = 1u << 11,
@@ -58,8 +59,17 @@ enum rflags_bits {
 	RFLAGS_TF = 1u << 8,
 	RFLAGS_IF = 1u << 9,
 	RFLAGS_DF = 1u << 10,
+	RFLAGS_RF = 1u << 16,
 	RFLAGS_VM = 1u << 17,
 	RFLAGS_AC = 1u << 18,
+};
+
+#define DEBUGCTL_BTF 2u /* SDM 17.4.1: TF traps branches only */
+
+/* SDM 17.2.3 */
+enum dr6_bits {
+	DR6_CAUSES = 0x600f, /* B0 to B3, BD, BS */
+	DR6_FIXED = 0xffff0ff0,
 };
 
 enum vector {
@@ -124,6 +134,15 @@ struct cpuid {
 	u32 eax, ebx, ecx, edx;
 };
 
+/* The legacy region and the header of an XSAVE area (SDM 1, 13.4). */
+struct xsave_area {
+	u16 fcw, fsw;
+	u8 ftw, reserved[19];
+	u32 mxcsr, mxcsr_mask;
+	u8 registers[480];
+	u64 xstate_bv, xcomp_bv, header[6];
+} __attribute__((aligned(64)));
+
 struct PACKED descriptor_pointer {
 	u16 limit;
 	u64 base;
@@ -147,6 +166,10 @@ u64 read_cr3(void);
 void write_cr3(u64 value);
 u64 read_cr4(void);
 void write_cr4(u64 value);
+void write_dr(unsigned n, u64 value);
+u64 read_dr6(void);
+void fxrstor(const struct xsave_area *area);
+void xrstor(const struct xsave_area *area, u64 components);
 void wbinvd(void);
 void lgdt(const struct descriptor_pointer *p);
 void lidt(const struct descriptor_pointer *p);
@@ -220,6 +243,46 @@ CONTROL_REGISTER(2)
 CONTROL_REGISTER(3)
 CONTROL_REGISTER(4)
 #undef CONTROL_REGISTER
+
+/* DR0 to DR3 and DR6; DR7 is switched by the VMCS. */
+static inline void write_dr(unsigned n, u64 value)
+{
+	switch (n) {
+	case 0:
+		__asm__ volatile("mov %0, %%dr0" ::"r"(value));
+		break;
+	case 1:
+		__asm__ volatile("mov %0, %%dr1" ::"r"(value));
+		break;
+	case 2:
+		__asm__ volatile("mov %0, %%dr2" ::"r"(value));
+		break;
+	case 3:
+		__asm__ volatile("mov %0, %%dr3" ::"r"(value));
+		break;
+	default:
+		__asm__ volatile("mov %0, %%dr6" ::"r"(value));
+	}
+}
+
+static inline u64 read_dr6(void)
+{
+	u64 value;
+
+	__asm__ volatile("mov %%dr6, %0" : "=r"(value));
+	return value;
+}
+
+static inline void fxrstor(const struct xsave_area *area)
+{
+	__asm__ volatile("fxrstor64 %0" ::"m"(*area));
+}
+
+static inline void xrstor(const struct xsave_area *area, u64 components)
+{
+	__asm__ volatile("xrstor64 %0" ::"m"(*area), "a"((u32)components),
+			 "d"((u32)(components >> 32)));
+}
 
 static inline void lgdt(const struct descriptor_pointer *p)
 {

@@ -512,6 +512,43 @@ static void test_single_step(void)
 	check(step_rip, behind);
 }
 
+/* A trap behind a store, and one by INT1; DR6 says which. */
+static void test_debug(void)
+{
+	static volatile u32 watched;
+	u64 dr6, behind, none;
+
+	handlers[VEC_DB] = on_debug;
+	__asm__ volatile(
+		"mov %0, %%dr0; mov %1, %%dr6; mov %2, %%dr7" ::"r"(&watched),
+		"r"(0xffff0ff0ull), "r"(0xd0401ull));
+	__asm__ volatile("movl $1, %1; 1: lea 1b(%%rip), %0"
+			 : "=r"(behind), "=m"(watched));
+	__asm__ volatile("mov %%dr6, %0; mov %1, %%dr7"
+			 : "=&r"(dr6)
+			 : "r"(0x400ull));
+	check(interrupts[VEC_DB], 1);
+	check(step_rip, behind);
+	check(dr6 & 0xf00f, 1);
+	__asm__ volatile("mov %2, %%dr6; .byte 0xf1; 1: lea 1b(%%rip), %0;"
+			 "mov %%dr6, %1"
+			 : "=&r"(behind), "=&r"(none)
+			 : "r"(0xffff0ff0ull));
+	check(interrupts[VEC_DB], 2);
+	check(step_rip, behind);
+	check(none & 0xf00f, 0);
+}
+
+/* RDPMC for ring 3, a switch without a feature of its own. */
+static void test_cr4_pce(void)
+{
+	u64 old = read_cr4();
+
+	write_cr4(old | BIT(8));
+	check(read_cr4(), old | BIT(8));
+	write_cr4(old);
+}
+
 static void test_rdtscp(void)
 {
 	u64 before = rdtsc(), now;
@@ -547,6 +584,8 @@ const struct test cpu_tests[] = {
 	{"mtrr", test_mtrr, false},
 	{"msr-monocle", test_msr_monocle, true},
 	{"single-step", test_single_step, false},
+	{"debug", test_debug, false},
+	{"cr4-pce", test_cr4_pce, false},
 	{"rdtscp", test_rdtscp, false},
 };
 const unsigned cpu_test_count = COUNT(cpu_tests);

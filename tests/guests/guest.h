@@ -36,6 +36,7 @@ enum vector {
 	VEC_DF = 8,
 	VEC_GP = 13,
 	VEC_PF = 14,
+	VEC_AC = 17,
 	VEC_USER_EXIT = 0x80
 };
 
@@ -340,6 +341,10 @@ unsigned find_capability(u32 function, u8 id);
 void msi_on(u32 function, unsigned at, u8 vector);
 /* Prints how many exits run(count) took. */
 void count_exits(const char *what, void (*run)(u32), u32 count);
+
+/* -- state.c */
+
+void state(void);
 
 /* Two bytes of CMOS memory, which a reset keeps. */
 u16 cmos_get(void);

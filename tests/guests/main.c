@@ -7,6 +7,7 @@
  *	hostile-WHAT	what no guest should do, see hostile.c
  *	rom		the display's option ROM, see rom.c
  *	resets		each way to reset, then an exit with status 0
+ *	state		what of the CPU a reset leaves, see state.c
  *	bench		ticks of single exits
  *	chain		starts the module on the bare machine, see chain.c
  *	edu		drives QEMU's edu, see edu.c; hold=TICKS, see guest.h
@@ -68,6 +69,8 @@ void guest_main(u32 magic, u64 info)
 		finish(rom());
 	else if (starts(line, "resets"))
 		resets();
+	else if (starts(line, "state"))
+		state();
 	else if (starts(line, "bench"))
 		bench();
 	else if (starts(line, "chain"))

@@ -186,10 +186,37 @@ static void test_user_mmio(void)
 	user_close_image();
 }
 
+static void read_misaligned(void *arg)
+{
+	u32 value;
+
+	(void)arg;
+	__asm__ volatile("push %%rax; movl 1(%%rsp), %0; pop %%rax"
+			 : "=r"(value));
+	result = value;
+}
+
+/* Where CR0.AM and RFLAGS.AC ask for it. */
+static void test_user_alignment(void)
+{
+	u64 old = read_cr0();
+
+	user_open_image();
+	write_cr0(old & ~BIT(18));
+	check(attempt_user(read_misaligned, NULL, BIT(18)), (u64)-1);
+	write_cr0(old | BIT(18));
+	check(attempt_user(read_misaligned, NULL, 0), (u64)-1);
+	check(attempt_user(read_misaligned, NULL, BIT(18)), VEC_AC);
+	check(fault.error, 0);
+	write_cr0(old);
+	user_close_image();
+}
+
 const struct test user_tests[] = {
 	{"user-hypercall", test_user_hypercall, true},
 	{"user-privileged", test_user_privileged, false},
 	{"user-ports", test_user_ports, false},
 	{"user-mmio", test_user_mmio, false},
+	{"user-alignment", test_user_alignment, false},
 };
 const unsigned user_test_count = COUNT(user_tests);

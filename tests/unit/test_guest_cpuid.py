@@ -95,7 +95,7 @@ CR4 = {  # bit: (leaf, register, bit) that must be shown for it
     16: (7, "ebx", 0), 20: (7, "ebx", 7), 21: (7, "ebx", 20),
     11: (7, "ecx", 2), 17: (1, "ecx", 17), 18: (1, "ecx", 26)}
 # VME PVI TSD DE PSE PAE MCE PGE OSFXSR OSXMMEXCPT
-CR4_ALWAYS = 0xff | 3 << 9
+CR4_ALWAYS = 0x1ff | 3 << 9
 X87, SSE, AVX, AVX512, PKRU, AMX = 1, 2, 4, 7 << 5, 1 << 9, 3 << 17
 MAX_BASIC, MAX_EXTENDED = 0x16, 0x80000008
 

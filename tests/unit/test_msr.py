@@ -85,9 +85,35 @@ def test_what_never_changes(guest, msr, value, dropped):
     assert not guest.is_open(msr) and not guest.is_open(msr, write=True)
 
 
-@pytest.mark.parametrize("msr", [0x17a, 0x1d9, 0xda0])
+@pytest.mark.parametrize("spec", [False, True])
+def test_what_a_reset_clears(guest, spec):
+    """SDM table 10-1: what the guest reaches and no VMCS switches; SPEC_CTRL
+    where the CPU has it, and no command."""
+    m, cpu = guest.m, guest.cpu
+    kept = {m.MSR_PRED_CMD, m.MSR_FLUSH_CMD, m.MSR_TSC, m.MSR_PAT, m.MSR_EFER,
+            m.MSR_FS_BASE, m.MSR_SYSENTER_EIP}
+    cleared = {m.MSR_STAR, m.MSR_LSTAR, m.MSR_CSTAR, m.MSR_FMASK,
+               m.MSR_KERNEL_GS_BASE, m.MSR_TSC_AUX}
+    cpu.cpuid(7, edx=1 << 26 if spec else 0)
+    for msr in {*kept, *cleared, m.MSR_SPEC_CTRL}:
+        cpu.set_msr(msr, 0xbad)
+    m.msr_reset()
+    assert {cpu.msr(msr) for msr in cleared} == {0}
+    assert {cpu.msr(msr) for msr in kept} == {0xbad}
+    assert cpu.msr(m.MSR_SPEC_CTRL) == (0 if spec else 0xbad)
+
+
+def test_btf_alone_of_debugctl(guest):
+    """It hangs on no feature; an exit and an entry switch it."""
+    for bit in range(64):
+        assert (guest.access(0x1d9, 1 << bit) is not None) == (bit == 1)
+        assert guest.access(0x1d9) == (2 if bit >= 1 else 0)
+    assert guest.access(0x1d9, 0) is not None and guest.access(0x1d9) == 0
+
+
+@pytest.mark.parametrize("msr", [0x17a, 0xda0])
 def test_what_takes_no_bit(guest, msr):
-    """MCG_STATUS, DEBUGCTL, XSS"""
+    """MCG_STATUS, XSS"""
     assert guest.access(msr) == 0 and guest.access(msr, 0) is not None
     for bit in (0, 1, 11, 63):
         assert guest.access(msr, 1 << bit) is None

@@ -59,6 +59,11 @@ HANDLER(exit_wrmsr)
 HANDLER(exit_ept_violation)
 HANDLER(exit_hypercall)
 
+void msr_reset(void)
+{
+	fakes_record(FAKE_OTHER, 0, 0, 0);
+}
+
 void host_irq_dispatch(unsigned info)
 {
 	host_vector = info & 0xff;
@@ -330,7 +335,17 @@ def test_nmi(vm):
     assert [e.windows for e in entries] == [0, 0]
 
 
-@pytest.mark.parametrize("blocking", [BY_NMI, STI, MOV_SS])
+def test_an_nmi_in_the_shadow_of_sti(vm):
+    """The window for it may open before any instruction (SDM 26.4.2): it is
+    injected at once, and entry wants no shadow then (27.3.1.5)."""
+    vm.set(GUEST_INTERRUPTIBILITY=STI)
+    vm.message(vm.m.APIC_NMI)
+    entries = vm.run({"EXIT_REASON": vm.m.EXIT_EXTERNAL_INTERRUPT})
+    assert [e.vector for e in entries] == [2, None]
+    assert vm["GUEST_INTERRUPTIBILITY"] == BY_NMI
+
+
+@pytest.mark.parametrize("blocking", [BY_NMI, MOV_SS, STI | BY_NMI])
 def test_the_nmi_window(vm, blocking):
     """SDM 27.6.1: entry with an NMI needs no blocking but by SMI."""
     vm.set(GUEST_INTERRUPTIBILITY=blocking)
@@ -596,6 +611,21 @@ def test_a_handler_and_its_answer(vm, reason, action):
                                "UD": VALID | EXCEPTION | 6}.get(action, 0)
 
 
+@pytest.mark.parametrize("how, sleeps", [
+    ({}, True), ({"GUEST_RFLAGS": 2 | TF}, False),
+    ({"GUEST_RFLAGS": 2 | TF, "GUEST_DEBUGCTL": 2}, True),
+    ({"GUEST_PENDING_DEBUG": 0x1001}, False)])
+def test_hlt_and_a_trap_behind_it(vm, how, sleeps):
+    """A single step, or a breakpoint of the MOV SS before it, ends it; with
+    BTF TF traps branches alone."""
+    vm.set(**how)
+    entries = vm.run(vm.m.EXIT_HLT, vm.m.EXIT_EXTERNAL_INTERRUPT)
+    assert [e.activity for e in entries] == [ACTIVE, *[HLT * sleeps] * 2]
+    assert vm["GUEST_PENDING_DEBUG"] == how.get("GUEST_PENDING_DEBUG", 0) | (
+        1 << 14 if how.get("GUEST_RFLAGS") and not how.get("GUEST_DEBUGCTL")
+        else 0)
+
+
 @pytest.mark.parametrize("reason", range(70))
 def test_every_reason(vm, reason):
     """What has no arm stops the guest with a dump; nothing is passed over."""
@@ -651,12 +681,67 @@ def test_cpuid(vm):
         vm.v.gpr[0], vm.v.gpr[1] = 0xffff00000001, 7
         vm.run(m.EXIT_CPUID)
         assert vm.v.gpr[1] >> 27 & 1 == osxsave
+        assert vm.v.gpr[2] >> 9 & 1 == 1
         assert all(vm.v.gpr[n] >> 32 == 0 for n in range(4))
+
+
+def test_cpuid_without_the_apic(vm):
+    """IA32_APIC_BASE.EN clears the feature (SDM 10.4.3)."""
+    vm.cpu.cpuid(1, edx=2**32 - 1)
+    vm.lapic.base &= ~(1 << 11)
+    vm.v.gpr[0] = 1
+    vm.run(vm.m.EXIT_CPUID)
+    assert vm.v.gpr[2] >> 9 & 1 == 0
 
 
 def test_an_exception_that_was_not_asked_for(vm):
     vm.run({"EXIT_REASON": 0, "EXIT_INTERRUPTION": VALID | EXCEPTION | 14})
     assert vm.vm.request == vm.m.VM_STOP
+
+
+def test_what_could_loop_in_its_delivery_is_handed_on(vm):
+    """#AC exits (CVE-2015-5307); the guest sees its own."""
+    entries = vm.run({"EXIT_REASON": 0, "EXIT_INTERRUPTION":
+                      VALID | EXCEPTION | ERROR | 17})
+    assert (entries[1].info, entries[1].error, entries[1].rip) == (
+        VALID | EXCEPTION | ERROR | 17, 0, RIP)
+
+
+@pytest.mark.parametrize("cause", [0x1, 0xf, 0x2000, 0x4000])
+@pytest.mark.parametrize("shadow", [0, STI, MOV_SS])
+def test_a_debug_exception_is_handed_on(vm, cause, shadow):
+    """The CPU leaves DR6, DR7.GD and BTF as they were (SDM 28.1), and entry
+    refuses a step in a shadow (27.3.1.5)."""
+    m = vm.m
+    m.fake_dr[6] = 0xffff0ff0 | 0x8002
+    vm.set(GUEST_DR7=0x2401, GUEST_DEBUGCTL=2, GUEST_RFLAGS=2 | TF)
+    entries = vm.run({"EXIT_REASON": 0, "QUALIFICATION": cause,
+                      "EXIT_INTERRUPTION": VALID | EXCEPTION | 1,
+                      "GUEST_INTERRUPTIBILITY": shadow | BY_NMI})
+    assert (entries[1].info, entries[1].rip) == (VALID | EXCEPTION | 1, RIP)
+    # B0 to B3 are this one's alone, the others stay until software clears.
+    assert m.fake_dr[6] == 0xffff0ff0 | 0x8000 | cause
+    assert (vm["GUEST_DR7"], vm["GUEST_DEBUGCTL"]) == (0x401, 0)
+    assert vm["GUEST_INTERRUPTIBILITY"] == BY_NMI
+    # A trap's handler goes on behind the instruction: no RF.
+    assert vm["GUEST_RFLAGS"] == 2 | TF
+
+
+def test_int1_is_no_debug_condition(vm):
+    """It goes on behind itself, and changes no debug register."""
+    vm.m.fake_dr[6] = 0xffff0ff0
+    entries = vm.run({"EXIT_REASON": 0, "EXIT_LENGTH": 1, "EXIT_INTERRUPTION":
+                      VALID | PRIVILEGED | 1})
+    assert (entries[1].info, entries[1].length, entries[1].rip) == (
+        VALID | PRIVILEGED | 1, 1, RIP)
+    assert vm.m.fake_dr[6] == 0xffff0ff0 and not vm.m.events("dr")
+
+
+def test_a_fault_pushes_rf(vm):
+    """SDM 18.3.1.1: else a breakpoint on its instruction fires twice."""
+    vm.m.lib.handler_action = vm.m.EXIT_GP
+    vm.run(vm.m.EXIT_IO)
+    assert vm["GUEST_RFLAGS"] == 2 | IF | 1 << 16
 
 
 def test_machine_check(vm):
@@ -781,6 +866,35 @@ def test_where_a_guest_starts(vm, mode):
 
 
 @pytest.mark.parametrize("xsave", [False, True])
+def test_what_no_vmcs_switches_after_a_reset(vm, xsave):
+    """SDM table 10-1: nothing that the guest before it has left."""
+    m = vm.m
+    vm.vm.features.cr4_allowed = 1 << 18 if xsave else 0
+    vm.vm.features.xcr0_allowed = 0xe7
+    m.fake_cr[2], m.fake_cr[4] = 0xbad, 0x2020
+    m.fake_dr[0:8] = [0xbad] * 8
+    m.clear_events()
+    m.vcpu_reset(vm.v, m.new("struct guest_entry *"))
+    assert len(m.events("other")) == 1 and m.fake_cr[2] == 0
+    assert list(m.fake_dr[0:4]) == [0] * 4 and m.fake_dr[6] == 0xffff0ff0
+    # By SDM 1, 10.5.1 and 13.4: FCW, FSW, tags, MXCSR, registers, header.
+    area = bytes(m.ffi.buffer(m.ffi.addressof(m.lib, "fake_fpu")))
+    word = lambda at, size: int.from_bytes(area[at:at + size], "little")
+    assert (word(0, 2), word(2, 2), word(24, 4)) == (0x40, 0, 0x1f80)
+    # Each x87 register holds 0 (tag 01), none is empty.
+    assert area[4] == 0xff and not any(area[32:512])
+    # Of all else the header says that it is in its initial state, in the
+    # standard format; with all of them in XCR0, or with OSFXSR for SSE.
+    assert word(512, 8) == 3 and not any(area[520:]) and len(area) == 576
+    (restored,) = m.events("xrstor")
+    assert restored.value == (0xe7 if xsave else 0)
+    assert restored.addr == 0xe7 or not xsave
+    if not xsave:
+        assert [e.value for e in m.events("cr") if e.addr == 4] == [
+            0x2220, 0x2020]
+
+
+@pytest.mark.parametrize("xsave", [False, True])
 def test_xcr0_after_a_reset(vm, xsave):
     """x87 alone (SDM table 10-1); XSETBV needs CR4.OSXSAVE, which an exit
     then keeps. A CPU without XSAVE has neither."""
@@ -829,7 +943,7 @@ def test_controls(vm, init, xsaves):
     assert init() == 0
     expected = {
         "PIN_CONTROLS": 0x7f, "CPU_CONTROLS": CPU, "CPU_CONTROLS2": 0x101,
-        "EXIT_CONTROLS": 0x36dfb, "EXCEPTION_BITMAP": 1 << 18,
+        "EXIT_CONTROLS": 0x36dfb, "EXCEPTION_BITMAP": 1 << 1 | 1 << 17 | 1 << 18,
         "PF_ERROR_MASK": 0, "PF_ERROR_MATCH": 0, "CR3_TARGETS": 0,
         "EXIT_MSR_STORE_COUNT": 0, "EXIT_MSR_LOAD_COUNT": 0,
         "ENTRY_MSR_LOAD_COUNT": 0, "EPTP": 0x501e, "IO_BITMAP_A": 0x9000,
@@ -988,8 +1102,11 @@ MUTANTS = {
         check("the_interrupt_window",
               {"GUEST_INTERRUPTIBILITY": STI})),
     "an NMI in an NMI": (
-        "if (v->nmi_pending && !(blocking & ~(u32)BLOCKING_SMI)) {",
-        "if (v->nmi_pending) {", check("the_nmi_window", BY_NMI)),
+        "	    !(blocking & ~(u32)(BLOCKING_SMI | BLOCKING_STI))) {",
+        "	    true) {", check("the_nmi_window", BY_NMI)),
+    "a shadow that an NMI's entry keeps": (
+        "		if (blocking & BLOCKING_STI)\n", "		if (false)\n",
+        check("an_nmi_in_the_shadow_of_sti")),
     "vectoring dropped": (
         "	keep_vectoring(v);\n", "	(void)keep_vectoring;\n",
         check("vectoring", EXTERNAL, 0x41, None, 0)),

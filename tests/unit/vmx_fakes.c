@@ -29,6 +29,8 @@ struct msr_row msr_rows[MSR_ROWS];
 unsigned msr_count;
 u64 fake_xcr0;
 u64 fake_cr[16];
+u64 fake_dr[8];
+struct xsave_area fake_fpu;
 u8 *arena;
 u8 arena_used[ARENA_PAGES];
 unsigned arena_limit = ARENA_PAGES;
@@ -136,6 +138,33 @@ WEAK void wrmsr(u32 msr, u64 value)
 WEAK u64 xgetbv(u32 index)
 {
 	return index ? 0 : fake_xcr0;
+}
+
+WEAK void write_dr(unsigned n, u64 value)
+{
+	fakes_record(FAKE_DR, n, 8, value);
+	fake_dr[n & 7] = value;
+}
+
+WEAK u64 read_dr6(void)
+{
+	return fake_dr[6];
+}
+
+static void restore_state(const struct xsave_area *area, u64 components)
+{
+	fakes_record(FAKE_XRSTOR, fake_xcr0, 8, components);
+	fake_fpu = *area;
+}
+
+WEAK void fxrstor(const struct xsave_area *area)
+{
+	restore_state(area, 0);
+}
+
+WEAK void xrstor(const struct xsave_area *area, u64 components)
+{
+	restore_state(area, components);
 }
 
 WEAK void xsetbv(u32 index, u64 value)

@@ -32,6 +32,8 @@ enum vmx_fake_kind {
 	FAKE_VMXON,
 	FAKE_VMCLEAR,
 	FAKE_VMPTRLD,
+	FAKE_DR,
+	FAKE_XRSTOR, /* address: XCR0; value: components, 0: FXRSTOR */
 };
 
 struct cpuid_row {
@@ -52,6 +54,8 @@ extern struct msr_row msr_rows[MSR_ROWS];
 extern unsigned msr_count;
 extern u64 fake_xcr0;
 extern u64 fake_cr[16];
+extern u64 fake_dr[8];
+extern struct xsave_area fake_fpu;
 extern u8 *arena;
 extern int fake_vmfail;	     /* kind of the VMX instruction that fails */
 extern unsigned arena_limit; /* pages that page_alloc() has to give */

@@ -87,8 +87,9 @@ static enum exit_action carry_out(struct vcpu *v, struct insn *insn,
 	vmcs_writen(VMCS_GUEST_RSP, cpu->regs[GPR_RSP]);
 	vmcs_writen(VMCS_GUEST_RFLAGS, cpu->rflags);
 	/* A single step ends behind this instruction (SDM 27.7.3). */
-	if (cpu->rflags & RFLAGS_TF)
-		vmcs_writen(VMCS_GUEST_PENDING_DEBUG, BIT(14));
+	if (vcpu_steps())
+		vmcs_writen(VMCS_GUEST_PENDING_DEBUG,
+			    vmcs_readn(VMCS_GUEST_PENDING_DEBUG) | BIT(14));
 	vmcs_write32(VMCS_GUEST_INTERRUPTIBILITY,
 		     vmcs_read32(VMCS_GUEST_INTERRUPTIBILITY) &
 			     ~(u32)(BLOCKING_STI | BLOCKING_MOV_SS));

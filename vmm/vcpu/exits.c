@@ -9,6 +9,31 @@
 #include "kernel/traps.h"
 #include "vmm/vcpu/guest_cpuid.h"
 
+/* An INT1's is no fault: its RIP is behind it (SDM 25.8.3). */
+static enum exit_action debug_exception(struct vcpu *v, u32 info)
+{
+	u32 blocking = vmcs_read32(VMCS_GUEST_INTERRUPTIBILITY);
+
+	v->injection = (struct injection){
+		.info = VECTOR_DB | (info & INTERRUPTION_TYPE) |
+			(u32)INTERRUPTION_VALID,
+		.length = vmcs_read32(VMCS_EXIT_LENGTH),
+	};
+	/* It ends the shadow; entry refuses TF in one without BS. */
+	if (blocking & (BLOCKING_STI | BLOCKING_MOV_SS))
+		vmcs_write32(VMCS_GUEST_INTERRUPTIBILITY,
+			     blocking & ~(u32)(BLOCKING_STI | BLOCKING_MOV_SS));
+	if ((info & INTERRUPTION_TYPE) != INTERRUPTION_EXCEPTION)
+		return EXIT_RESUME;
+	/* SDM 28.1: what the CPU leaves to do. */
+	vmcs_write64(VMCS_GUEST_DEBUGCTL,
+		     vmcs_read64(VMCS_GUEST_DEBUGCTL) & ~(u64)DEBUGCTL_BTF);
+	write_dr(6, (read_dr6() & ~0xfull) | DR6_FIXED |
+			    (v->qualification & DR6_CAUSES));
+	vmcs_writen(VMCS_GUEST_DR7, vmcs_readn(VMCS_GUEST_DR7) & ~BIT(13));
+	return EXIT_RESUME;
+}
+
 static enum exit_action exception_or_nmi(struct vcpu *v)
 {
 	u32 info = vmcs_read32(VMCS_EXIT_INTERRUPTION);
@@ -22,7 +47,12 @@ static enum exit_action exception_or_nmi(struct vcpu *v)
 	if ((info & INTERRUPTION_VECTOR) == VECTOR_MC)
 		panic("machine check while the guest ran; this is the "
 		      "hardware's report of a fault of its own");
-	return EXIT_STOP;
+	if ((info & INTERRUPTION_VECTOR) == VECTOR_DB)
+		return debug_exception(v, info);
+	if ((info & INTERRUPTION_VECTOR) != VECTOR_AC)
+		return EXIT_STOP;
+	vcpu_inject(v, VECTOR_AC, true, 0);
+	return EXIT_RESUME;
 }
 
 static enum exit_action external_interrupt(void)
@@ -36,8 +66,10 @@ static enum exit_action exit_cpuid(struct vcpu *v)
 	u32 leaf = (u32)v->gpr[GPR_RAX];
 	struct cpuid r;
 
-	if (leaf == 1) /* alone shows a bit of it */
+	if (leaf == 1) { /* alone shows bits of them */
 		v->cpuid.cr4 = vmcs_readn(VMCS_GUEST_CR4);
+		v->cpuid.apic_off = !(v->lapic->base & APIC_BASE_EN);
+	}
 	r = guest_cpuid(&v->cpuid, leaf, (u32)v->gpr[GPR_RCX]);
 	v->gpr[GPR_RAX] = r.eax;
 	v->gpr[GPR_RBX] = r.ebx;
@@ -48,7 +80,8 @@ static enum exit_action exit_cpuid(struct vcpu *v)
 
 static enum exit_action exit_hlt(struct vcpu *v)
 {
-	v->halted = true;
+	/* A trap that is due behind it ends it (SDM 2, HLT). */
+	v->halted = !vcpu_steps() && !vmcs_readn(VMCS_GUEST_PENDING_DEBUG);
 	return EXIT_SKIP;
 }
 

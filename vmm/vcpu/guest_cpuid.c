@@ -64,7 +64,7 @@ static void fix_1(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
 	r->ecx |= ECX_X2APIC | ECX_TSC_DEADLINE | ECX_HYPERVISOR;
 	if (ctx->cr4 & CR4_OSXSAVE)
 		r->ecx |= ECX_OSXSAVE;
-	r->edx |= EDX_APIC | EDX_MTRR;
+	r->edx |= EDX_MTRR | (ctx->apic_off ? 0 : EDX_APIC); /* SDM 10.4.3 */
 }
 
 /* Caches: one core and one thread share each. */
@@ -264,8 +264,8 @@ void guest_features_init(struct guest_features *f, u32 cpu2)
 	*f = (struct guest_features){
 		.cpu2 = cpu2,
 		.cr4_allowed = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE |
-			       CR4_PAE | CR4_MCE | CR4_PGE | CR4_OSFXSR |
-			       CR4_OSXMMEXCPT,
+			       CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE |
+			       CR4_OSFXSR | CR4_OSXMMEXCPT,
 		.efer_allowed = EFER_SCE | EFER_LME | EFER_LMA,
 		.physical_bits = (u8)cpuid(0x80000008, 0).eax,
 	};

@@ -13,6 +13,7 @@
 /* What only the running vCPU can tell of its CPUID. */
 struct cpuid_context {
 	u64 cr4;
+	bool apic_off; /* IA32_APIC_BASE.EN is 0 */
 	u32 apic_id;
 	const struct guest_features *features;
 };

@@ -7,7 +7,12 @@
 #include "vmm/vcpu/exits.h"
 #include "vmm/vcpu/guest_cpuid.h"
 
-enum open { OPEN_READ = 1, OPEN_WRITE = 2, OPEN_BOTH = 3 };
+enum open {
+	OPEN_READ = 1,
+	OPEN_WRITE = 2,
+	OPEN_BOTH = 3,
+	OPEN_RESET = 7, /* both, and by RESET 0 (SDM table 10-1) */
+};
 
 struct open_row {
 	u32 msr;
@@ -25,13 +30,13 @@ static const struct open_row open_rows[] = {
 	{MSR_EFER, OPEN_READ, 0, "switched by the VMCS; writes are checked"},
 	{MSR_FS_BASE, OPEN_BOTH, 0, "switched by the VMCS"},
 	{MSR_GS_BASE, OPEN_BOTH, 0, "switched by the VMCS"},
-	{MSR_KERNEL_GS_BASE, OPEN_BOTH, 0, "Monocle never uses it"},
-	{MSR_STAR, OPEN_BOTH, 0, "Monocle never uses it"},
-	{MSR_LSTAR, OPEN_BOTH, 0, "Monocle never uses it"},
-	{MSR_CSTAR, OPEN_BOTH, 0, "Monocle never uses it"},
-	{MSR_FMASK, OPEN_BOTH, 0, "Monocle never uses it"},
-	{MSR_TSC_AUX, OPEN_BOTH, 0, "Monocle never uses it"},
-	{MSR_SPEC_CTRL, OPEN_BOTH, 1u << 26 | 1u << 27 | 1u << 31,
+	{MSR_KERNEL_GS_BASE, OPEN_RESET, 0, "Monocle never uses it"},
+	{MSR_STAR, OPEN_RESET, 0, "Monocle never uses it"},
+	{MSR_LSTAR, OPEN_RESET, 0, "Monocle never uses it"},
+	{MSR_CSTAR, OPEN_RESET, 0, "Monocle never uses it"},
+	{MSR_FMASK, OPEN_RESET, 0, "Monocle never uses it"},
+	{MSR_TSC_AUX, OPEN_RESET, 0, "Monocle never uses it"},
+	{MSR_SPEC_CTRL, OPEN_RESET, 1u << 26 | 1u << 27 | 1u << 31,
 	 "the guest's own protection; Monocle only runs slower"},
 	{MSR_PRED_CMD, OPEN_WRITE, 1u << 26, "a command, no state"},
 	{MSR_FLUSH_CMD, OPEN_WRITE, 1u << 28, "a command, no state"},
@@ -67,6 +72,14 @@ void msr_bitmap_fill(void *bitmap)
 	}
 }
 
+void msr_reset(void)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(open_rows); i++)
+		if (open_rows[i].open == OPEN_RESET &&
+		    is_there(open_rows[i].leaf7_edx))
+			wrmsr(open_rows[i].msr, 0);
+}
+
 enum on_write { WRITE_GP, WRITE_DROP, WRITE_ZERO };
 
 struct fixed_row {
@@ -99,7 +112,6 @@ static const struct fixed_row fixed_rows[] = {
 	{MSR_MISC_ENABLE, WRITE_DROP, 0, 0, 0x1801, "MISC_ENABLE"},
 	{0x179, WRITE_GP, 0, 0, 0, "MCG_CAP: no bank"},
 	{0x17a, WRITE_ZERO, 0, 0, 0, "MCG_STATUS"},
-	{MSR_DEBUGCTL, WRITE_ZERO, 0, 0, 0, "DEBUGCTL"},
 	{MSR_XSS, WRITE_ZERO, 0, 0, 0, "XSS"},
 };
 
@@ -120,6 +132,19 @@ static int fixed_access(void *dev, struct bus_access *a)
 	return 0;
 }
 
+/* Of the VMCS; BTF alone stands for no feature that CPUID would show. */
+static int debugctl_access(void *dev, struct bus_access *a)
+{
+	(void)dev;
+	if (!a->write)
+		a->value = vmcs_read64(VMCS_GUEST_DEBUGCTL);
+	else if (a->value & ~(u64)DEBUGCTL_BTF)
+		return -EFAULT;
+	else
+		vmcs_write64(VMCS_GUEST_DEBUGCTL, a->value);
+	return 0;
+}
+
 int msr_init(struct bus *bus)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(fixed_rows); i++) {
@@ -134,7 +159,8 @@ int msr_init(struct bus *bus)
 		if (err)
 			return err;
 	}
-	return 0;
+	return bus_register(bus, BUS_MSR, MSR_DEBUGCTL, MSR_DEBUGCTL,
+			    debugctl_access, NULL, "DEBUGCTL");
 }
 
 enum exit_action exit_rdmsr(struct vcpu *v)

@@ -13,6 +13,7 @@
 #include "kernel/phys.h"
 #include "kernel/string.h"
 #include "kernel/traps.h"
+#include "vmm/vcpu/msr.h"
 
 /* Rights of table 25-2: type, S, DPL, P, AVL, L, D/B, G. */
 enum {
@@ -34,7 +35,12 @@ static void write_controls(struct vcpu *v)
 	vmcs_write32(VMCS_CPU_CONTROLS, v->cpu_controls = cap->cpu);
 	vmcs_write32(VMCS_CPU_CONTROLS2, cap->cpu2);
 	vmcs_write32(VMCS_EXIT_CONTROLS, cap->exit);
-	vmcs_write32(VMCS_EXCEPTION_BITMAP, 1u << VECTOR_MC);
+	/*
+	 * #DB and #AC, for their delivery can raise them again without an end
+	 * and without an exit (CVE-2015-5307, CVE-2015-8104).
+	 */
+	vmcs_write32(VMCS_EXCEPTION_BITMAP,
+		     1u << VECTOR_MC | 1u << VECTOR_DB | 1u << VECTOR_AC);
 	vmcs_write32(VMCS_PF_ERROR_MASK, 0);
 	vmcs_write32(VMCS_PF_ERROR_MATCH, 0);
 	vmcs_write32(VMCS_CR3_TARGETS, 0);
@@ -79,6 +85,7 @@ int vcpu_init(struct vcpu *v, struct vm *vm, struct lapic *lapic,
 	write_controls(v);
 	vmx_write_host_state((u64)cpu, (u64)&cpu->tables.tss,
 			     (u64)cpu->tables.gdt, idt_base(), host_cr3());
+	cpu->runs_guest = true;
 	return 0;
 }
 
@@ -137,6 +144,38 @@ static void write_control_registers(struct vcpu *v, const struct guest_entry *e)
 		     v->vm->vmx->entry | (efer ? ENTRY_IA32E : 0));
 }
 
+/* SDM table 10-1: x87, SSE and, as the header says none is there, all else. */
+static const struct xsave_area fpu_after_reset = {
+	.fcw = 0x40, .ftw = 0xff, .mxcsr = 0x1f80, .xstate_bv = 3};
+
+static void reset_extended_state(const struct guest_features *f)
+{
+	u64 cr4 = read_cr4();
+
+	if (!(f->cr4_allowed & CR4_OSXSAVE)) {
+		write_cr4(cr4 | CR4_OSFXSR); /* else XMM would stay */
+		fxrstor(&fpu_after_reset);
+		write_cr4(cr4);
+		return;
+	}
+	write_cr4(cr4 | CR4_OSXSAVE);
+	xsetbv(0, f->xcr0_allowed);
+	xrstor(&fpu_after_reset, f->xcr0_allowed);
+	xsetbv(0, 1);
+	vmcs_writen(VMCS_HOST_CR4, read_cr4());
+}
+
+/* Reset values of what neither the VMCS nor the host uses: SDM table 10-1. */
+static void reset_registers(const struct vcpu *v)
+{
+	write_cr2(0);
+	for (unsigned n = 0; n < 4; n++)
+		write_dr(n, 0);
+	write_dr(6, DR6_FIXED);
+	msr_reset();
+	reset_extended_state(&v->vm->features);
+}
+
 void vcpu_reset(struct vcpu *v, const struct guest_entry *e)
 {
 	memcpy(v->gpr, e->gpr, sizeof(v->gpr));
@@ -159,12 +198,7 @@ void vcpu_reset(struct vcpu *v, const struct guest_entry *e)
 	vmcs_writen(VMCS_GUEST_PENDING_DEBUG, 0);
 	/* An INIT may have come between an event and its entry. */
 	vmcs_write32(VMCS_ENTRY_INTERRUPTION, 0);
-	/* Reset values that the host never uses: SDM table 10-1. */
-	if (v->vm->features.cr4_allowed & CR4_OSXSAVE) {
-		write_cr4(read_cr4() | CR4_OSXSAVE);
-		xsetbv(0, 1);
-		vmcs_writen(VMCS_HOST_CR4, read_cr4());
-	}
+	reset_registers(v);
 	/* Nothing of another guest's translations may serve this one. */
 	vmx_invept(v->vm->vmx, v->vm->ept->eptp);
 }
@@ -214,9 +248,12 @@ static void take_signals(struct vcpu *v)
 {
 	if (v->lapic->init_pending) /* to the only vCPU: a reset */
 		v->vm->request = VM_RESET;
-	v->nmi_pending |= v->lapic->nmi_pending || v->cpu->nmis;
+	v->nmi_pending |= v->lapic->nmi_pending;
 	v->lapic->nmi_pending = false;
-	v->cpu->nmis = 0;
+	if (v->cpu->nmis) { /* one more may come meanwhile */
+		v->cpu->nmis = 0;
+		v->nmi_pending = true;
+	}
 }
 
 /* An NMI or an interrupt, if the guest can take it now. */
@@ -225,7 +262,16 @@ static void deliver(struct vcpu *v, bool interrupt)
 	u32 blocking = vmcs_read32(VMCS_GUEST_INTERRUPTIBILITY);
 	struct injection event = {(u32)INTERRUPTION_VALID, 0, 0};
 
-	if (v->nmi_pending && !(blocking & ~(u32)BLOCKING_SMI)) {
+	/*
+	 * STI need not block an NMI (SDM 6.8.3), and the NMI window may open in
+	 * its shadow before any instruction (26.4.2): waiting there has no end.
+	 * Entry wants the bit clear (27.3.1.5).
+	 */
+	if (v->nmi_pending &&
+	    !(blocking & ~(u32)(BLOCKING_SMI | BLOCKING_STI))) {
+		if (blocking & BLOCKING_STI)
+			vmcs_write32(VMCS_GUEST_INTERRUPTIBILITY,
+				     blocking & ~(u32)BLOCKING_STI);
 		v->nmi_pending = false;
 		event.info |= VECTOR_NMI | INTERRUPTION_NMI;
 	} else if (interrupt && interrupts_open(blocking & (BLOCKING_STI |

@@ -72,6 +72,7 @@ void vcpu_set_gpr(struct vcpu *v, unsigned n, u64 value);
 unsigned vcpu_cpl(void);
 bool vcpu_long_mode(void);     /* EFER.LMA and CS.L */
 unsigned vcpu_code_bits(void); /* 16, 32 or 64 */
+bool vcpu_steps(void);	       /* a trap follows the instruction */
 
 /* The guest's paging as guest_walk() wants it. */
 struct guest_paging vcpu_paging(const struct vcpu *v);

@@ -39,6 +39,12 @@ unsigned vcpu_code_bits(void)
 	return rights & SEGMENT_DB ? 32 : 16;
 }
 
+bool vcpu_steps(void)
+{
+	return vmcs_readn(VMCS_GUEST_RFLAGS) & RFLAGS_TF &&
+	       !(vmcs_read64(VMCS_GUEST_DEBUGCTL) & DEBUGCTL_BTF);
+}
+
 void vcpu_skip(struct vcpu *v)
 {
 	u64 rip = vmcs_readn(VMCS_GUEST_RIP) + vmcs_read32(VMCS_EXIT_LENGTH);
@@ -52,8 +58,9 @@ void vcpu_skip(struct vcpu *v)
 		vmcs_write32(VMCS_GUEST_INTERRUPTIBILITY,
 			     blocking & ~(u32)(BLOCKING_STI | BLOCKING_MOV_SS));
 	/* A single step ends behind this instruction (SDM 27.7.3). */
-	if (vmcs_readn(VMCS_GUEST_RFLAGS) & RFLAGS_TF)
-		vmcs_writen(VMCS_GUEST_PENDING_DEBUG, BIT(14));
+	if (vcpu_steps())
+		vmcs_writen(VMCS_GUEST_PENDING_DEBUG,
+			    vmcs_readn(VMCS_GUEST_PENDING_DEBUG) | BIT(14));
 	(void)v;
 }
 
@@ -84,6 +91,9 @@ void vcpu_inject(struct vcpu *v, unsigned vector, bool has_error, u32 error)
 	}
 	if (!(vmcs_readn(VMCS_GUEST_CR0) & CR0_PE))
 		has_error = false;
+	/* A fault's handler goes back to the instruction (SDM 18.3.1.1). */
+	vmcs_writen(VMCS_GUEST_RFLAGS,
+		    vmcs_readn(VMCS_GUEST_RFLAGS) | RFLAGS_RF);
 	v->injection.info = vector | INTERRUPTION_EXCEPTION |
 			    (has_error ? INTERRUPTION_ERROR : 0) |
 			    (u32)INTERRUPTION_VALID;

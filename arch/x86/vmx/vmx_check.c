@@ -24,7 +24,6 @@ enum {
 	EVENT_OTHER = 7u << 8,
 	EVENT_RESERVED = 0x7ffff000,
 	EFER_KNOWN = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE,
-	DEBUGCTL_BTF = 1u << 1,
 	DEBUGCTL_RESERVED = 0x38, /* and all above bit 15 */
 	RFLAGS_RESERVED = 0xffc08028,
 	/* B0-B3, BLD, enabled breakpoint, BS, RTM: SDM table 25-4. */
