@@ -214,6 +214,14 @@ void pci_save(const struct pci_host *pci, const struct pci_function *f,
  */
 int pci_reset_function(const struct pci_host *pci, const struct pci_function *f,
 		       bool bus, u64 tsc_hz);
+/*
+ * The same in two parts, by FLR or AF-FLR: it is begun, and to be left alone
+ * for 100 ms. Then it is finished, or does not answer yet: -EBUSY, for a second
+ * at most. Nothing of it is logged.
+ */
+void pci_reset_begin(const struct pci_host *pci, const struct pci_function *f,
+		     enum pci_reset method, u64 tsc_hz);
+int pci_reset_finish(const struct pci_host *pci, const struct pci_saved *saved);
 
 /* To D3hot, if it can; its configuration is kept by nobody. */
 void pci_sleep(const struct pci_host *pci, bdf_t bdf);

@@ -227,21 +227,6 @@ static void reset_ivb(const struct pci_host *pci, const struct pci_function *f,
 		 BDF_ARGS(f->bdf));
 }
 
-/* PCIe 6.6.2: 100 ms, then up to a second until it answers. */
-static int await(const struct pci_host *pci, bdf_t bdf, u64 tsc_hz)
-{
-	for (int i = 0; i < 100; i++) {
-		u32 id = pci_config_read(pci, bdf, PCI_VENDOR, 4);
-
-		if (id != 0xffffffff && (id & 0xffff) != 1)
-			return 0;
-		wait_ms(tsc_hz, 10);
-	}
-	log_error("%02x:%02x.%x does not come back from its reset",
-		  BDF_ARGS(bdf));
-	return -ETIMEDOUT;
-}
-
 static bool is_row(unsigned i, const struct pci_function *f)
 {
 	return f->bars[0].base && registers[i].vendor == f->vendor &&
@@ -370,16 +355,33 @@ static unsigned save_all(const struct pci_host *pci,
 	return n;
 }
 
+static void (*const start[])(const struct pci_host *pci,
+			     const struct pci_function *f, u64 tsc_hz) = {
+	[PCI_RESET_IVB] = reset_ivb, [PCI_RESET_FLR] = reset_flr,
+	[PCI_RESET_AF] = reset_af,   [PCI_RESET_POWER] = reset_power,
+	[PCI_RESET_BUS] = reset_bus,
+};
+
+void pci_reset_begin(const struct pci_host *pci, const struct pci_function *f,
+		     enum pci_reset method, u64 tsc_hz)
+{
+	start[method](pci, f, tsc_hz);
+}
+
+int pci_reset_finish(const struct pci_host *pci, const struct pci_saved *saved)
+{
+	u32 id = pci_config_read(pci, saved->function->bdf, PCI_VENDOR, 4);
+
+	/* 0001: Configuration Request Retry Status (PCIe 2.3.1) */
+	if (id == 0xffffffff || (id & 0xffff) == 1)
+		return -EBUSY;
+	restore(pci, saved);
+	return 0;
+}
+
 int pci_reset_function(const struct pci_host *pci, const struct pci_function *f,
 		       bool bus, u64 tsc_hz)
 {
-	static void (*const start[])(const struct pci_host *pci,
-				     const struct pci_function *f,
-				     u64 tsc_hz) = {
-		[PCI_RESET_IVB] = reset_ivb, [PCI_RESET_FLR] = reset_flr,
-		[PCI_RESET_AF] = reset_af,   [PCI_RESET_POWER] = reset_power,
-		[PCI_RESET_BUS] = reset_bus,
-	};
 	enum pci_reset method = pci_reset_method(pci, f->bdf);
 	struct pci_saved saved[BUS_FUNCTIONS];
 	unsigned count = 0;
@@ -394,12 +396,16 @@ int pci_reset_function(const struct pci_host *pci, const struct pci_function *f,
 	start[method](pci, f, tsc_hz);
 	wait_ms(tsc_hz, 100);
 	for (unsigned i = 0; i < count; i++) {
-		int gone = await(pci, saved[i].function->bdf, tsc_hz);
+		unsigned n = 0;
 
-		if (gone)
-			err = gone;
-		else
-			restore(pci, &saved[i]);
+		/* PCIe 6.6.2: 100 ms, then up to a second. */
+		while (pci_reset_finish(pci, &saved[i]) && ++n < 100)
+			wait_ms(tsc_hz, 10);
+		if (n < 100)
+			continue;
+		log_error("%02x:%02x.%x does not come back from its reset",
+			  BDF_ARGS(saved[i].function->bdf));
+		err = -ETIMEDOUT;
 	}
 	return err;
 }

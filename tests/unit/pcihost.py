@@ -54,6 +54,77 @@ class Function:
             self.config[at + i] = self.config[at + i] & ~mask | byte & mask
 
 
+MS = 1000       # of ticks
+BAR = 0x10000000
+PM, EXPRESS, AF = 1, 0x10, 0x13
+NONE, FLR, AF_FLR, POWER, BUS = range(5)
+
+
+class Device(Function):
+    """A function that can be reset: it is away for a time, then as new."""
+
+    def __init__(self, m, flr=False, af=False, power=False, away=50 * MS,
+                 pending=0, **fields):
+        super().__init__(**fields)
+        self.m, self.away, self.pending = m, away, pending
+        self.back, self.resets, self.early = 0, [], []
+        self.placed = False     # its BAR had an address before the reset
+        caps = [(at, kind, 0) for at, kind, on in
+                [(0x40, EXPRESS, flr), (0x60, AF, af), (0x70, PM, power)]
+                if on]
+        caps = [(at, kind, after[0] if after else 0) for (at, kind, _), after
+                in zip(caps, [*caps[1:], None])]
+        self.capabilities(*caps)
+        self.flr, self.af, self.power = flr, af, power
+        if flr:
+            self.put(0x44, 4, 1 << 28)
+        if af:
+            self.put(0x62, 2, 0x0300 | 6)
+        self.bar(0, BAR, 0xfffff000)
+        self.put(0x3c, 1, 11)
+        for at in (0xc, 0x3c, 0x48, 0x74):
+            self.writable[at] = 0xff
+        self.initial = bytearray(4096)
+        self.initial[:] = self.config
+        self.initial[4:6] = bytes(2)
+        self.initial[0x10:0x14] = bytes(4)
+        self.initial[0x3c] = 0
+
+    def reset(self, how):
+        self.resets.append(how)
+        self.placed = any(self.config[0x10:0x14])
+        if self.m.tsc < self.pending:
+            self.early.append(how)
+        self.config[:] = self.initial
+        self.back = self.m.tsc + self.away
+
+    def read(self, at, size):
+        if self.m.tsc < self.back:
+            return 2 ** (8 * size) - 1
+        if self.flr and at == 0x4a and size == 1:
+            return 0x20 * (self.m.tsc < self.pending)
+        if self.af and at == 0x65:
+            return int(self.m.tsc < self.pending)
+        return super().read(at, size)
+
+    def write(self, at, size, value):
+        if self.m.tsc < self.back:
+            return
+        if self.flr and at == 0x48 and value & 0x8000:
+            self.reset(FLR)
+        elif self.af and at == 0x64 and value & 1:
+            self.reset(AF_FLR)
+        elif self.power and at == 0x74:
+            before = self.config[0x74] & 3
+            super().write(at, size, value)
+            if before == 3 and not value & 3:
+                self.reset(POWER)
+        else:
+            super().write(at, size, value)
+        assert not (self.placed and self.config[4] & 2) or any(
+            self.config[0x10:0x14]), "it answers at address 0, where RAM is"
+
+
 class Machine:
     """Answers mechanism #1 and, up to last_bus, ECAM; keeps the writes."""
 

@@ -4,8 +4,8 @@
 import pytest
 
 import harness
-from pcihost import (DOWN, ENDPOINT, ROOT, TO_PCI, UP, Machine, bdf,
-                     function)
+from pcihost import (AF, AF_FLR, BAR, DOWN, ENDPOINT, EXPRESS, FLR, MS, ROOT,
+                     TO_PCI, UP, Device, Machine, bdf, function)
 
 FAKES = """
 #include "tests/unit/assign_fakes.h"
@@ -19,15 +19,39 @@ const struct pci_policy_row *igd_policy(const struct igd *g, unsigned *n)
 int vtd_assign(struct vtd *v, struct vtd_domain *d, bdf_t b)
 { (void)v; (void)d; (void)b; return 0; }
 void assigned_irq_off(struct assigned *a) { (void)a; }
-void assigned_interrupts_changed(void *a) { (void)a; }
+void assigned_interrupts_changed(void *a)
+{
+	struct assigned *x = a;
+
+	fakes_record(FAKE_OTHER, 0, 0, pci_assigned_intx(&x->config));
+}
 void assigned_line_eoi(void *m, unsigned p) { (void)m; (void)p; }
 bool assigned_stats(void *m, unsigned n, struct device_stats *out)
 { (void)m; (void)n; (void)out; return false; }
 void assigned_stats_reset(struct assigned *a) { (void)a; }
 int assigned_line_init(struct assigned *a) { (void)a; return 0; }
 void assigned_irq_reset(struct assigned *a) { (void)a; }
-void assigned_bar_changed(void *a, unsigned i) { (void)a; (void)i; }
+unsigned tables_cleared[1];
+void assigned_msix_reset(struct assigned *a) { (void)a; tables_cleared[0]++; }
+void assigned_bar_changed(void *a, unsigned i)
+{
+	struct assigned *x = a;
+
+	fakes_record(FAKE_OTHER, 1 + i, 0, x->config.decoded[i]);
+}
 void assigned_place_bars(struct assignment *m) { (void)m; }
+bool asleep[32];
+unsigned beside[1] = {~0u}, card[1] = {~0u};
+void pci_take_over(const struct pci_host *p, struct pci_function *f, u64 hz)
+{ (void)p; (void)hz; f->taken_over = true; }
+void pci_route_usb_ports(const struct pci_host *p, const struct pci_function *f)
+{ (void)p; fakes_record(FAKE_OTHER, f->bdf, 7, 0); }
+void assigned_timer_fired(void *m, u64 now) { (void)m; (void)now; }
+bool assigned_is_beside(const struct assignment *m, const struct pci_function *f)
+{ (void)m; return f->bdf == card[0] || (f->bdf >> 3 == beside[0] && f->bdf & 7); }
+"""
+# In place of drivers/pci/reset.c
+RESETS = """
 unsigned kept[32], resets[1];
 void pci_save(const struct pci_host *p, const struct pci_function *f,
 	      struct pci_saved *s)
@@ -53,33 +77,31 @@ void pci_wake(const struct pci_host *p, const struct pci_function *f, u64 hz)
 {
 	(void)p, (void)f, (void)hz;
 }
-bool asleep[32];
-unsigned beside[1] = {~0u}, card[1] = {~0u};
-void pci_take_over(const struct pci_host *p, struct pci_function *f, u64 hz)
-{ (void)p; (void)hz; f->taken_over = true; }
-void pci_route_usb_ports(const struct pci_host *p, const struct pci_function *f)
-{ (void)p; fakes_record(FAKE_OTHER, f->bdf, 7, 0); }
 void pci_sleep(const struct pci_host *p, bdf_t b)
 { (void)p; asleep[b >> 3 & 31] = true; }
-void assigned_timer_fired(void *m, u64 now) { (void)m; (void)now; }
-bool assigned_is_beside(const struct assignment *m, const struct pci_function *f)
-{ (void)m; return f->bdf == card[0] || (f->bdf >> 3 == beside[0] && f->bdf & 7); }
+void pci_reset_begin(const struct pci_host *p, const struct pci_function *f,
+	enum pci_reset method, u64 hz)
+{ (void)p, (void)f, (void)method, (void)hz; }
+int pci_reset_finish(const struct pci_host *p, const struct pci_saved *saved)
+{ (void)p, (void)saved; return 0; }
 """
+SOURCES = ["vmm/assign/assigned.c", "vmm/assign/assign_word.c",
+           "vmm/core/vclock.c", "vmm/core/bus.c",
+           "drivers/pci/config.c", "drivers/pci/scan.c",
+           "drivers/pci/groups.c", "drivers/pci/acs.c",
+           "vmm/devmodel/pci_bus.c", "vmm/devmodel/pci_port.c",
+           "vmm/devmodel/pci_assigned.c"]
+CDEF = ("struct assignment *fresh_assignment(void); extern bool asleep[32];"
+        "extern unsigned beside[1], card[1], tables_cleared[1];")
 
 
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "assigned_init", ["vmm/assign/assigned.c", "vmm/assign/assign_word.c",
-                          "vmm/core/vclock.c", "vmm/core/bus.c",
-                          "drivers/pci/config.c", "drivers/pci/scan.c",
-                          "drivers/pci/groups.c", "drivers/pci/acs.c",
-                          "vmm/devmodel/pci_bus.c",
-                          "vmm/devmodel/pci_port.c",
-                          "vmm/devmodel/pci_assigned.c"],
-        headers=["tests/unit/assign_fakes.h", "kernel/log.h"], fakes=FAKES,
-        cdef="struct assignment *fresh_assignment(void); extern bool asleep[32];"
-             "extern unsigned beside[1], card[1], kept[32], resets[1];")
+        "assigned_init", SOURCES,
+        headers=["tests/unit/assign_fakes.h", "kernel/log.h"],
+        fakes=FAKES + RESETS,
+        cdef=CDEF + "extern unsigned kept[32], resets[1];")
 
 
 def init(m, functions, chosen, bars=()):
@@ -313,3 +335,168 @@ def test_a_card_keeps_its_picture_when_its_sound_is_reset(m, given, resets):
     assert [bool(e.size) for e in m.events("other")
             if e.addr == sound and e.size < 2] == [
         given and resets]
+
+
+# --- Resets that the guest asks for: PCIe 6.6.2, AF ECN -----------------------
+
+WHERE = bdf(0, 5)
+NOWHERE = 2**64 - 1
+HOST = """
+#include "arch/x86/cpu.h"
+struct cpuid cpuid(u32 leaf, u32 subleaf)
+{
+	(void)leaf; (void)subleaf;
+	return (struct cpuid){0};
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def g():
+    """With the real resets, of a real device."""
+    return harness.build(
+        "guest_reset", [*SOURCES, "drivers/pci/reset.c", "kernel/time.c"],
+        headers=["tests/unit/assign_fakes.h", "kernel/log.h"],
+        fakes=FAKES + HOST, cdef=CDEF)
+
+
+class Guest:
+    """A device in a guest's hands, which drives it."""
+
+    def __init__(self, g, device=None, away=50 * MS, **fields):
+        g.reset()
+        g.lib.fakes_relax_ticks = MS
+        self.g, self.device = g, Device(g, away=0, **fields)
+        self.device.put(0x3d, 1, 1)
+        self.device.put(2, 2, device or 0x1234)
+        self.device.initial[2:4] = self.device.config[2:4]
+        self.device.initial[0x3d] = 1
+        x = Machine(g, {WHERE: self.device})
+        self.all = g.fresh_assignment()
+        self.all.pci[0] = x.host[0]
+        self.all.tsc_hz, self.all.count = 1_000_000, 1
+        g.pci_scan(self.all.pci)
+        f = g.pci_find(self.all.pci, WHERE)
+        f.bars[0] = {"base": BAR, "size": 4096}
+        self.function = self.all.functions[0]
+        self.function.all, self.function.function = self.all, f
+        bus = g.ffi.addressof(self.all.vm[0], "bus")
+        assert g.vpci_init(self.all.vpci, bus) == 0
+        self.all.domain = g.new("struct vtd_domain *")
+        g.beside[0] = 2**32 - 1
+        assert g.assigned_init(self.all) == 0
+        g.assigned_reset_all(self.all, True)
+        self.device.resets.clear()
+        self.device.away = away
+        g.vpci_reset(self.all.vpci)
+        self.write(4, 7, 2)
+        g.clear_events()
+
+    def read(self, at, size):
+        return self.g.vpci_read(self.all.vpci, WHERE, at, size)
+
+    def write(self, at, value, size):
+        self.g.vpci_write(self.all.vpci, WHERE, at, size, value)
+
+    def flr(self):
+        """By the capability that there is, as Linux's pcie_flr() and
+        pci_af_flr() do it; without one: False."""
+        at = self.read(0x34, 1)
+        while at and self.read(at, 1) not in (EXPRESS, AF):
+            at = self.read(at + 1, 1)
+        if at and self.read(at, 1) == AF:
+            self.write(at + 4, 1, 1)
+        elif at and self.read(at + 4, 4) & 1 << 28:
+            self.write(at + 8, self.read(at + 8, 2) | 0x8000, 2)
+        else:
+            return False
+        return True
+
+    def told(self):
+        return [(e.addr, e.value) for e in self.g.events("other")]
+
+
+@pytest.mark.parametrize("fields", [{"flr": True}, {"af": True}])
+def test_a_guests_reset_is_carried_out(g, fields):
+    x = Guest(g, away=50 * MS, **fields)
+    before, start = bytes(x.device.config), g.tsc
+    x.write(0x10, 0xd0000000, 4)
+    g.clear_events()
+    g.tables_cleared[0] = 0
+    assert x.flr()
+    # The device is quiet, and the guest not held up.
+    assert x.device.resets == [fields.keys() == {"af"} and AF_FLR or FLR]
+    assert g.tsc - start < MS and g.tables_cleared[0] == 1
+    assert x.told() == [(1, NOWHERE), (0, False)]
+    # As a device that is not there (6.6.2), which nobody asks anything.
+    g.clear_events()
+    for at, size in ((0, 4), (4, 2), (0x34, 1), (0x48, 2), (0x3c, 4)):
+        assert x.read(at, size) == 2 ** (8 * size) - 1
+        x.write(at, 2 ** (8 * size) - 1, size)
+    g.tsc += 99 * MS
+    assert x.read(0, 4) == 0xffffffff and not g.events("in", "out")
+    g.tsc += 2 * MS
+    # The host's as it was, without bus mastering; the guest's as new.
+    assert x.read(0, 4) == 0x12348086 and x.read(4, 2) == 0
+    assert bytes(x.device.config) == \
+        before[:4] + bytes((before[4] & ~4,)) + before[5:]
+    # An xHCI's ports are routed anew, before the guest's INTx is on.
+    assert x.read(0x10, 4) == 0 and x.told() == [(WHERE, 0), (0, True)]
+    x.write(0x10, 0xd0000000, 4)
+    x.write(4, 7, 2)
+    assert x.told()[2:] == [(1, 0xd0000000), (0, True)]
+    assert x.device.config[4] & 4 and x.flr() and len(x.device.resets) == 2
+
+
+@pytest.mark.parametrize("fields, device", [
+    ({"flr": True}, 0x1502), ({"af": True}, 0x1503), ({"af": True}, 0x0166),
+    ({"power": True}, 0x1234), ({}, 0x1234)])
+def test_a_reset_that_cannot_be_is_not_offered(g, fields, device):
+    """By Linux's list of those that hang; nor one that Monocle has to do by
+    other means."""
+    x = Guest(g, device, **fields)
+    if fields == {"flr": True}:
+        assert x.read(0x34, 1) == 0x40 and x.read(0x40, 1) == EXPRESS
+    assert not x.flr()
+    # Nor without an announcement.
+    for at in (0x48, 0x64):
+        x.write(at, 0xffff, 2)
+    assert x.device.resets == [] and x.read(0, 2) == 0x8086
+
+
+def test_one_that_takes_its_time(g):
+    """Up to PCIe's 1.1 s; then the guest finds it gone, as natively."""
+    x = Guest(g, flr=True, away=700 * MS)
+    assert x.flr()
+    g.tsc += 699 * MS
+    assert x.read(0, 4) == 0xffffffff
+    g.tsc += 12 * MS
+    assert x.read(0, 4) == 0x12348086
+    x = Guest(g, flr=True, away=1 << 60)
+    assert x.flr()
+    g.tsc += 1090 * MS
+    assert x.read(0, 4) == 0xffffffff and x.function.config.away
+    g.tsc += 20 * MS
+    assert x.read(0, 4) == 0xffffffff and not x.function.config.away
+
+
+def test_a_stopped_function_does_not_reset_itself_free(g):
+    x = Guest(g, flr=True)
+    g.pci_assigned_stop(g.ffi.addressof(x.function, "config"))
+    assert x.flr()
+    g.tsc += 101 * MS
+    x.write(4, 7, 2)
+    assert x.read(4, 2) == 3 and not x.device.config[4] & 4
+
+
+@pytest.mark.parametrize("away", [50 * MS, 600 * MS, 1 << 60])
+def test_a_guests_reset_comes_to_its_end_before_the_guests(g, away):
+    """Else what a device in its reset answers would be kept as its own."""
+    x = Guest(g, flr=True, away=away)
+    before, start = bytes(x.device.config[8:]), g.tsc
+    assert x.flr()
+    g.assigned_reset_all(x.all, True)
+    assert g.tsc - start < 3000 * MS
+    if away < 1000 * MS:
+        assert bytes(x.device.config[8:]) == before
+        assert x.device.resets == [FLR, FLR]

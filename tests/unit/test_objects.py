@@ -51,6 +51,7 @@ POINTERS = {
     "pci_bus.write": "as read",
     "pci_bus.reset": "as read",
     "pci_assigned.bar_changed": "windows of assigned functions are elsewhere",
+    "pci_assigned.reset": "the host's function is reset, too",
     "pci_assigned.interrupts_changed": "and so are their interrupts",
     "uart.put": "the end of the guest's serial line: the console",
     "uart.set_rts": "as put",

@@ -139,6 +139,8 @@ class Model:
         control = host[at + 2] | host[at + 3] << 8
         if host[at] == PM:
             field(4, (8, host[at + 5], 0, 0), (3,))
+        elif host[at] == EXPRESS:   # no FLR where none would be done
+            field(7, (host[at + 7] & 0xef,))
         elif host[at] == MSIX:
             field(3, (host[at + 3] & 7,), (0xc0,))
         elif host[at] == MSI:

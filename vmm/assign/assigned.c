@@ -2,6 +2,7 @@
 #include "vmm/assign/assigned.h"
 
 #include "arch/x86/errno.h"
+#include "arch/x86/io.h"
 #include "kernel/log.h"
 #include "vmm/assign/assign_word.h"
 
@@ -39,6 +40,35 @@ static void decode(const struct pci_host *pci, const struct pci_function *f)
 		pci_config_write(pci, f->bdf, PCI_COMMAND, 2, old | on);
 }
 
+/*
+ * The guest goes on meanwhile, and asks by itself whether it is over: PCIe
+ * 6.6.2 forbids to look before 100 ms, and gives it a second more.
+ */
+static bool guest_reset(void *assigned, bool begin)
+{
+	struct assigned *a = assigned;
+	struct assignment *all = a->all;
+	const struct pci_function *f = a->function;
+	u64 now;
+
+	if (begin) {
+		assigned_msix_reset(a);
+		pci_reset_begin(all->pci, f, a->config.config.reset_method,
+				all->tsc_hz);
+		a->ready = rdtsc() + all->tsc_hz / 10;
+		return false;
+	}
+	now = rdtsc();
+	if (now < a->ready || (pci_reset_finish(all->pci, f->saved) &&
+			       now < a->ready + all->tsc_hz))
+		return false;
+	pci_route_usb_ports(all->pci, f);
+	/* The reset may have switched it off. */
+	if (all->domain)
+		pci_acs_enable(all->pci);
+	return true;
+}
+
 static int init_one(struct assignment *all, struct assigned *a)
 {
 	struct pci_function *f = a->function;
@@ -48,6 +78,8 @@ static int init_one(struct assignment *all, struct assigned *a)
 		.function = f,
 		.bar_changed = assigned_bar_changed,
 		.interrupts_changed = assigned_interrupts_changed,
+		.reset = guest_reset,
+		.reset_method = pci_reset_method(all->pci, f->bdf),
 		.no_msix = !a->msix.host,
 		.pin = pin >= 1 && pin <= 4 ? pin : 0,
 		.rom_size = (u32)a->rom.size,
@@ -162,9 +194,12 @@ void assigned_reset_all(struct assignment *all, bool display)
 	for (unsigned n = 0; n < all->count; n++) {
 		struct assigned *a = &all->functions[n];
 		bdf_t bdf = a->function->bdf;
-		u32 command = pci_config_read(pci, bdf, PCI_COMMAND, 2) &
-			      ~(u32)PCI_COMMAND_MASTER;
+		u32 command;
 
+		while (pci_assigned_is_away(&a->config))
+			cpu_relax();
+		command = pci_config_read(pci, bdf, PCI_COMMAND, 2) &
+			  ~(u32)PCI_COMMAND_MASTER;
 		if (!display && a->function == all->display)
 			command |=
 				a->config.initial_command & PCI_COMMAND_MASTER;

@@ -86,6 +86,7 @@ struct assigned {
 	struct device_stats stats; /* those that are counted here */
 	u64 old_faults;		   /* before the guest's start */
 	struct storm storm;
+	u64 ready; /* while the guest has it reset: not looked at before */
 	bool held; /* its interrupts, after a storm, up to then */
 	u64 release;
 };

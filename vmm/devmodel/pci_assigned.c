@@ -45,6 +45,8 @@ enum pci_capability_rule {
 	RULE_NONE, /* no capability's: the policy above */
 	RULE_HIDE, /* of a capability that is not offered */
 	RULE_READ,
+	RULE_NO_FLR,	  /* Device Capabilities without it */
+	RULE_RESET,	  /* Device Control (PCIe 7.5.3.4), or AF's */
 	RULE_POWER_STATE, /* PCI PM 1.2, 3.2.4: PMCSR */
 	RULE_MSI_CONTROL, /* PCI 3.0, 6.8.1 */
 	RULE_MSI_ADDRESS,
@@ -58,6 +60,8 @@ enum pci_capability_rule {
 static const struct {
 	u32 host_bits, guest_bits;
 } rules[] = {
+	[RULE_NO_FLR] = {~(u32)BIT(28), 0},
+	[RULE_RESET] = {0xffffffff, 0},
 	[RULE_POWER_STATE] = {0x0000ff00, 0x3},
 	/* Number of messages, 64-bit addresses and masks as the host's. */
 	[RULE_MSI_CONTROL] = {0x018e0000, 0x00710000},
@@ -76,13 +80,14 @@ struct capability_row {
 
 /* What is offered; everything else is taken off the list. Not offered are:
  * VPD, whose address register acts on the device's EEPROM; hot plug and
- * bridge capabilities; AF, whose reset is Monocle's; EA; all of the extended
- * space (SR-IOV, ATS, PASID, resizable BARs, ...). */
+ * bridge capabilities; EA; all of the extended space (SR-IOV, ATS, PASID,
+ * resizable BARs, ...). */
 static const struct capability_row offered[] = {
 	{PCI_CAP_POWER, 2, "drivers write D0; other states are a copy"},
 	{PCI_CAP_MSI, 3, "emulated: the host's message is remapped"},
 	{PCI_CAP_MSIX, 3, "emulated: the host's table is Monocle's"},
-	{PCI_CAP_EXPRESS, 3, "drivers read link and payload; writes drop"},
+	{PCI_CAP_EXPRESS, 3, "drivers read link and payload; FLR is done"},
+	{PCI_CAP_AF, 2, "its reset is done, where it is the one to use"},
 	{PCI_CAP_VENDOR, 1, "virtio and others describe themselves"},
 };
 
@@ -250,12 +255,106 @@ static const struct pci_policy_row *own_row(const struct pci_assigned *d,
 	return NULL;
 }
 
+static void interrupts_changed(struct pci_assigned *d)
+{
+	if (d->config.interrupts_changed)
+		d->config.interrupts_changed(d->config.ctx);
+}
+
+/* Every copy as firmware left the host's register. */
+static void initial_copies(struct pci_assigned *d)
+{
+	const struct pci_bar *bars = d->config.function->bars;
+	u32 rom = host_read(d, PCI_ROM, 4) & ROM_ADDRESS;
+
+	memset(d->copy, 0, sizeof(d->copy));
+	*command(d) = d->initial_command;
+	for (unsigned i = 0; i < 6; i++) {
+		u32 *copy = &d->copy[PCI_BAR0 / 4 + i];
+
+		if (!bars[i].size)
+			continue;
+		*copy = ((u32)bars[i].base & bar_bits(d, i)) |
+			(bars[i].io ? BAR_IO : 0) |
+			(bars[i].is64 ? BAR_64 : 0) |
+			(bars[i].prefetchable ? BAR_PREFETCHABLE : 0);
+		if (i < 5 && bars[i].is64)
+			copy[1] = (u32)(bars[i].base >> 32);
+	}
+	/* Disabled; a file's may be larger than the host's, and elsewhere. */
+	d->copy[PCI_ROM / 4] = rom & ~rom_bits(d) ? 0 : rom;
+	if (d->first)
+		d->copy[PCI_STATUS / 4] |= STATUS_CAPABILITIES << 16;
+	d->copy[PCI_CAPABILITIES / 4] = d->first;
+	/* PCI 3.0, 6.2.4: 255 is "not known". */
+	if (d->config.pin)
+		d->copy[PCI_INTERRUPT_LINE / 4] =
+			(u32)d->config.pin << 8 | 0xff;
+}
+
+/* PCIe 6.6.2: registers as after power-on. What is stopped stays so. */
+static void begin_reset(struct pci_assigned *d)
+{
+	d->away = true;
+	initial_copies(d);
+	*command(d) &= ~0xffffu;
+	for (unsigned i = 0; i < 6; i++)
+		d->copy[PCI_BAR0 / 4 + i] &= ~bar_bits(d, i);
+	forward_command(d);
+	follow_bars(d);
+	interrupts_changed(d);
+	d->config.reset(d->config.ctx, true);
+}
+
+bool pci_assigned_is_away(struct pci_assigned *d)
+{
+	if (d->away && d->config.reset(d->config.ctx, false)) {
+		d->away = false;
+		forward_command(d);
+		interrupts_changed(d);
+	}
+	return d->away;
+}
+
+static void emulated_write(struct pci_assigned *d, unsigned offset, u32 mask,
+			   u32 value)
+{
+	unsigned dword = offset & 0xfc;
+	u32 *copy = &d->copy[dword / 4];
+	u8 rule = d->rule[dword / 4];
+	bool af = d->config.reset_method == PCI_RESET_AF;
+
+	if (rule == RULE_RESET && value & mask & (af ? 1 : BIT(15))) {
+		begin_reset(d);
+		return;
+	}
+	if (is_bar(dword))
+		mask &= bar_bits(d, (dword - PCI_BAR0) / 4);
+	else if (dword == PCI_ROM)
+		mask &= rom_bits(d) ? rom_bits(d) | ROM_ENABLE : 0;
+	else if (rule != RULE_NONE)
+		mask &= rules[rule].guest_bits;
+	else
+		mask &= pci_policy_find(dword)->guest_bits;
+	if (dword == PCI_COMMAND && d->stopped)
+		mask &= ~(u32)PCI_COMMAND_MASTER;
+	*copy = (*copy & ~mask) | (value & mask);
+	if (dword == PCI_COMMAND)
+		forward_command(d);
+	if (dword == PCI_COMMAND || dword == PCI_ROM || is_bar(dword))
+		follow_bars(d);
+	if (dword == PCI_COMMAND || rule >= RULE_MSI_CONTROL)
+		interrupts_changed(d);
+}
+
 static u32 assigned_read(void *dev, unsigned offset, unsigned size)
 {
 	struct pci_assigned *d = dev;
 	const struct pci_policy_row *row = own_row(d, offset);
 
 	d->accesses++;
+	if (pci_assigned_is_away(d))
+		return (u32)bus_all_ones(size);
 	if (!row && d->rule[offset / 4] != RULE_NONE)
 		return capability_read(d, offset, size);
 	row = row ? row : pci_policy_find(offset);
@@ -268,37 +367,6 @@ static u32 assigned_read(void *dev, unsigned offset, unsigned size)
 	default:
 		return 0;
 	}
-}
-
-static void interrupts_changed(struct pci_assigned *d)
-{
-	if (d->config.interrupts_changed)
-		d->config.interrupts_changed(d->config.ctx);
-}
-
-static void emulated_write(struct pci_assigned *d, unsigned offset, u32 mask,
-			   u32 value)
-{
-	unsigned dword = offset & 0xfc;
-	u32 *copy = &d->copy[dword / 4];
-
-	if (is_bar(dword))
-		mask &= bar_bits(d, (dword - PCI_BAR0) / 4);
-	else if (dword == PCI_ROM)
-		mask &= rom_bits(d) ? rom_bits(d) | ROM_ENABLE : 0;
-	else if (d->rule[dword / 4] != RULE_NONE)
-		mask &= rules[d->rule[dword / 4]].guest_bits;
-	else
-		mask &= pci_policy_find(dword)->guest_bits;
-	if (dword == PCI_COMMAND && d->stopped)
-		mask &= ~(u32)PCI_COMMAND_MASTER;
-	*copy = (*copy & ~mask) | (value & mask);
-	if (dword == PCI_COMMAND)
-		forward_command(d);
-	if (dword == PCI_COMMAND || dword == PCI_ROM || is_bar(dword))
-		follow_bars(d);
-	if (dword == PCI_COMMAND || d->rule[dword / 4] >= RULE_MSI_CONTROL)
-		interrupts_changed(d);
 }
 
 static enum pci_policy policy_of(const struct pci_assigned *d, unsigned offset)
@@ -319,7 +387,7 @@ static void assigned_write(void *dev, unsigned offset, unsigned size, u32 value)
 	unsigned shift = 8 * (offset & 3);
 
 	d->accesses++;
-	switch (policy_of(d, offset)) {
+	switch (pci_assigned_is_away(d) ? PCI_HIDDEN : policy_of(d, offset)) {
 	case PCI_WRITE_THROUGH:
 		pci_config_write(d->config.host, d->config.function->bdf,
 				 offset, size, value);
@@ -371,40 +439,9 @@ bool pci_assigned_intx(const struct pci_assigned *d)
 {
 	bool masked;
 
-	return d->config.pin && !pci_assigned_msi(d).enabled &&
+	return d->config.pin && !d->away && !pci_assigned_msi(d).enabled &&
 	       !pci_assigned_msix(d, &masked) &&
 	       !(d->copy[PCI_COMMAND / 4] & PCI_COMMAND_INTX_DISABLE);
-}
-
-/* Every copy as firmware left the host's register. */
-static void initial_copies(struct pci_assigned *d)
-{
-	const struct pci_bar *bars = d->config.function->bars;
-	u32 rom = host_read(d, PCI_ROM, 4) & ROM_ADDRESS;
-
-	memset(d->copy, 0, sizeof(d->copy));
-	*command(d) = d->initial_command;
-	for (unsigned i = 0; i < 6; i++) {
-		u32 *copy = &d->copy[PCI_BAR0 / 4 + i];
-
-		if (!bars[i].size)
-			continue;
-		*copy = ((u32)bars[i].base & bar_bits(d, i)) |
-			(bars[i].io ? BAR_IO : 0) |
-			(bars[i].is64 ? BAR_64 : 0) |
-			(bars[i].prefetchable ? BAR_PREFETCHABLE : 0);
-		if (i < 5 && bars[i].is64)
-			copy[1] = (u32)(bars[i].base >> 32);
-	}
-	/* Disabled; a file's may be larger than the host's, and elsewhere. */
-	d->copy[PCI_ROM / 4] = rom & ~rom_bits(d) ? 0 : rom;
-	if (d->first)
-		d->copy[PCI_STATUS / 4] |= STATUS_CAPABILITIES << 16;
-	d->copy[PCI_CAPABILITIES / 4] = d->first;
-	/* PCI 3.0, 6.2.4: 255 is "not known". */
-	if (d->config.pin)
-		d->copy[PCI_INTERRUPT_LINE / 4] =
-			(u32)d->config.pin << 8 | 0xff;
 }
 
 static void set_msi_rules(struct pci_assigned *d, unsigned at, u32 control)
@@ -440,18 +477,25 @@ static bool set_rules(struct pci_assigned *d, unsigned at,
 {
 	u32 control = host_read(d, at + 2, 2);
 	unsigned dwords = row->dwords;
+	bool flr = d->config.reset_method == PCI_RESET_FLR;
 
 	if (row->id == PCI_CAP_MSI)
 		dwords += (control & MSI_WIDE ? 1u : 0) +
 			  (control & MSI_MASKABLE ? 2u : 0);
 	if (!is_free(d, at, dwords) || (row->id == PCI_CAP_MSI && d->msi) ||
-	    (row->id == PCI_CAP_MSIX && (d->msix || d->config.no_msix)))
+	    (row->id == PCI_CAP_MSIX && (d->msix || d->config.no_msix)) ||
+	    (row->id == PCI_CAP_AF && d->config.reset_method != PCI_RESET_AF))
 		return false;
 	memset(&d->rule[at / 4], RULE_READ, dwords);
 	if (row->id == PCI_CAP_MSI)
 		set_msi_rules(d, at, control);
 	if (row->id == PCI_CAP_POWER)
 		d->rule[at / 4 + 1] = RULE_POWER_STATE;
+	if (row->id == PCI_CAP_AF)
+		d->rule[at / 4 + 1] = RULE_RESET;
+	if (row->id == PCI_CAP_EXPRESS)
+		d->rule[at / 4 + (flr ? 2 : 1)] =
+			flr ? RULE_RESET : RULE_NO_FLR;
 	if (row->id == PCI_CAP_MSIX) {
 		d->msix = (u8)at;
 		d->rule[at / 4] = RULE_MSIX_CONTROL;

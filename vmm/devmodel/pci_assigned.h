@@ -61,6 +61,13 @@ struct pci_assigned_config {
 	void (*bar_changed)(void *ctx, unsigned index);
 	/* The guest wrote to its MSI or MSI-X capability, or to COMMAND. */
 	void (*interrupts_changed)(void *ctx);
+	/*
+	 * FLR and AF-FLR are offered where reset_method is that one. begin: the
+	 * guest wants it; nothing is decoded or sent any more. Then true: it is
+	 * over, and registers can be asked for again.
+	 */
+	bool (*reset)(void *ctx, bool begin);
+	enum pci_reset reset_method;
 	/* Rows that count before the general table and capabilities. */
 	const struct pci_policy_row *rows;
 	unsigned row_count;
@@ -77,6 +84,7 @@ struct pci_assigned {
 	u64 decoded[7];	     /* where each BAR is, or PCI_BAR_NOWHERE */
 	u64 dropped;	     /* writes */
 	bool stopped;	     /* bus mastering stays off until the reset */
+	bool away;	     /* the guest has it reset */
 	u64 accesses;	     /* by the guest */
 	u8 msi, msix;	     /* offsets of the capabilities, 0: none */
 	u8 msi_multiple;     /* as many messages as 2 to this */
@@ -96,6 +104,8 @@ bool pci_assigned_msix(const struct pci_assigned *d, bool *masked);
 /* The guest wants INTx: no messages, and COMMAND does not forbid it. */
 bool pci_assigned_intx(const struct pci_assigned *d);
 
+/* In a reset that the guest has begun. */
+bool pci_assigned_is_away(struct pci_assigned *d);
 /* The host has cleared bus mastering: COMMAND shows it, and keeps it so. */
 void pci_assigned_stop(struct pci_assigned *d);
 
