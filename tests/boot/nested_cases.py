@@ -235,7 +235,8 @@ def devices():
 
 @define
 def nvme_behind_a_port():
-    return Case(linux("nested", [f"disk={BEHIND},nvme"], monocle=runs.MONOCLE,
+    return Case(linux("nested", [f"flr={BEHIND}", f"disk={BEHIND},nvme"],
+                      monocle=runs.MONOCLE,
                       hv=f"debug assign={BEHIND}", devices=(
                           "pcie-root-port,id=rp,addr=1c.0,chassis=1",
                           "nvme,bus=rp,addr=00.0,drive=nvme,serial=1"),
