@@ -214,6 +214,8 @@ static size_t least_size(u32 type)
 		return sizeof(struct tag_efi_mmap);
 	case TAG_FRAMEBUFFER:
 		return offsetof(struct tag_framebuffer, red_pos);
+	case TAG_EFI64:
+		return sizeof(struct tag) + sizeof(u64);
 	case TAG_RSDP_OLD:
 		return sizeof(struct tag) + 20;
 	case TAG_RSDP_NEW:
@@ -252,6 +254,7 @@ static void parse_tag(struct boot_info *boot, const struct tag *tag, bool plain)
 		break;
 	case TAG_EFI64:
 		boot->uefi = true;
+		memcpy(&boot->efi, tag + 1, sizeof(boot->efi));
 		break;
 	case TAG_RSDP_OLD:
 		if (boot->rsdp)

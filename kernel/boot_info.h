@@ -49,6 +49,7 @@ struct boot_info {
 	const char *cmdline;
 	const char *loader;
 	bool uefi;  /* the loader passed an EFI system table */
+	hpa_t efi;  /* it, or 0 */
 	hpa_t rsdp; /* of the loader's copy, 0: none passed */
 	hpa_t info; /* the loader's information itself */
 	u64 info_size;

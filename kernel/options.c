@@ -94,6 +94,12 @@ static const struct option table[] = {
 	 AT(dma_faults),
 	 {0},
 	 "DMA faults after which a device is stopped (default 1000, 0: never)"},
+	{"serials",
+	 FLAG,
+	 AT(serials),
+	 {0},
+	 "the guest's SMBIOS tables have the machine's serial numbers and "
+	 "UUID"},
 	{"list",
 	 FLAG,
 	 AT(list),

@@ -6,6 +6,7 @@
 #include "kernel/log.h"
 #include "kernel/string.h"
 #include "vmm/load/guest_acpi.h"
+#include "vmm/load/smbios.h"
 #include "vmm/physmap.h"
 
 #define BIOS_AREA 0xc0000u
@@ -30,7 +31,7 @@ static int close_video_bios(struct machine *m, struct region *bios, u64 size)
 
 /*
  * The guest's BIOS area is memory of ours: the display's video BIOS, the
- * RSDP, and all ones as where no chip answers. Kernels search it byte by
+ * RSDP, the SMBIOS table, and all ones as where no chip answers. Kernels search it byte by
  * byte, which must not trap.
  */
 static int pin_bios(struct machine *m)
@@ -58,6 +59,9 @@ static int pin_bios(struct machine *m)
 	if (rom && rom->legacy && m->host->options.igd == IGD_CLOSED)
 		err = close_video_bios(m, &r, rom->legacy_size);
 	m->rsdp = (u8 *)phys_to_virt(hpa) + BIOS_RSDP - BIOS_AREA;
+	smbios_copy(&m->host->boot, BIOS_SMBIOS,
+		    phys_to_virt(hpa + BIOS_SMBIOS - BIOS_AREA),
+		    BIOS_SMBIOS_SIZE, m->host->options.serials);
 	return err ? err : region_pin(&m->vm.map, &r);
 }
 

@@ -6,6 +6,8 @@
 #include "vmm/machine.h"
 
 #define BIOS_RSDP 0xf0000u
+#define BIOS_SMBIOS 0xf1000u
+#define BIOS_SMBIOS_SIZE 0xe000u
 
 /* Fills m->vm.map. One log_error line with every error. */
 int machine_map(struct machine *m);

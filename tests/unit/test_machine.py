@@ -17,7 +17,8 @@ SOURCES = ["vmm/machine.c", "vmm/machine_map.c", "vmm/physmap.c",
            "vmm/core/bus.c", "vmm/core/guest_mem.c", "vmm/core/vclock.c",
            "vmm/core/vm.c",
            "vmm/load/guest_acpi.c", "vmm/load/aml.c",
-           "vmm/load/loader_ram.c", "vmm/vcpu/msr.c",
+           "vmm/load/loader_ram.c", "vmm/load/smbios.c", "kernel/acpi.c",
+           "vmm/vcpu/msr.c",
            "vmm/vcpu/guest_cpuid.c", "kernel/phys.c", "kernel/region.c",
            *(f"vmm/devmodel/{name}.c" for name in devmodel.DEVICES),
            "vmm/devmodel/pci_bus.c", "vmm/devmodel/pci_bridges.c",
@@ -369,7 +370,31 @@ def test_acpi_tables_lie_below_the_devices(m):
     at = area.index(b"RSD PTR ")
     xsdt = int.from_bytes(area[at + 24:at + 32], "little")
     assert tables.gpa <= xsdt < tables.gpa + tables.size
-    assert area[:at] == b"\xff" * at
+    assert area[:at] == b"\xff" * at    # and no SMBIOS, as the host has none
+    assert set(area[at + 36:]) == {0xff}
+
+
+@pytest.mark.parametrize("serials", [False, True])
+def test_smbios_is_in_the_bios_area(m, serials):
+    """What the host's says, for drivers that go by it (DSP0134, 5.2)."""
+    x = Machine(m, serials=serials)
+    table = b"\1\x1b\1\0\1\2\0\3" + bytes(19) + b"Maker\0Model\0SN\0\0" + \
+        b"\x7f\4\2\0\0\0"
+    entry = bytearray(b"_SM3_\0\x18\3\2\0\1\0" +
+                      len(table).to_bytes(4, "little") +
+                      (0xe0000).to_bytes(8, "little"))
+    entry[5] = -sum(entry) & 0xff
+    for at, data in ((0xe0000, table), (0xf4560, entry)):
+        m.ffi.buffer(m.phys_to_virt(at), len(data))[:] = bytes(data)
+    assert x.plan() == 0
+    m.ffi.buffer(m.phys_to_virt(0xf4560), 5)[:] = bytes(5)
+    bios = x.region("BIOS")
+    area = bytes(m.ffi.buffer(m.phys_to_virt(bios.hpa), bios.size))
+    at = area.index(b"_SM3_")
+    assert at % 16 == 0 and at >= 0xf0000 - bios.gpa
+    start = int.from_bytes(area[at + 16:at + 24], "little") - bios.gpa
+    assert area[start:start + 8] == table[:8] and b"Model\0" in area
+    assert (b"\0SN\0" in area) == serials
 
 
 @pytest.mark.parametrize("status, keyboard", [(0x1c, True), (0xff, False)])

@@ -63,7 +63,7 @@ def rsdp(kind, size):
     return tag(kind, b"RSD PTR ".ljust(size, b"\x11"))
 
 
-EFI64 = tag(12, bytes(8))
+EFI64 = tag(12, (0x7654_3210_8).to_bytes(8, "little"))
 END = tag(0)
 # What GRUB adds and Monocle does not read.
 OTHERS = tag(1 << 20, b"x") + tag(4, bytes(8)) + tag(10, bytes(20)) + \
@@ -137,7 +137,7 @@ def test_a_uefi_machine(m):
         info = Info(m, b"".join(order) + END)
         fb = info.boot.fb
         assert info.status == 0 and m.log_lines() == []
-        assert info.boot.uefi
+        assert info.boot.uefi and info.boot.efi == 0x765432108
         # The plain map is GRUB's own reading of the EFI map.
         assert info.memory == MEMORY
         assert (fb.kind, fb.base, fb.bpp) == (m.DISPLAY_RGB, 0xc00000000, 32)

@@ -14,6 +14,7 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 COM1, COM2, E9, SCREEN = 1, 2, 4, 8
 DEFAULTS = {"ram": 0, "iommu": 0, "guest": 0, "igd": 0,
             "igd_gen": 0, "igd_reset": 0, "rom_init": False, "strict_groups": False,
+            "serials": False,
             "sinks": COM1 | SCREEN, "memory": 0,
             "dma_faults": 0, "quiet": False, "debug": False,
             "help": False, "list": False, "unsafe_dma": False, "no_vga": False,
@@ -42,6 +43,7 @@ GOOD = [
     ("assign=class=0200", "assign", ["class=0200"]),
     ("assign=all,-00:14.0", "assign", ["all,-00:14.0"]),
     ("strict-groups", "strict_groups", True),
+    ("serials", "serials", True),
     ("dma-faults=7", "dma_faults", 7), ("dma-faults=0", "dma_faults", 0),
     ("guest=kernel", "guest", 0),
     ("igd-reset=auto", "igd_reset", 0), ("igd-reset=never", "igd_reset", 1),
@@ -218,5 +220,5 @@ def test_help_lists_every_option_and_value(m):
                      "assign=...", "strict-groups", "igd=off|open|closed",
                      "igd-gen=N", "igd-reset=auto|never|reboot|always",
                      "rom-init", "iommu=strict|off", "unsafe-dma",
-                     "dma-faults=N", "list", "help"]
+                     "dma-faults=N", "serials", "list", "help"]
     assert all(len(text.partition(": ")[2]) >= 10 for _, text in m.log_lines())

@@ -177,7 +177,7 @@ static void *allocate(struct builder *b, u64 size)
 	return b->base + at;
 }
 
-static u8 sum_to_zero(const void *data, u64 size)
+u8 sum_to_zero(const void *data, u64 size)
 {
 	const u8 *p = data;
 	u8 sum = 0;

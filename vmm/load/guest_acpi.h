@@ -39,6 +39,8 @@ struct guest_acpi_config {
 	bool no_8042, no_vga;
 };
 
+/* What makes all bytes add up to 0, where a checksum of 0 stands. */
+u8 sum_to_zero(const void *data, u64 size);
 /*
  * Writes the tables and sets *rsdp. -EINVAL: the configuration breaks one of
  * the rules above; -ENOSPC: tables_size is too small; both are logged.
