@@ -46,6 +46,8 @@ void guest_main(u32 magic, u64 info)
 {
 	const char *line = (const char *)(u64)read32(info + 16);
 
+	if (starts(line, "kernel "))
+		line += 7; /* a loader other than GRUB 2 */
 	console_init();
 	traps_init();
 	is_monocle = cpuid(0x40000000, 0).ebx == 0x6f6e6f4d; /* "Mono" */

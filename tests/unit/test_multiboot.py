@@ -123,7 +123,8 @@ def check(load, taken):
     flags, lower, upper = (guest.number(info + at) for at in (0, 4, 8))
     assert flags == 0x24d       # memory, command line, modules, map, name
     cmdline, count, mods = (guest.number(info + at) for at in (16, 20, 24))
-    assert guest.text(cmdline) == load.cmdline
+    # Who is not "GRUB 2" has a name first, which kernels take off.
+    assert guest.text(cmdline) == "kernel " + load.cmdline
     assert guest.text(guest.number(info + 64)) == "Monocle"
 
     length, at = guest.number(info + 44), guest.number(info + 48)

@@ -13,6 +13,8 @@
 #define HEADER_MAGIC 0x1badb002
 #define LOADER_MAGIC 0x2badb002
 #define LOADER_NAME "Monocle"
+/* In the place of a file's name, as all loaders but "GRUB 2" begin. */
+#define FIRST_WORD "kernel "
 #define SEGMENTS_MAX 32
 
 /* 3.1.2: flags 0-2 are modules on pages, a memory map, and a video mode. The
@@ -399,7 +401,7 @@ static int place_block(struct loader *l, struct block *b)
 	b->gdt = ALIGN_UP(b->mmap + rows * sizeof(struct mmap_row), 16);
 	b->name = b->gdt + LOADER_GDT_SIZE;
 	b->strings = b->name + sizeof(LOADER_NAME);
-	b->size = b->strings + string_size(l->in->cmdline);
+	b->size = b->strings + strlen(FIRST_WORD) + string_size(l->in->cmdline);
 	for (unsigned i = 0; i < modules; i++)
 		b->size += string_size(module_at(l->in, i).string);
 	b->at = ram_take_low(l, b->size, PAGE_SIZE, LOADER_LOW, LOADER_LIMIT);
@@ -476,7 +478,10 @@ static void write_info(struct loader *l, const struct block *b, gpa_t strings)
 		.boot_loader_name = (u32)(b->at + b->name),
 	};
 
-	info.cmdline = put_string(l, &strings, l->in->cmdline);
+	info.cmdline = (u32)strings;
+	loader_put(l, strings, FIRST_WORD, strlen(FIRST_WORD));
+	strings += strlen(FIRST_WORD);
+	put_string(l, &strings, l->in->cmdline);
 	loader_put(l, b->at + b->name, LOADER_NAME, sizeof(LOADER_NAME));
 	write_mmap(l, b, &info);
 	loader_put(l, b->at, &info, sizeof(info));
