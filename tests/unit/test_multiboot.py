@@ -157,6 +157,28 @@ def check(load, taken):
         assert i == 0 or used[i - 1][1] <= a
 
 
+def bios_data(guest):
+    """COM1, equipment, EBDA's segment, KiB of memory; the EBDA's first byte."""
+    words = [guest.number(at, 2) for at in (0x400, 0x410, 0x40e, 0x413)]
+    return words, guest.number(words[2] << 4, 1)
+
+
+def test_the_bios_data_area(m):
+    """Xen takes the EBDA's place from there, and xv6 the memory's end."""
+    load = Load(m, pc(), simple(32))
+    top = next(kib for kib in range(640, 0, -1)
+               if load.guest.is_ram(0, kib * 1024))
+    assert bios_data(load.guest) == (
+        [0x3f8, 0x220, (top - 1) * 64, top - 1], 1)
+
+
+def test_a_kernel_that_lies_there_is_left_alone(m):
+    image = b"\x5a" * 0x100
+    code = header() + bytes(100)
+    load = Load(m, pc(), elf([Segment(0x3c0, image), Segment(MIB, code)], MIB))
+    assert load.status == 0 and load.guest.read(0x3c0, 0x100) == image
+
+
 @pytest.mark.parametrize("bits", [32, 64])
 def test_a_small_kernel(m, bits):
     load = Load(m, pc(), simple(bits), cmdline="verbose x=1")

@@ -6,6 +6,28 @@
 #include "kernel/string.h"
 #include "vmm/load/loader_priv.h"
 
+/*
+ * The words of the BIOS data area that kernels read (IBM PS/2 BIOS reference,
+ * section 3): COM1's port, an 80-column screen and one serial port, the EBDA's
+ * segment and the KiB below it; the EBDA begins with its own size.
+ */
+static void put_bios_data(struct loader *l)
+{
+	u64 kib = e820_ram(l->in->map, 0, 640 * KIB) / KIB - 1;
+	const struct {
+		gpa_t at;
+		u16 value;
+	} words[] = {{0x400, 0x3f8},
+		     {0x410, 0x220},
+		     {0x40e, (u16)(kib * KIB / 16)},
+		     {0x413, (u16)kib},
+		     {kib * KIB, 1}};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(words); i++)
+		if (ram_is_free(l, words[i].at, 2))
+			loader_put(l, words[i].at, &words[i].value, 2);
+}
+
 static int load(const struct loader_input *in, struct guest_entry *entry,
 		bool dry)
 {
@@ -28,6 +50,8 @@ static int load(const struct loader_input *in, struct guest_entry *entry,
 			  "\"kernel\"");
 		return -EINVAL;
 	}
+	if (!error)
+		put_bios_data(&l);
 	if (!error && l.failed) {
 		log_error("guest memory cannot be written by the loader");
 		return -EINVAL;
