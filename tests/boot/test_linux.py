@@ -132,6 +132,15 @@ def test_machine_looks_alike(run, answers):
     assert bare - 40 * 1024 < total(answers["memory"]) < bare
 
 
+@pytest.mark.runs("linux-bare")
+def test_dmi_is_the_hosts(run, answers):
+    """By these lines drivers look for their quirks."""
+    def dmi(text):
+        return re.findall(r"(?:SMBIOS|DMI)[:\d .].*", text)
+    bare = dmi(run("linux-bare").answers["dmesg"])
+    assert len(bare) >= 2 and dmi(answers["dmesg"]) == bare
+
+
 def complaints(answers):
     """Messages of warning level and above."""
     return "\n".join(linux.lines(answers["complaints"]))
