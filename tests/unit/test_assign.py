@@ -10,21 +10,47 @@ from pcihost import (DOWN, ENDPOINT, ROOT, TO_PCI, UP, Machine, bdf,
 FAKES = """
 #include "tests/unit/assign_fakes.h"
 struct assignment *fresh_assignment(void) { return empty_assignment(); }
-/* Intel's graphics is another option: none here. */
-bool igd_is_one(const struct pci_function *f) { (void)f; return false; }
+/* Intel's graphics: none if not told, and what was asked of it. */
+bool igd_there[1], pins_bars[1];
+int igd_status[1];
+struct igd_input igd_seen[1];
+bool igd_is_one(const struct pci_function *f)
+{ return igd_there[0] && f && f->bdf == IGD_BDF; }
 int igd_probe(struct igd *g, const struct igd_input *in)
-{ (void)g; (void)in; return -1; }
+{
+	igd_seen[0] = *in;
+	g->function = in->function;
+	g->vga = true;
+	if (igd_status[0])
+		log_error("igd: told so");
+	return igd_status[0];
+}
 void igd_log(const struct igd *g) { (void)g; }
 int igd_regions(const struct igd *g, struct region_list *l)
-{ (void)g; (void)l; return 0; }
+{
+	struct region r = region_device(0x8000000, 0x8000000, MIB, "stolen");
+	(void)g;
+	return region_add(l, &r, NULL);
+}
+/* A BAR comes last: nothing may lie over it then. */
 int assigned_pin_bars(struct assignment *a, struct region_list *l)
-{ (void)a; (void)l; return 0; }
-/* One, of this function. */
+{
+	struct region r = region_device(GIB, GIB, MIB, "BAR");
+	(void)a;
+	pins_bars[0] = true;
+	return region_pin(l, &r);
+}
+/* Some, one after the other, of this function. */
 bdf_t rmrr_of[1];
-struct dmar_entry rmrr[1];
+unsigned rmrrs[1] = {1};
+struct dmar_entry rmrr[IGD_RMRRS + 1];
 const struct dmar_entry *dmar_rmrr_of(const struct dmar_table *t,
 	struct pci_host *pci, bdf_t bdf, const struct dmar_entry *e)
-{ (void)t; (void)pci; return !e && bdf == rmrr_of[0] ? rmrr : NULL; }
+{
+	(void)t; (void)pci;
+	e = e ? e + 1 : rmrr;
+	return bdf == rmrr_of[0] && e < rmrr + rmrrs[0] ? e : NULL;
+}
 bool pci_can_take_over(const struct pci_host *p, const struct pci_function *f)
 { (void)p; return f->class == PCI_CLASS_USB; }
 u64 no_unit[1] = {~0ull};
@@ -50,9 +76,13 @@ def m():
                    "kernel/boot_info.c", "drivers/pci/config.c",
                    "drivers/pci/scan.c", "drivers/pci/groups.c",
                    "drivers/pci/acs.c"],
-        headers=["tests/unit/assign_fakes.h", "kernel/log.h"], fakes=FAKES,
+        headers=["tests/unit/assign_fakes.h", "kernel/log.h"],
+        fakes='#include "kernel/log.h"' + FAKES,
         cdef="extern u64 no_unit[1]; extern bdf_t rmrr_of[1];"
-             "extern struct dmar_entry rmrr[1];"
+             "extern unsigned rmrrs[1]; extern struct dmar_entry rmrr[9];"
+             "extern bool igd_there[1], pins_bars[1];"
+             "extern int igd_status[1];"
+             "extern struct igd_input igd_seen[1];"
              "struct assignment *fresh_assignment(void);")
 
 
@@ -60,9 +90,9 @@ class Choice:
     """A host with these functions, and what these words choose of it."""
 
     def __init__(self, m, functions, *words, ecam=True, vtd=True,
-                 strict=False, memory=()):
+                 strict=False, memory=(), igd=0, **more):
         m.reset()
-        self.x = Machine(m, functions, ecam)
+        self.m, self.x = m, Machine(m, functions, ecam)
         self.machine = m.fresh_assignment()
         self.machine.pci[0] = self.x.host[0]
         m.pci_scan(self.machine.pci)
@@ -72,7 +102,9 @@ class Choice:
         options = self.options = m.ffi.cast("struct options *",
                                             self.machine.options)
         boot = m.ffi.cast("struct boot_info *", self.machine.boot)
-        options.strict_groups = strict
+        options.strict_groups, options.igd = strict, igd
+        for name, value in more.items():
+            setattr(options, name, value)
         for i, row in enumerate(memory):
             boot.memory[i] = dict(zip(("base", "size", "kind"),
                                                 row))
@@ -136,7 +168,8 @@ def test_what_is_given(m, words, given, ports):
     *(([word], "behind it ,-BB:DD.F") for word in (
         "alle", "all,", "all,-", "all,00:14.0", "all,-00:14.0,",
         "all,-00:14.0-00:1f.3", "all,-00:14.00", "all,gsi=3")),
-    (["all,-00:14.1"], "all,-00:14.1: no such function")])
+    *(([word], "all,-00:14.1: no such function") for word in (
+        "all,-00:14.1", "all,-00:14.0,-00:14.1", "all,-00:14.1,-00:1d.0"))])
 def test_refusals(m, words, why):
     done = Choice(m, pc(), *words)
     assert done.status < 0 and why in done.errors[0]
@@ -286,6 +319,39 @@ def test_a_display_is_chosen_by_the_same_rules(m):
     assert bdf(1, 0) not in Choice(m, card, "all,-01:00.0").given
 
 
+@pytest.mark.parametrize("words, given", [
+    ([], []), (["00:02.0"], [bdf(0, 2)])])
+def test_no_vga_keeps_the_display(m, words, given):
+    """A card that is named is given, as any other function is."""
+    done = Choice(m, pc(), *words, no_vga=True)
+    assert done.status == 0 and done.given == given
+    assert done.machine.display == m.NULL and not done.machine.vga
+    assert "display: none is assigned" in done.log
+
+
+@pytest.mark.parametrize("cls, vga", [(0x030000, True), (0x030200, False),
+                                      (0x038000, False)])
+def test_a_vga_card_has_legacy_vga(m, cls, vga):
+    """PCI Code and ID Assignment 1.4: the sub-class says who decodes it."""
+    functions = pc()
+    functions[bdf(0, 2)] = function(cls=cls)
+    done = Choice(m, functions)
+    assert done.machine.display.bdf == bdf(0, 2)
+    assert done.machine.vga == vga
+
+
+def test_a_display_needs_room_too(m):
+    functions = {bdf(0, 0): function(cls=0x060000),
+                 bdf(0, 30): function(cls=0x030000), **{
+        bdf(0, n // 8 + 1, n % 8): function(ENDPOINT, True, multi=True)
+        for n in range(m.ASSIGNED_MAX)}}
+    done = Choice(m, functions, "all,-00:1e.0")
+    assert done.status == 0 and len(done.given) == m.ASSIGNED_MAX
+    done = Choice(m, functions, "class=0200")
+    assert done.status == 0 and len(done.given) == m.ASSIGNED_MAX
+    assert done.machine.display == m.NULL
+
+
 def with_lines():
     """The PCH device at line 20 and another function's note of line 19."""
     out = pc()
@@ -303,6 +369,19 @@ def test_a_line_is_named(m, word, gsi):
     assert (given.function.bdf, given.has_gsi, given.gsi) == (
         bdf(0, 0x14), True, gsi)
     assert not done.machine.functions[1].has_gsi     # the display
+
+
+@pytest.mark.parametrize("who", [bdf(0, 0), bdf(0, 0x1f, 3), bdf(2, 0)])
+def test_whoever_notes_a_line_has_it(m, who):
+    """From the first function to the last; firmware's note is a byte."""
+    functions = with_lines()
+    functions[who].put(0x3c, 2, 0x0116)
+    done = Choice(m, functions, "00:14.0,gsi=22")
+    assert "another function's Interrupt Line register" in done.errors[0]
+    assert Choice(m, functions, "00:14.0,gsi=23").status == 0
+    # Its own note is no objection.
+    functions[bdf(0, 0x14)].put(0x3c, 1, 23)
+    assert Choice(m, functions, "00:14.0,gsi=23").status == 0
 
 
 def test_a_line_that_a_function_without_a_pin_notes_is_nobodys(m):
@@ -408,3 +487,187 @@ def test_no_unit_and_no_iommu(m):
     assert "behind no IOMMU" in done.errors[0]
     for word in "00:14.0", "all":
         assert "needs an IOMMU" in Choice(m, pc(), word, vtd=False).errors[0]
+
+
+def test_more_bridges_than_there_is_room_for(m):
+    """The guest would not find what is behind the last."""
+    functions = {bdf(0, 0): function(cls=0x060000)}
+    for n in range(m.PORTS_MAX // 2 + 1):
+        bus = 1 + 2 * n
+        functions[bdf(0, 1 + n // 8, n % 8)] = function(ROOT, True, bus,
+                                                        multi=True)
+        functions[bdf(bus, 0)] = function(TO_PCI, False, bus + 1)
+        functions[bdf(bus + 1, 0)] = function()
+    words = ["%02x:00.0" % (2 * n) for n in range(1, 1 + m.PORTS_MAX // 2)]
+    done = Choice(m, functions, *words)
+    assert done.status == 0 and len(done.ports) == m.PORTS_MAX
+    done = Choice(m, functions, "class=0200")
+    assert "01.0: " not in done.log and "is one too many" in done.errors[0]
+
+
+# -- Intel's graphics
+
+@pytest.fixture
+def igd(m):
+    m.igd_there[0] = True
+    m.rmrrs[0] = 1
+    yield m
+    m.igd_there[0], m.igd_status[0] = False, 0
+    m.rmrr_of[0], m.rmrrs[0] = 0, 1
+    m.no_unit[0] = 2**64 - 1
+
+
+IGD = bdf(0, 2)
+
+
+@pytest.mark.parametrize("words", [[], ["00:14.0"], ["all"]])
+def test_the_graphics_come_first_and_are_the_display(igd, words):
+    functions = {bdf(0, 1): function(ROOT, True, 5),
+                 bdf(5, 0): function(ENDPOINT, cls=0x030000), **pc()}
+    done = Choice(igd, functions, *words, igd=1)
+    assert done.status == 0, done.log
+    assert done.given[0] == IGD and done.given.count(IGD) == 1
+    assert done.machine.display.bdf == IGD and done.machine.vga
+    assert done.machine.igd.function.bdf == IGD
+    assert (bdf(5, 0) in done.given) == (words == ["all"])
+
+
+@pytest.mark.parametrize("words", [["00:02.0"], ["all"], []])
+def test_the_graphics_without_their_option_stay(igd, words):
+    done = Choice(igd, pc(), *words)
+    assert IGD not in done.given and done.machine.igd.function == igd.NULL
+    assert "00:02.0" in done.log and "the option igd assigns it" in done.log
+    assert (done.status == 0) == (words != ["00:02.0"])
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 9])
+@pytest.mark.parametrize("vtd", [True, False])
+def test_the_graphics_rmrrs_are_judged(igd, vtd, count):
+    """With the last byte, and all of them counted; where DMA is remapped."""
+    igd.rmrr_of[0], igd.rmrrs[0] = IGD, count
+    for n in range(count):
+        base = 0x7b000000 + 0x100000 * n
+        igd.rmrr[n] = {"base": base, "limit": base + 0x7fff}
+    done = Choice(igd, pc(), igd=1, vtd=vtd)
+    assert vtd or "igd: 00:02.0 needs an IOMMU" in done.errors[0]
+    seen = igd.igd_seen[0]
+    assert seen.rmrr_count == (count if vtd else 0)
+    assert [(r.base, r.size) for r in seen.rmrr] == [
+        (0x7b000000 + 0x100000 * n, 0x8000) if vtd and n < count else (0, 0)
+        for n in range(8)]
+
+
+def test_graphics_that_cannot_be_given(igd):
+    igd.no_unit[0] = IGD
+    done = Choice(igd, pc(), igd=1)
+    assert "igd: 00:02.0 is behind no IOMMU" in done.errors[0]
+    assert done.given == []
+    igd.igd_status[0] = -igd.ENOTSUP
+    done = Choice(igd, pc(), igd=1)
+    assert done.status == -igd.ENOTSUP and done.given == []
+
+
+def test_closed_is_for_any_display(m):
+    done = Choice(m, pc(), igd=m.IGD_CLOSED)
+    assert done.status == 0 and done.machine.igd.function == m.NULL
+    assert done.given == [IGD]
+    functions = pc()
+    del functions[IGD]
+    done = Choice(m, functions, igd=m.IGD_CLOSED)
+    assert done.status == -m.ENODEV and "there is no display" in done.errors[0]
+    assert Choice(m, functions).status == 0
+
+
+# -- what of it stands in the guest's memory map
+
+def regions(done):
+    """(gpa, size, kind, CPU's rights, DMA's, E820) of each, 1:1 or none."""
+    m, vm = done.m, done.machine.vm
+    found = []
+    for r in vm.map.regions[0:vm.map.count]:
+        assert r.kind == m.REGION_HOLE or r.hpa == r.gpa
+        found.append((r.gpa, r.size, r.kind, r.cpu, r.dma, r.e820))
+    return found
+
+
+MIB, PAGE = 2**20, 2**12
+
+
+@pytest.mark.parametrize("cls, option, rights", [
+    (0x030000, 0, 3), (0x030000, 2, 0), (0x038000, 0, None)])
+def test_the_displays_windows(igd, cls, option, rights):
+    """Legacy VGA is the display's, closed for the CPU, or a hole."""
+    igd.igd_there[0] = False
+    functions = pc()
+    functions[IGD] = function(cls=cls)
+    assert igd.IGD_CLOSED == 2
+    done = Choice(igd, functions, igd=option)
+    vm = done.machine.vm
+    assert igd.assigned_regions(done.machine, vm_map(igd, vm)) == 0
+    vga, bar = regions(done)
+    assert vga[:2] == (0xa0000, 0x20000) and bar[0] == 2**30
+    if rights is None:
+        assert vga[2:] == (igd.REGION_HOLE, 0, 0, igd.E820_RESERVED)
+    else:
+        assert vga[2:] == (igd.REGION_DEVICE, rights, 0, igd.E820_NONE)
+    # As it opens again, whatever the CPU has now.
+    open_ = vm.windows.regions[0:vm.windows.count]
+    assert [(r.gpa, r.size, r.cpu) for r in open_] == (
+        [] if rights is None else [(0xa0000, 0x20000, 3)])
+
+
+def vm_map(m, vm):
+    return m.ffi.addressof(vm, "map")
+
+
+@pytest.mark.parametrize("option", ["IGD_OPEN", "IGD_CLOSED"])
+def test_the_graphics_memory_is_a_window(igd, option):
+    done = Choice(igd, pc(), igd=getattr(igd, option))
+    vm = done.machine.vm
+    assert igd.assigned_regions(done.machine, vm_map(igd, vm)) == 0
+    rights = 3 if option == "IGD_OPEN" else 0
+    assert [r[:4] for r in regions(done)][:2] == [
+        (0xa0000, 0x20000, igd.REGION_DEVICE, rights),
+        (0x8000000, MIB, igd.REGION_DEVICE, rights)]
+    assert [r.cpu for r in vm.windows.regions[0:vm.windows.count]] == [3, 3]
+
+
+@pytest.mark.parametrize("vtd", [True, False])
+def test_memory_that_firmware_shares_is_there_for_dma_alone(igd, vtd):
+    """Whole pages, with the one of the last byte; each RMRR of each function;
+    a hole for the CPU that the guest's E820 has as reserved."""
+    igd.igd_there[0] = False
+    igd.rmrr_of[0], igd.rmrrs[0] = bdf(1, 0), 2
+    igd.rmrr[0] = {"base": 0x7a000800, "limit": 0x7a001000}
+    igd.rmrr[1] = {"base": 0x7b000000, "limit": 0x7b000fff}
+    done = Choice(igd, pc(), "00:14.0", "01:00.0")
+    if not vtd:
+        done.machine.vtd = igd.NULL
+    vm = done.machine.vm
+    assert igd.assigned_regions(done.machine, vm_map(igd, vm)) == 0
+    assert [r for r in regions(done) if r[5] != igd.E820_NONE] == ([
+        (at, size, igd.REGION_DEVICE, 0, 3, igd.E820_RESERVED)
+        for at, size in ((0x7a000000, 2 * PAGE), (0x7b000000, PAGE))]
+        if vtd else [])
+
+
+@pytest.mark.parametrize("at, more, fails, bars", [
+    (0xa0000, 0, True, False), (0x8000000, 0, True, False),
+    # An RMRR goes over what is there, but needs room in the list.
+    (0x7a000000, 0, False, True), (0x60000000, 2, True, False),
+    (2**30, 0, True, True)])
+def test_what_has_no_room_in_the_map_is_an_error(igd, at, more, fails, bars):
+    """Each step's, and the last one that is taken."""
+    igd.rmrr_of[0] = bdf(1, 0)
+    igd.rmrr[0] = {"base": 0x7a000800, "limit": 0x7a001000}
+    done = Choice(igd, pc(), "01:00.0", igd=1)
+    map_ = vm_map(igd, done.machine.vm)
+    keep = igd.new("char[]", b"there")
+    for n in range(igd.REGION_MAX - more if more else 1):
+        r = igd.new("struct region *", {
+            "gpa": at + n * 2 * PAGE, "hpa": 2**31 + at, "size": PAGE,
+            "cpu": 7, "name": keep})
+        assert igd.region_add(map_, r, igd.NULL) == 0
+    igd.pins_bars[0] = False
+    assert (igd.assigned_regions(done.machine, map_) < 0) == fails
+    assert igd.pins_bars[0] == bars
