@@ -394,6 +394,8 @@ class Machine:
     def memory(self, address, size):
         """Memory as the CPU, and the queue's fetches, find it."""
         at = address - self.m.ARENA_BASE
+        if not 0 <= at <= self.m.ARENA_PAGES * 4096 - size:
+            return b"\xff" * size
         return bytes(self.m.ffi.buffer(self.m.lib.fake_arena + at, size))
 
     def poke(self, address, value):
