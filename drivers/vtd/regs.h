@@ -71,6 +71,7 @@ enum vtd_reg64 {
 
 /* Root table address (11.4.5): bits 11:10 are the translation table mode. */
 #define VTD_RTADDR_TTM (3ull << 10)
+#define VTD_RTADDR_ABORT (3ull << 10) /* all DMA is blocked */
 
 /* Context command (11.4.6.1) and IOTLB invalidate (11.4.6.2) */
 #define VTD_CCMD_GLOBAL (1ull << 61)

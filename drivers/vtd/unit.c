@@ -29,6 +29,55 @@ static u8 pick_levels(u64 cap)
 	return levels;
 }
 
+/* The raw registers, for reports, and what firmware left on: as GSTS has it,
+ * in bit 0 protected memory. */
+static u32 log_state(const struct vtd_unit *u)
+{
+	u32 status = unit_read32(u, VTD_GSTS), on = status;
+
+	if (u->cap & VTD_CAP_PMR)
+		on |= unit_read32(u, VTD_PMEN) & VTD_PMEN_PRS;
+	log_info("VT-d: unit at 0x%lx: CAP 0x%lx, ECAP 0x%lx, GSTS 0x%x; left "
+		 "on:%s%s%s%s",
+		 u->base, u->cap, u->ecap, status,
+		 on & VTD_GCMD_TE ? " translation" : "",
+		 on & VTD_GCMD_QIE ? " queue" : "",
+		 on & VTD_GCMD_IRE ? " interrupt-remapping" : "",
+		 on & VTD_PMEN_PRS ? " protected-memory" : "");
+	return on;
+}
+
+/*
+ * Devices may master the bus until vtd_start(): the tables that say where to
+ * are kept, down to the context entries.
+ */
+static void keep_tables(const struct vtd_unit *u)
+{
+	hpa_t base = unit_read64(u, VTD_RTADDR) & ~PAGE_MASK;
+	const volatile struct vtd_entry *root = NULL;
+
+	if (phys_keep(base, PAGE_SIZE))
+		root = mmio_map(base, PAGE_SIZE);
+	for (unsigned bus = 0; root && bus < 256; bus++)
+		if (root[bus].lo & VTD_PRESENT)
+			phys_keep(root[bus].lo & ~PAGE_MASK, PAGE_SIZE);
+}
+
+/* A changed translation table mode needs remapping off (11.4.5). */
+static int check_mode(const struct vtd_unit *u)
+{
+	u64 mode = unit_read64(u, VTD_RTADDR) & VTD_RTADDR_TTM;
+
+	if (!(unit_read32(u, VTD_GSTS) & VTD_GCMD_TE))
+		return 0;
+	if (!mode)
+		keep_tables(u);
+	return !mode || mode == VTD_RTADDR_ABORT
+		       ? 0
+		       : refuse(u->base, "firmware left its scalable mode on",
+				-ENOTSUP);
+}
+
 int unit_init(struct vtd_unit *u, hpa_t base, bool write_buffer)
 {
 	*u = (struct vtd_unit){.base = base};
@@ -42,11 +91,8 @@ int unit_init(struct vtd_unit *u, hpa_t base, bool write_buffer)
 	u->levels = pick_levels(u->cap);
 	if (!u->levels)
 		return refuse(base, "has no second-level tables", -ENOTSUP);
-	/* A changed translation table mode needs remapping off (11.4.5). */
-	if (unit_read32(u, VTD_GSTS) & VTD_GCMD_TE &&
-	    unit_read64(u, VTD_RTADDR) & VTD_RTADDR_TTM)
-		return refuse(base, "firmware left its scalable mode on",
-			      -ENOTSUP);
+	if (check_mode(u))
+		return -ENOTSUP;
 	u->width = (u8)MIN(VTD_CAP_MGAW(u->cap), PAGE_SHIFT + 9u * u->levels);
 	u->flush = !(u->ecap & VTD_ECAP_C);
 	u->write_buffer = write_buffer || u->cap & VTD_CAP_RWBF;
@@ -69,6 +115,10 @@ int unit_take_over(struct vtd_unit *u)
 {
 	int err = inv_write_buffer(u);
 
+	/* Nothing could reach memory; for a moment protected memory stays so */
+	if (!err && unit_read32(u, VTD_GSTS) & VTD_GCMD_TE &&
+	    unit_read64(u, VTD_RTADDR) & VTD_RTADDR_TTM)
+		err = unit_command(u, VTD_GCMD_TE, false);
 	unit_write64(u, VTD_RTADDR, virt_to_phys(u->root));
 	err = err ? err : unit_command(u, VTD_GCMD_SRTP, true);
 	return err ? err : inv_all(u);
@@ -173,4 +223,5 @@ void unit_log(const struct vtd_unit *u, unsigned number)
 		 1u << (4 + 2 * VTD_CAP_ND(u->cap)), VTD_CAP_NFR(u->cap),
 		 virt_to_phys(u->root));
 	log_info("VT-d: unit %u has%s", number, line);
+	log_state(u);
 }

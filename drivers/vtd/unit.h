@@ -81,10 +81,12 @@ void vtd_flush(const void *p, size_t size, bool needed);
 
 /*
  * Reads what the unit can do and allocates its root table and queue; changes
- * nothing. -ENODEV: no unit answers there; -ENOTSUP: no second-level tables;
- * -ENOMEM.
+ * nothing. -ENODEV: no unit answers there; -ENOTSUP: no second-level tables,
+ * or translation is on in scalable mode, which cannot be changed under it
+ * (TTM); -ENOMEM.
  */
 int unit_init(struct vtd_unit *u, hpa_t base, bool write_buffer);
+/* Before take-over: with what a previous owner left on. */
 void unit_log(const struct vtd_unit *u, unsigned number);
 
 /*
@@ -96,8 +98,8 @@ void unit_log(const struct vtd_unit *u, unsigned number);
 int unit_start_queue(struct vtd_unit *u);
 /*
  * Puts the root table in force, whatever a previous owner left on; DMA
- * remapping stays on where it is on. -ENOTSUP: it is on in another mode than
- * legacy (TTM), which cannot be changed under it; -ETIMEDOUT, -EIO.
+ * remapping stays on where it is on, but where it blocks all (abort-DMA mode):
+ * that has to end first. -ETIMEDOUT, -EIO.
  */
 int unit_take_over(struct vtd_unit *u);
 /* Remapping on, then the protected memory regions given up (11.4.8). */

@@ -149,6 +149,8 @@ static int start_unit(struct vtd *v, struct vtd_unit *u)
 
 	if (!err && v->remapping)
 		err = vtd_irq_start(v, u);
+	else if (!err && unit_read32(u, VTD_GSTS) & VTD_GCMD_IRE)
+		err = unit_command(u, VTD_GCMD_IRE, false);
 	if (!err)
 		vtd_faults_start(v, u);
 	return err;

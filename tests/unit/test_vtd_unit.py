@@ -132,6 +132,69 @@ def test_scalable_mode_left_on_is_refused(m):
     assert x.units[0].log == [] and not m.lib.fake_config_writes
 
 
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_unit_that_was_left_to_abort_all(m, warm):
+    """11.4.5: that mode changes while translation is off. Its root address
+    means nothing."""
+    x = machine(m, cap(pmr=3))
+    unit = x.units[0]
+    unit.status, unit.regs[0x20] = TE * warm, 0x7000000 | 3 << 10
+    unit.regs[0x64] = 1 << 31 | 1
+    x.start()
+    assert m.lib.fake_kept_count == 0
+    assert can(unit, EDU, 0) == -2 and unit.status & TE
+    log = unit.log
+    assert ("-te" in log) == warm
+    assert log.index("srtp") < log.index("te") < log.index("pmen")
+    if warm:
+        assert log.index("-te") < log.index("srtp")
+
+
+@pytest.mark.parametrize("ecaps, flags", [(ecap(ir=False), 1), (ecap(), 0)])
+def test_interrupt_remapping_that_was_left_on_ends_where_it_is_not_used(
+        m, ecaps, flags):
+    x = machine(m, ecaps=ecaps, dmar=table(
+        [drhd(Machine.BASE, include_all=True)], flags=flags))
+    unit = x.units[0]
+    unit.status, unit.irta = IRE, 0x7001007
+    x.start()
+    msi = m.vtd_msi_plain(0x61, 3)
+    assert unit.interrupt(EDU, msi.address, msi.data) == (0x61, 3)
+
+
+def test_tables_of_a_translation_that_was_left_on_are_kept(m):
+    """Root and context tables, until Monocle's own are in force."""
+    root, contexts = (m.ARENA_BASE + (m.ARENA_PAGES - n) * PAGE
+                      for n in (8, 7))
+    x = machine(m)
+    entries = m.ffi.cast("uint64_t *", m.phys_to_virt(root))
+    for bus in range(256):
+        entries[2 * bus] = (contexts | 1) if bus in (0, 3) else 0xfff0
+    x.units[0].regs[0x20] = root
+    assert x.init() == 0 and m.lib.fake_kept_count == 0, "it is off"
+    x.units[0].status = TE
+    assert x.init() == 0
+    assert list(m.lib.fake_kept[0:m.lib.fake_kept_count]) == [
+        root, contexts, contexts]
+    # One that cannot be read
+    x.units[0].regs[0x20] = 0x3ffffffff000
+    assert x.init() == 0
+
+
+def test_what_was_left_on_is_said(m):
+    x = machine(m, cap(pmr=3), functions=FUNCTIONS)
+    unit = x.units[0]
+    assert x.init() == 0
+    m.vtd_log(x.vtd)
+    raw = f"CAP {unit.cap:#x}, ECAP {unit.ecap:#x}, GSTS "
+    assert m.log_text().count(raw + "0x0; left on:\n") == 1
+    unit.status, unit.regs[0x64] = TE | QIE | IRE | SRTP, 1 << 31 | 1
+    assert x.init() == 0
+    m.vtd_log(x.vtd)
+    assert raw + f"{unit.status:#x}; left on: translation queue " \
+        "interrupt-remapping protected-memory" in m.log_text()
+
+
 WAIT, IOTLB, BAD = 5, 2, 15     # types of descriptors; 0: none yet
 DW = 1 << 11                    # descriptors of 32 bytes
 

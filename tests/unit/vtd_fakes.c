@@ -20,6 +20,8 @@ unsigned fake_config_writes;
 struct pci_host *fake_pci;
 const void *fake_dmar;
 bool fake_taken;
+u64 fake_kept[8];
+unsigned fake_kept_count;
 
 static u8 *flushed, *view; /* past the caches; past the write buffer */
 static u8 regs[FAKE_UNITS][REGS_SIZE];
@@ -45,6 +47,7 @@ struct vtd *fake_start(void)
 	fake_pages_left = ARENA_PAGES;
 	fake_pages_used = fake_config_writes = 0;
 	free_count = 0;
+	fake_kept_count = 0;
 	next_page = (unsigned)(sizeof(struct vtd) / PAGE_SIZE + 1);
 	fake_pci = NULL;
 	fake_dmar = NULL;
@@ -97,7 +100,11 @@ void page_free(void *page)
 
 bool phys_keep(hpa_t base, u64 size)
 {
-	return size && base && !fake_taken;
+	if (fake_taken || !size || !base)
+		return false;
+	if (fake_kept_count < ARRAY_SIZE(fake_kept))
+		fake_kept[fake_kept_count++] = base;
+	return true;
 }
 
 void clflush(const volatile void *p)

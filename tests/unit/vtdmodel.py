@@ -119,7 +119,8 @@ class Unit:
         change = (value ^ self.status) & ~ONE_SHOT | value & ONE_SHOT
         if change & (change - 1):
             self.broken.append(f"command {change:#x} has several bits")
-        if self.status & TE and not value & TE:
+        if self.status & TE and not value & TE and \
+                self.regs.get(0x20, 0) >> 10 & 3 != 3:
             self.broken.append("TE was cleared")
         if change in self.dead:
             return
