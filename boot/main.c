@@ -217,8 +217,10 @@ static void find_iommu(void)
 	};
 	int err;
 
-	if (!wants_iommu())
+	if (!wants_iommu()) {
+		vtd_unused(&host.vtd, &host.acpi, 0);
 		return;
+	}
 	if (config.display == IGD_BDF)
 		igd_picture(&igd, config.picture);
 	err = vtd_init(&host.vtd, &host.acpi, &host.pci, &config);
@@ -261,9 +263,13 @@ static void take_interrupts(void)
 
 static void take_iommu(void)
 {
-	if (!host.has_vtd)
-		return;
-	if (vtd_start(&host.vtd)) {
+	u32 end = VTD_GCMD_IRE;
+
+	if (options_unsafe_dma(&host.options))
+		end |= VTD_GCMD_TE;
+	if (!host.has_vtd) {
+		vtd_unused(&host.vtd, &host.acpi, end);
+	} else if (vtd_start(&host.vtd)) {
 		log_error("an IOMMU cannot be taken over; switch VT-d off in "
 			  "the firmware's setup, or say iommu=off");
 		refuse();

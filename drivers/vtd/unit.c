@@ -31,7 +31,7 @@ static u8 pick_levels(u64 cap)
 
 /* The raw registers, for reports, and what firmware left on: as GSTS has it,
  * in bit 0 protected memory. */
-static u32 log_state(const struct vtd_unit *u)
+static void log_state(const struct vtd_unit *u)
 {
 	u32 status = unit_read32(u, VTD_GSTS), on = status;
 
@@ -44,7 +44,6 @@ static u32 log_state(const struct vtd_unit *u)
 		 on & VTD_GCMD_QIE ? " queue" : "",
 		 on & VTD_GCMD_IRE ? " interrupt-remapping" : "",
 		 on & VTD_PMEN_PRS ? " protected-memory" : "");
-	return on;
 }
 
 /*
@@ -124,20 +123,48 @@ int unit_take_over(struct vtd_unit *u)
 	return err ? err : inv_all(u);
 }
 
+static int give_up_protected_memory(struct vtd_unit *u)
+{
+	if (!(u->cap & VTD_CAP_PMR) ||
+	    !(unit_read32(u, VTD_PMEN) & (VTD_PMEN_EPM | VTD_PMEN_PRS)))
+		return 0;
+	log_info("VT-d: unit at 0x%lx: the firmware's protected memory is "
+		 "given up",
+		 u->base);
+	unit_write32(u, VTD_PMEN, 0);
+	return unit_wait(u, VTD_PMEN, VTD_PMEN_PRS, 0);
+}
+
 int unit_enable(struct vtd_unit *u)
 {
 	int err = 0;
 
 	if (!(unit_read32(u, VTD_GSTS) & VTD_GCMD_TE))
 		err = unit_command(u, VTD_GCMD_TE, true);
-	if (err || !(u->cap & VTD_CAP_PMR) ||
-	    !(unit_read32(u, VTD_PMEN) & (VTD_PMEN_EPM | VTD_PMEN_PRS)))
-		return err;
-	log_info("VT-d: unit at 0x%lx: the firmware's protected memory is "
-		 "given up",
-		 u->base);
-	unit_write32(u, VTD_PMEN, 0);
-	return unit_wait(u, VTD_PMEN, VTD_PMEN_PRS, 0);
+	return err ? err : give_up_protected_memory(u);
+}
+
+void unit_end(hpa_t base, u32 what)
+{
+	struct vtd_unit u = {.base = base};
+	u32 on;
+
+	u.regs = base ? mmio_map(base, REGISTERS_SIZE) : NULL;
+	if (!u.regs)
+		return;
+	u.cap = unit_read64(&u, VTD_CAP);
+	u.ecap = unit_read64(&u, VTD_ECAP);
+	if (!u.cap || u.cap == ~0ull)
+		return;
+	if (!what)
+		log_state(&u);
+	on = unit_read32(&u, VTD_GSTS) & what;
+	if (on & VTD_GCMD_IRE)
+		unit_command(&u, VTD_GCMD_IRE, false);
+	if (on & VTD_GCMD_TE)
+		unit_command(&u, VTD_GCMD_TE, false);
+	if (what & VTD_GCMD_TE)
+		give_up_protected_memory(&u);
 }
 
 static struct vtd_entry *context_entry(const struct vtd_unit *u, u16 requester)

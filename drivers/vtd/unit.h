@@ -102,6 +102,11 @@ int unit_start_queue(struct vtd_unit *u);
  * that has to end first. -ETIMEDOUT, -EIO.
  */
 int unit_take_over(struct vtd_unit *u);
+/*
+ * A unit that is not used: what of VTD_GCMD_TE (with it, protected memory) and
+ * VTD_GCMD_IRE to switch off; 0: what is on is said.
+ */
+void unit_end(hpa_t base, u32 what);
 /* Remapping on, then the protected memory regions given up (11.4.8). */
 int unit_enable(struct vtd_unit *u);
 

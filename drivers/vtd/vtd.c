@@ -93,14 +93,15 @@ int vtd_init(struct vtd *v, const struct acpi_tables *acpi,
 	memset(v, 0, sizeof(*v));
 	v->config = *config;
 	v->pci = pci;
-	v->dmar = (const void *)table;
 	if (table)
 		err = dmar_check(table);
 	else
 		log_error("VT-d: no DMAR table: switch VT-d on in the "
 			  "firmware's setup");
-	if (!err)
+	if (!err) {
+		v->dmar = (const void *)table;
 		dmar_log(v->dmar, v->pci);
+	}
 	err = err ? err : init_units(v);
 	err = err ? err : init_remapping(v);
 	err = err ? err : init_firmware_domain(v);
@@ -109,6 +110,19 @@ int vtd_init(struct vtd *v, const struct acpi_tables *acpi,
 			  "out of reach (error %d)",
 			  err);
 	return err;
+}
+
+void vtd_unused(struct vtd *v, const struct acpi_tables *acpi, u32 what)
+{
+	const struct acpi_header *table = acpi_find(acpi, "DMAR", 0);
+	const struct dmar_entry *e = NULL;
+
+	if (!what)
+		v->dmar = NULL;
+	if (!what && table && !dmar_check(table))
+		v->dmar = (const void *)table;
+	while (v->dmar && (e = dmar_next(v->dmar, DMAR_UNIT, e)))
+		unit_end(e->base, what);
 }
 
 static struct vtd_unit *unit_of(struct vtd *v, bdf_t bdf)

@@ -97,6 +97,12 @@ struct vtd {
 int vtd_init(struct vtd *v, const struct acpi_tables *acpi,
 	     struct pci_host *pci, const struct vtd_config *config);
 /*
+ * Where VT-d is not used: with 0 says what firmware left on, and after that
+ * ends what of VTD_GCMD_IRE (it would block Monocle's interrupts, too) and
+ * VTD_GCMD_TE (all that would block devices), as far as units do it.
+ */
+void vtd_unused(struct vtd *v, const struct acpi_tables *acpi, u32 what);
+/*
  * Bus mastering off, units taken over, remapping on, the firmware's
  * protected memory given up, interrupts remapped where all units can.
  * -ETIMEDOUT, -EIO, -ENOTSUP.

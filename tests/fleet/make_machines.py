@@ -267,7 +267,7 @@ class Machine:
             yield f"acpi {at:x} {table[:4].decode()} {table.hex()}"
             at += len(table) + 63 & ~63
         for unit in self.units:
-            yield "unit {:x} {:x} {:x}".format(*unit)
+            yield "unit " + " ".join(f"{word:x}" for word in unit)
         for (leaf, sub), r in self.cpuid.items():
             yield "cpuid {:x} {:x} {:x} {:x} {:x} {:x}".format(leaf, sub, *r)
         for number, value in self.msr.items():
@@ -453,6 +453,21 @@ def broadwell_told():
                 0x1616).usual()
     m.extra = [line for line in m.extra if line.split()[0] != "after"]
     m.extra.append("option iommu=off unsafe-dma ram=identity")
+    return m
+
+
+@machine
+def left_on():
+    """GSTS: translation and interrupt remapping; PMEN."""
+    m = Machine("left-on", "firmware left its IOMMUs on; Monocle is told not "
+                "to use them", 8, 0x1616).usual()
+    m.extra = [line for line in m.extra if line.split()[0] != "after"]
+    m.units = [(at, *rest, 0x82000000) for at, *rest in m.units]
+    m.extra.append("option iommu=off unsafe-dma ram=identity")
+    for at, *_ in m.units:
+        m.extra += [f"mem {at + 0x64:x} 01000080",
+                    f"after mem {at + 0x1c:x} 82000000 0",
+                    f"after mem {at + 0x64:x} 80000001 0"]
     return m
 
 

@@ -150,6 +150,35 @@ def test_a_unit_that_was_left_to_abort_all(m, warm):
         assert log.index("-te") < log.index("srtp")
 
 
+@pytest.mark.parametrize("what, wanted", [
+    (0, TE | IRE | QIE), (IRE, TE | QIE), (IRE | TE, QIE)])
+def test_what_is_left_on_where_vtd_is_not_used(m, what, wanted):
+    """Said first; then off with what would be in the way of interrupts, or
+    of devices, too."""
+    x = machine(m, cap(pmr=3))
+    unit = x.units[0]
+    unit.status, unit.regs[0x64] = TE | IRE | QIE, 1 << 31 | 1
+    m.vtd_unused(x.vtd, x.acpi, 0)
+    assert unit.log == []
+    assert "left on: translation queue interrupt-remapping protected-memory" \
+        in m.log_text()
+    if what:
+        m.vtd_unused(x.vtd, x.acpi, what)
+    assert unit.status == wanted
+    assert unit.regs[0x64] == (0 if what & TE else 1 << 31 | 1)
+
+
+def test_a_table_that_is_not_used_may_be_bad(m):
+    """Units that do not answer, and a table that cannot be."""
+    for caps, dmar in ((0, TABLE), (2**64 - 1, TABLE),
+                       (cap(), table([drhd(Machine.BASE + 8)]))):
+        x = machine(m, caps, dmar=dmar)
+        x.units[0].status = TE | IRE
+        m.vtd_unused(x.vtd, x.acpi, 0)
+        m.vtd_unused(x.vtd, x.acpi, TE | IRE)
+        assert x.units[0].log == []
+
+
 @pytest.mark.parametrize("ecaps, flags", [(ecap(ir=False), 1), (ecap(), 0)])
 def test_interrupt_remapping_that_was_left_on_ends_where_it_is_not_used(
         m, ecaps, flags):
