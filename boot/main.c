@@ -211,6 +211,7 @@ static void find_iommu(void)
 		.x2apic = rdmsr(MSR_APIC_BASE) & BIT(10),
 		.fault_vector = (u8)MAX(vector, 0),
 		.apic_id = cpuid(1, 0).ebx >> 24,
+		.madt = &host.madt,
 		.dma_faults = host.options.dma_faults,
 		.stopped = assigned_stopped,
 		.ctx = &machine.assign,

@@ -212,6 +212,21 @@ int dmar_ioapic_source(const struct dmar_table *t, struct pci_host *pci, u8 id,
 	return -ENODEV;
 }
 
+bool dmar_lone_ioapic(const struct dmar_table *t, u8 *id)
+{
+	const struct dmar_entry *e = NULL;
+	const struct dmar_scope *s = NULL;
+	unsigned count = 0;
+
+	while ((e = dmar_next(t, DMAR_UNIT, e)))
+		while ((s = dmar_next_scope(e, s)))
+			if (s->type == DMAR_SCOPE_IOAPIC) {
+				*id = s->id;
+				count++;
+			}
+	return count == 1;
+}
+
 static void log_entry(struct pci_host *pci, const struct dmar_entry *e)
 {
 	static const char *const names[] = {"?",      "function", "bridge",

@@ -88,5 +88,7 @@ const struct dmar_entry *dmar_rmrr_of(const struct dmar_table *t,
  * the unit that they go through; or -ENODEV */
 int dmar_ioapic_source(const struct dmar_table *t, struct pci_host *pci, u8 id,
 		       bdf_t *source, u64 *unit);
+/* Is there one IOAPIC alone? Then id is what the table calls it. */
+bool dmar_lone_ioapic(const struct dmar_table *t, u8 *id);
 
 #endif

@@ -95,10 +95,10 @@ int vtd_irq_alloc(struct vtd *v, bdf_t bdf, unsigned count)
 
 int vtd_irq_alloc_ioapic(struct vtd *v, u8 ioapic_id)
 {
+	u8 id = v->renamed ? v->ioapic_id : ioapic_id;
 	bdf_t source = 0;
 	u64 unit;
-	int err =
-		dmar_ioapic_source(v->dmar, v->pci, ioapic_id, &source, &unit);
+	int err = dmar_ioapic_source(v->dmar, v->pci, id, &source, &unit);
 
 	if (err)
 		return err;

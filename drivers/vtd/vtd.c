@@ -30,10 +30,37 @@ static int init_units(struct vtd *v)
 	return -ENODEV;
 }
 
+/*
+ * Where firmware calls the only IOAPIC by two names, both are its. Of others
+ * nobody knows whose requests are theirs: then Linux does not remap, either.
+ */
+static bool knows_ioapics(struct vtd *v)
+{
+	const struct acpi_madt *madt = v->config.madt;
+	bdf_t source;
+	u64 unit;
+
+	for (unsigned i = 0; madt && i < madt->ioapic_count; i++) {
+		u8 id = madt->ioapics[i].id;
+
+		if (!dmar_ioapic_source(v->dmar, v->pci, id, &source, &unit))
+			continue;
+		v->renamed = madt->ioapic_count == 1 &&
+			     dmar_lone_ioapic(v->dmar, &v->ioapic_id);
+		log_warn("VT-d: the DMAR table has no IOAPIC %u, which the "
+			 "MADT has%s",
+			 id,
+			 v->renamed ? "; it has one alone, that is it" : "");
+		if (!v->renamed)
+			return false;
+	}
+	return true;
+}
+
 /* All units or none: compatibility format is blocked or it is not. */
 static int init_remapping(struct vtd *v)
 {
-	v->remapping = v->dmar->flags & DMAR_INTR_REMAP;
+	v->remapping = v->dmar->flags & DMAR_INTR_REMAP && knows_ioapics(v);
 	v->eim = v->config.x2apic;
 	for (unsigned i = 0; i < v->unit_count; i++) {
 		v->remapping &=

@@ -39,7 +39,9 @@ struct vtd_config {
 	bool x2apic;	   /* the CPU that takes interrupts is in that mode */
 	u8 fault_vector;   /* for fault events; 0: vtd_handle_faults() polls */
 	u32 apic_id;	   /* of the CPU that takes them */
-	u64 dma_faults;	   /* a requester's count to stop it at; 0: never */
+	/* Its IOAPICs have to be in the DMAR table; NULL: it is not asked. */
+	const struct acpi_madt *madt;
+	u64 dma_faults; /* a requester's count to stop it at; 0: never */
 	/* Not NULL: told of each function whose bus mastering was cleared. */
 	void (*stopped)(void *ctx, bdf_t bdf);
 	void *ctx;
@@ -65,6 +67,8 @@ struct vtd {
 	struct pci_host *pci;
 	bool remapping; /* interrupts too */
 	bool eim;	/* with 32-bit x2APIC IDs */
+	bool renamed;	/* the DMAR table has another ID for the one IOAPIC: */
+	u8 ioapic_id;
 	unsigned unit_count;
 	struct vtd_unit units[VTD_UNITS_MAX]; /* those that answer */
 	struct vtd_domain domains[VTD_DOMAINS_MAX];

@@ -26,6 +26,8 @@ ERROR = re.compile(r"^monocle: error: (.*)$", re.MULTILINE)
 ASSIGNED = re.compile(r"^monocle: assigned: (\w\w:\w\w\.\w)", re.MULTILINE)
 END = re.compile(r"^monocle: end: (\d+) ", re.MULTILINE)
 ENDS = {"0": "ended", "4": "refused", "5": "panic"}     # kernel/panic.h
+LOST_LINE = re.compile(r"^monocle: warning: (.*cannot be routed)$",
+                       re.MULTILINE)
 VERDICT = re.compile(r"^monocle: this machine (.*)$", re.MULTILINE)
 
 
@@ -381,6 +383,7 @@ def _judge_start(row, run, words):
         row.faults.append("the CPU would not enter the guest")
     row.faults += [*start.walk(), *start.lacks(), *start.strays(),
                    *(" ".join(words) for words in run.facts("differs"))]
+    row.faults += LOST_LINE.findall(run.log)
     said, is_so = (int(n) for n in run.facts("tsc")[0])
     if abs(said - is_so) > is_so // 100:
         row.faults.append(f"the TSC is taken for {said} Hz, not {is_so}")

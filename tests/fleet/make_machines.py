@@ -417,6 +417,23 @@ def gfx_unit_at_0():
 
 
 @machine
+def ioapic_by_two_names():
+    m = Machine("ioapic-by-two-names", "MADT and DMAR have different IDs for "
+                "the only I/O APIC").usual()
+    m.drhds[1] = drhd(UNIT, [scope("f0:1f.0", 3, 0)], every=True)
+    return m
+
+
+@machine
+def ioapic_unnamed():
+    m = Machine("ioapic-unnamed", "one of two I/O APICs is in no scope; it has "
+                "the ISA lines").usual()
+    m.drhds[1] = drhd(UNIT, [scope("f0:1f.0", 3, 0), scope("00:05.4", 3, 1)],
+                      every=True)
+    return m
+
+
+@machine
 def deaf_unit():
     m = Machine("deaf-unit", "the graphics' unit answers; the one for all "
                 "others does not").usual()

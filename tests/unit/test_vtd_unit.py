@@ -935,6 +935,43 @@ def test_ioapic_pin(m):
     assert entry.level and entry.source == 0xf0ff and entry.vector == 0x44
 
 
+def ioapics(m, scopes, madt):
+    """DMAR's IOAPICs and MADT's, by their IDs."""
+    x = machine(m, dmar=table([drhd(Machine.BASE, b"".join(
+        scope([(0x1f, n)], kind=3, bus=0xf0, ident=n) for n in scopes),
+        include_all=True)]))
+    x.config.madt = x.madt = m.new("struct acpi_madt *")
+    for at, ident in enumerate(madt):
+        x.madt.ioapics[at].id = ident
+    x.madt.ioapic_count = len(madt)
+    return x.start()
+
+
+@pytest.mark.parametrize("scopes, madt, warned", [
+    ([2], [2], 0), ([2, 3], [3, 2], 0), ([2], [], 0), ([2], [0], 1)])
+def test_ioapics_that_both_tables_know(m, scopes, madt, warned):
+    """Where each has one alone, their names are no matter."""
+    x = ioapics(m, scopes, madt)
+    assert x.units[0].status & IRE
+    assert m.log_text().count("has no IOAPIC") == warned
+    for ident in madt:
+        index = m.vtd_irq_alloc_ioapic(x.vtd, ident)
+        assert m.vtd_irq_set(x.vtd, index, 0x44, 0, False) == 0
+        source = 0xf0f8 | (scopes[0] if warned else ident)
+        assert x.units[0].interrupt(source, m.vtd_irq_msi(index, 1).address) \
+            == (0x44, 0)
+
+
+@pytest.mark.parametrize("scopes, madt", [
+    ([2, 3], [2, 4]), ([2], [2, 3]), ([2, 3], [0]), ([], [0])])
+def test_ioapics_that_one_table_does_not_know(m, scopes, madt):
+    """Nothing is remapped, so that no line is dead."""
+    x = ioapics(m, scopes, madt)
+    assert not x.units[0].status & IRE
+    assert m.vtd_irq_alloc(x.vtd, EDU, 1) == -m.ENOTSUP
+    assert f"has no IOAPIC {madt[-1]}, which the MADT has" in m.log_text()
+
+
 @pytest.mark.parametrize("ecaps, flags", [(ecap(ir=False), 1), (ecap(), 0)])
 def test_without_remapping(m, ecaps, flags):
     x = machine(m, ecaps=ecaps, dmar=table(
