@@ -211,13 +211,12 @@ int unit_set_context(struct vtd_unit *u, u16 requester, u64 lo, u64 hi)
 
 int unit_silence(struct vtd_unit *u, u16 requester)
 {
-	volatile struct vtd_entry *e = context_entry(u, requester);
+	const struct vtd_entry *e = context_entry(u, requester);
+	u64 lo = e ? e->lo : 0, hi = e ? e->hi : 0;
+	/* It counts in an entry that is not present, too (9.3). */
+	int err = unit_set_context(u, requester, lo | CONTEXT_FPD, hi);
 
-	if (!e || !(e->lo & VTD_PRESENT))
-		return 0;
-	e->lo |= CONTEXT_FPD;
-	vtd_flush((const void *)e, sizeof(*e), u->flush);
-	return inv_all(u);
+	return err ? err : inv_all(u);
 }
 
 void unit_log(const struct vtd_unit *u, unsigned number)

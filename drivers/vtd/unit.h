@@ -117,7 +117,8 @@ int unit_enable(struct vtd_unit *u);
 int unit_set_context(struct vtd_unit *u, u16 requester, u64 lo, u64 hi);
 /* The domain in it, or 0: absent. */
 u16 unit_domain(const struct vtd_unit *u, u16 requester);
-/* Its faults are no longer recorded, in force on return; it stays blocked. */
+/* Its faults are no longer recorded, in force on return; it stays blocked.
+ * -ENOMEM, as above. */
 int unit_silence(struct vtd_unit *u, u16 requester);
 
 /*

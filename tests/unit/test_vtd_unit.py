@@ -4,6 +4,7 @@
 
 import itertools
 import re
+import struct
 
 import pytest
 from hypothesis import given, settings
@@ -1186,12 +1187,33 @@ def test_never_is_never_but_ends_in_silence(m):
     assert EDU not in x.units[0].context_cache, "the old entry is in force"
     assert can(x.units[0], EDU, 0) == GIB and can(x.units[0], EDU, PAGE) == -6
     assert x.master(EDU)
-    # One that has no context entry is no trouble
-    x.vtd.sources[1].source, x.vtd.source_count = NIC, 2
-    x.vtd.sources[1].count = m.VTD_FAULTS_SILENCED - 1
-    x.units[0].record(NIC, 2, 0)
-    assert m.vtd_handle_faults(x.vtd) == 1
     x.check()
+
+
+@pytest.mark.parametrize("bdf", [NIC, 0x6400, 0x64f8])
+def test_what_has_no_context_entry_ends_in_silence_too(m, bdf):
+    """FPD counts where P is clear (9.3; 7.1.3: reason 2 is qualified by it):
+    a function that nobody was given, or that no scan has found."""
+    x = machine(m).start()
+    unit = x.units[0]
+    x.vtd.sources[0].source, x.vtd.source_count = bdf, 1
+    x.vtd.sources[0].count = m.VTD_FAULTS_SILENCED - 1
+    assert can(unit, bdf, 0) == -2
+    unit.record(bdf, 2, 0)
+    assert m.vtd_handle_faults(x.vtd) == 1
+    root, = struct.unpack("<Q8x", unit.view((unit.root & ~0xfff) +
+                                            16 * (bdf >> 8), 16))
+    assert root & 1
+    entries = unit.view(root & ~0xfff, PAGE)
+    assert {at: lo for at, (lo, hi) in enumerate(
+        struct.iter_unpack("<QQ", entries)) if lo or hi} == {bdf & 0xff: 2}
+    assert can(unit, bdf, 0) == -2
+    x.check()
+    if bdf == NIC:
+        d = x.domain([(0, GIB, PAGE, RW)])
+        assert m.vtd_assign(x.vtd, d, bdf) == 0
+        contexts = model.walk.contexts(unit.view, unit.root)
+        assert not contexts[bdf].fault_off and can(unit, bdf, 0) == GIB
 
 
 def test_a_shared_requester_stops_all_behind_it(m):
