@@ -23,6 +23,8 @@
 
 void boot_main(u32 magic, u32 info, u32 image);
 
+#define FAULT_SECONDS 60 /* of dma-faults=N */
+
 extern const char image_start[], image_end[];
 
 static struct host host;
@@ -268,6 +270,7 @@ static void take_iommu(void)
 
 	if (options_unsafe_dma(&host.options))
 		end |= VTD_GCMD_TE;
+	host.vtd.config.fault_ticks = FAULT_SECONDS * host.tsc_hz;
 	if (!host.has_vtd) {
 		vtd_unused(&host.vtd, &host.acpi, end);
 	} else if (vtd_start(&host.vtd)) {

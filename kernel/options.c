@@ -93,7 +93,7 @@ static const struct option table[] = {
 	 SIZE,
 	 AT(dma_faults),
 	 {0},
-	 "DMA faults after which a device is stopped (default 1000, 0: never)"},
+	 "DMA faults a minute that stop a device (default 1000, 0: never)"},
 	{"serials",
 	 FLAG,
 	 AT(serials),

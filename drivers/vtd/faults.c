@@ -68,9 +68,11 @@ static bool decode(u64 lo, u64 hi, struct vtd_fault *f)
 	return hi & VTD_FRCD_F;
 }
 
-/* The count of its requester */
-static u64 count(struct vtd *v, const struct vtd_fault *f)
+/* The count of its requester; stops: how often that was over the limit, where
+ * it is just now. */
+static u64 count(struct vtd *v, const struct vtd_fault *f, u64 *stops)
 {
+	u64 limit = v->config.dma_faults, now = rdtsc();
 	unsigned i = 0;
 
 	v->faults++;
@@ -82,6 +84,16 @@ static u64 count(struct vtd *v, const struct vtd_fault *f)
 		v->source_count++;
 		v->sources[i].source = f->source;
 	}
+	if (v->config.fault_ticks &&
+	    now - v->sources[i].since >= v->config.fault_ticks) {
+		v->sources[i].since = now;
+		v->sources[i].recent = 0;
+	}
+	v->sources[i].recent++;
+	/* At each multiple: the owner may switch it on again. */
+	*stops = limit && v->sources[i].recent % limit == 0
+			 ? ++v->sources[i].stops
+			 : 0;
 	return ++v->sources[i].count;
 }
 
@@ -162,14 +174,13 @@ static bool is_spared(const struct vtd *v, const struct vtd_fault *f)
 
 static void handle(struct vtd *v, struct vtd_unit *u, const struct vtd_fault *f)
 {
-	u64 limit = v->config.dma_faults, n = count(v, f);
-	bool over = limit && n % limit == 0, spared = over && is_spared(v, f);
+	u64 stops, n = count(v, f, &stops);
+	bool spared = stops && is_spared(v, f);
 
 	if (is_due(n))
 		log_fault(v, f, n);
-	/* At each multiple: the owner may switch it on again. */
-	if (over && !spared)
-		stop(v, f->source, n / limit);
+	if (stops && !spared)
+		stop(v, f->source, stops);
 	if (spared)
 		log_warn("VT-d: %02x:%02x.%x is a display: after %lu faults it "
 			 "goes on, and no more are recorded",

@@ -41,7 +41,8 @@ struct vtd_config {
 	u32 apic_id;	   /* of the CPU that takes them */
 	/* Its IOAPICs have to be in the DMAR table; NULL: it is not asked. */
 	const struct acpi_madt *madt;
-	u64 dma_faults; /* a requester's count to stop it at; 0: never */
+	/* As many of a requester within fault_ticks (0: ever) stop it. 0: never */
+	u64 dma_faults, fault_ticks;
 	/* Not NULL: told of each function whose bus mastering was cleared. */
 	void (*stopped)(void *ctx, bdf_t bdf);
 	void *ctx;
@@ -86,7 +87,8 @@ struct vtd {
 	unsigned source_count;
 	struct {
 		bdf_t source;
-		u64 count;
+		u64 count, stops;
+		u64 since, recent; /* of the time that dma_faults counts in */
 	} sources[VTD_FAULT_SOURCES]; /* the last one counts all others too */
 
 	const struct dmar_table *dmar;

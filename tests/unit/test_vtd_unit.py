@@ -1155,6 +1155,34 @@ def test_a_display_is_silenced_and_never_ended(m):
     assert not x.master(DISPLAY)
 
 
+MINUTE = 60 * 2_000_000_000
+
+
+@pytest.mark.parametrize("apart, ends", [
+    (MINUTE // 1000, True),         # 3,000 within three minutes
+    (MINUTE // 900, False), (MINUTE, False), (MINUTE * 9, False)])
+def test_faults_stop_a_device_by_their_rate(m, apart, ends):
+    """3,000 of them; what comes now and then in weeks is no storm."""
+    x = machine(m)
+    x.config.dma_faults, x.config.fault_ticks = 1000, MINUTE
+    x.start()
+    m.lib.fake_config[x.functions.index(EDU)][4] = 6
+    for n in range(3000):
+        m.tsc += apart - 1
+        x.units[0].record(EDU, 5, n << 12)
+        m.vtd_handle_faults(x.vtd)
+    assert x.master(EDU) == (not ends)
+    assert m.vtd_fault_count(x.vtd, EDU) == 3000
+    assert ("bus mastering off after 1000 faults" in m.log_text()) == ends
+    # And then at once
+    m.lib.fake_config[x.functions.index(EDU)][4] = 6
+    for n in range(2000):
+        x.units[0].record(EDU, 5, n << 12)
+        m.vtd_handle_faults(x.vtd)
+    assert not x.master(EDU)
+    assert "bus mastering off after 1000 faults" in m.log_text()
+
+
 def test_a_guest_that_switches_it_on_again_fills_no_log(m):
     x = machine(m)
     x.config.dma_faults = 1
