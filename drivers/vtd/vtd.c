@@ -208,6 +208,7 @@ int vtd_start(struct vtd *v)
 		if (f->header_type != PCI_HEADER_BRIDGE &&
 		    f->bdf != v->config.display)
 			vtd_stop_mastering(v, f);
+	vtd_mask_errors(v->pci);
 	/* In the table before that is in force: the picture never stops. */
 	if (v->firmware && display)
 		err = set_context(v, display, v->firmware, v->config.display);

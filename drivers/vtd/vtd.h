@@ -195,6 +195,11 @@ u64 vtd_irq_rte(unsigned index, struct vtd_pin pin);
 /* Without remapping: compatibility format. */
 struct vtd_msi vtd_msi_plain(u8 vector, u32 apic_id);
 
+/* errors.c */
+
+/* DMA faults are no platform errors (SERR) any more. Part of vtd_start(). */
+void vtd_mask_errors(const struct pci_host *pci);
+
 /* faults.c: chapter 7 */
 
 /* Old records dropped, then fault events by MSI. Part of vtd_start(). */

@@ -18,8 +18,8 @@ import subprocess
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
 PROGRAM = BUILD / "bench" / "vtd_bench"
-DRIVER = ["dmar", "faults", "invalidate", "regs", "remap", "tables", "unit",
-          "vtd"]
+DRIVER = ["dmar", "errors", "faults", "invalidate", "regs", "remap", "tables",
+          "unit", "vtd"]
 SOURCES = ["tests/bench/vtd_bench.c", "drivers/pci/groups.c",
            *(f"drivers/vtd/{name}.c" for name in DRIVER), "kernel/region.c"]
 LAYOUTS = {"contiguous": "one piece",

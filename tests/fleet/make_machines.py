@@ -417,6 +417,29 @@ def gfx_unit_at_0():
 
 
 @machine
+def dmi_errors():
+    """Xen: pci_vtd_quirk(), of XSA-59."""
+    m = Machine("dmi-errors", "a chipset that raises an NMI for a DMA fault")
+    m.functions[0].put(0x68, 8, 0xfed18001)
+    m.extra += ["mem fed181c8 03000000", "after mem fed181c8 ffffffff 100003"]
+    return m
+
+
+@machine
+def hub_errors():
+    m = Machine("hub-errors", "the same of a server's I/O hub and its ports")
+    m.add("00:03.0", "3408", 0x060400).express(ROOT_PORT).bridge(3).put(
+        0x100, 4, 0x00010001)
+    m.add("00:14.0", "342e", 0x080000, given=False).express(9).put(
+        0x1ac, 4, 1, 0xffffffff)
+    for bdf, at, bits in (("00:03.0", 0x108, 1 << 20), ("00:03.0", 0x114, 1 << 13),
+                          ("00:03.0", 0x20c, 1 << 4), ("00:14.0", 0x1ac, 1 << 31)):
+        m.functions[paper.bdf_of(bdf)].put(at, 4, 1, 0xffffffff)
+        m.extra.append(f"after {bdf} {at:x} ffffffff {bits | 1:x}")
+    return m
+
+
+@machine
 def ioapic_by_two_names():
     m = Machine("ioapic-by-two-names", "MADT and DMAR have different IDs for "
                 "the only I/O APIC").usual()

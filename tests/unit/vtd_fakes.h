@@ -24,7 +24,7 @@ extern u8 fake_config[FAKE_FUNCTIONS][256]; /* as pci_host.functions */
 extern unsigned fake_config_writes;
 extern struct pci_host *fake_pci;
 extern const void *fake_dmar;
-extern bool fake_taken;	  /* phys_keep() refuses */
+extern bool fake_taken;	 /* phys_keep() refuses */
 extern u64 fake_kept[8]; /* what it was asked for, the first of them */
 extern unsigned fake_kept_count;
 

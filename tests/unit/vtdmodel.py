@@ -20,7 +20,7 @@ TE, SRTP, SFL, WBF, QIE, IRE, SIRTP, CFI = (
 ONE_SHOT = SRTP | SFL | WBF | SIRTP
 FRO, IRO = 0x220, 0xf0
 SOURCES = ["drivers/pci/groups.c",
-           "drivers/vtd/dmar.c", "drivers/vtd/faults.c",
+           "drivers/vtd/dmar.c", "drivers/vtd/errors.c", "drivers/vtd/faults.c",
            "drivers/vtd/invalidate.c", "drivers/vtd/regs.c",
            "drivers/vtd/remap.c", "drivers/vtd/tables.c",
            "drivers/vtd/unit.c", "drivers/vtd/vtd.c", "kernel/region.c"]
