@@ -74,6 +74,12 @@ struct cpuid cpuid(u32 leaf, u32 subleaf)
 	return (struct cpuid){leaf == 0x80000008 ? 39 : 0, 0, 0, 0};
 }
 
+void wrmsr(u32 msr, u64 value)
+{
+	(void)msr;
+	(void)value;
+}
+
 int rdmsr_safe(u32 msr, u64 *value)
 {
 	(void)msr, (void)value;
