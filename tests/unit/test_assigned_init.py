@@ -10,14 +10,32 @@ from pcihost import (AF, AF_FLR, BAR, DOWN, ENDPOINT, EXPRESS, FLR, MS, ROOT,
 FAKES = """
 #include "tests/unit/assign_fakes.h"
 #include "tests/unit/fakes.h"
+#include "arch/x86/errno.h"
 struct assignment *fresh_assignment(void) { return empty_assignment(); }
+/* What was done, in order: in capitals what fails when told so. */
+char steps[64], failing[1];
+static int step(char c)
+{
+	if (strlen(steps) < sizeof(steps) - 1)
+		steps[strlen(steps)] = c;
+	return failing[0] == c ? -EBUSY : 0;
+}
 void *phys_to_virt(hpa_t hpa) { return (void *)hpa; }
 volatile void *mmio_map(hpa_t hpa, u64 size)
 { (void)hpa; (void)size; return NULL; }
 const struct pci_policy_row *igd_policy(const struct igd *g, unsigned *n)
-{ (void)g; *n = 0; return NULL; }
+{
+	static const struct pci_policy_row row = {0xfc, 0xfc, PCI_HIDDEN};
+	(void)g;
+	*n = 1;
+	return &row;
+}
+void assigned_timer_fired(void *m, u64 now) { (void)m; (void)now; step('t'); }
+void assigned_line_eoi(void *m, unsigned p) { (void)m; (void)p; step('e'); }
+bool assigned_stats(void *m, unsigned n, struct device_stats *out)
+{ (void)m; (void)n; (void)out; return step('s'); }
 int vtd_assign(struct vtd *v, struct vtd_domain *d, bdf_t b)
-{ (void)v; (void)d; (void)b; return 0; }
+{ (void)v; (void)d; (void)b; return step('D'); }
 void assigned_irq_off(struct assigned *a) { (void)a; }
 void assigned_interrupts_changed(void *a)
 {
@@ -25,12 +43,9 @@ void assigned_interrupts_changed(void *a)
 
 	fakes_record(FAKE_OTHER, 0, 0, pci_assigned_intx(&x->config));
 }
-void assigned_line_eoi(void *m, unsigned p) { (void)m; (void)p; }
-bool assigned_stats(void *m, unsigned n, struct device_stats *out)
-{ (void)m; (void)n; (void)out; return false; }
-void assigned_stats_reset(struct assigned *a) { (void)a; }
-int assigned_line_init(struct assigned *a) { (void)a; return 0; }
-void assigned_irq_reset(struct assigned *a) { (void)a; }
+void assigned_stats_reset(struct assigned *a) { (void)a; step('n'); }
+int assigned_line_init(struct assigned *a) { (void)a; return step('I'); }
+void assigned_irq_reset(struct assigned *a) { (void)a; step('o'); }
 unsigned tables_cleared[1];
 void assigned_msix_reset(struct assigned *a) { (void)a; tables_cleared[0]++; }
 void assigned_bar_changed(void *a, unsigned i)
@@ -39,14 +54,13 @@ void assigned_bar_changed(void *a, unsigned i)
 
 	fakes_record(FAKE_OTHER, 1 + i, 0, x->config.decoded[i]);
 }
-void assigned_place_bars(struct assignment *m) { (void)m; }
+void assigned_place_bars(struct assignment *m) { (void)m; step('b'); }
 bool asleep[32];
 unsigned beside[1] = {~0u}, card[1] = {~0u};
 void pci_take_over(const struct pci_host *p, struct pci_function *f, u64 hz)
-{ (void)p; (void)hz; f->taken_over = true; }
+{ (void)p; (void)hz; f->taken_over = true; step('k'); }
 void pci_route_usb_ports(const struct pci_host *p, const struct pci_function *f)
 { (void)p; fakes_record(FAKE_OTHER, f->bdf, 7, 0); }
-void assigned_timer_fired(void *m, u64 now) { (void)m; (void)now; }
 bool assigned_is_beside(const struct assignment *m, const struct pci_function *f)
 { (void)m; return f->bdf == card[0] || (f->bdf >> 3 == beside[0] && f->bdf & 7); }
 """
@@ -66,16 +80,18 @@ int pci_reset_function(const struct pci_host *p, const struct pci_function *f,
 {
 	(void)hz;
 	resets[0]++;
+	step('R');
 	fakes_record(FAKE_OTHER, f->bdf, bus, pci_config_read(p, f->bdf, 4, 2));
 	return 0;
 }
 enum pci_reset pci_reset_method(const struct pci_host *p, bdf_t b)
 { (void)p; (void)b; return PCI_RESET_NONE; }
 const char *pci_reset_name(enum pci_reset method)
-{ (void)method; return ""; }
+{ (void)method; return "by no means"; }
 void pci_wake(const struct pci_host *p, const struct pci_function *f, u64 hz)
 {
 	(void)p, (void)f, (void)hz;
+	step('w');
 }
 void pci_sleep(const struct pci_host *p, bdf_t b)
 { (void)p; asleep[b >> 3 & 31] = true; }
@@ -92,7 +108,8 @@ SOURCES = ["vmm/assign/assigned.c", "vmm/assign/assign_word.c",
            "vmm/devmodel/pci_bus.c", "vmm/devmodel/pci_port.c",
            "vmm/devmodel/pci_assigned.c"]
 CDEF = ("struct assignment *fresh_assignment(void); extern bool asleep[32];"
-        "extern unsigned beside[1], card[1], tables_cleared[1];")
+        "extern unsigned beside[1], card[1], tables_cleared[1];"
+        "extern char steps[64], failing[1];")
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +121,10 @@ def m():
         cdef=CDEF + "extern unsigned kept[32], resets[1];")
 
 
-def init(m, functions, chosen, bars=()):
+def init(m, functions, chosen, bars=(), prepare=lambda machine: None):
     """The machine after assigned_init(), and what was written to the host."""
     m.reset()
+    m.ffi.memmove(m.steps, bytes(64), 64)
     x, machine = Machine(m, functions, True), m.fresh_assignment()
     host = machine.pci
     host[0] = x.host[0]
@@ -118,6 +136,7 @@ def init(m, functions, chosen, bars=()):
     machine.functions[0].all, machine.functions[0].function = machine, found
     bus = m.ffi.addressof(machine.vm[0], "bus")
     assert m.vpci_init(machine.vpci, bus) == 0
+    prepare(machine)
     assert m.assigned_init(machine) == 0
     return machine, [w for w in x.writes if w[0] == chosen]
 
@@ -127,7 +146,9 @@ def init(m, functions, chosen, bars=()):
     # Behind 00:1c.0 (line 0 of its INTA), device 0 and device 3 of the bus
     (bdf(1, 0), 1, 16), (bdf(1, 0), 2, 17), (bdf(1, 3), 1, 19),
     # Two bridges more: 4 + 2 + 28 and the pin
-    (bdf(3, 4), 1, 18), (bdf(3, 4), 3, 16), (bdf(0, 5), 0, 0)])
+    (bdf(3, 4), 1, 18), (bdf(3, 4), 3, 16), (bdf(0, 5), 0, 0),
+    # None: firmware's byte means no pin.
+    (bdf(0, 5), 5, 0), (bdf(0, 5), 255, 0)])
 def test_the_line_of_a_pin(m, where, pin, line):
     functions = {bdf(0, 0x1c): function(ROOT, True, 1),
                  bdf(1, 0): function(UP, False, 2),
@@ -136,6 +157,7 @@ def test_the_line_of_a_pin(m, where, pin, line):
     functions[where].put(0x3d, 1, pin)
     machine, _ = init(m, functions, where)
     assert machine.functions[0].line == line
+    assert m.vpci_read(machine.vpci, where, 0x3d, 1) == (pin if line else 0)
 
 
 MEMORY, SMALL, PORTS = (0xf0000000, 0x10000), (0xf0010000, 64), (0xc000, 32, 1)
@@ -214,6 +236,7 @@ def test_what_is_beside_rests(m, cls, command, asleep):
 def test_every_usb_controller_is_taken_over(m, vtd):
     """The rest lose their DMA; without an IOMMU they keep it."""
     m.reset()
+    m.ffi.memmove(m.steps, bytes(64), 64)
     x = Machine(m, {bdf(0, 0x14): function(cls=USB),
                     bdf(0, 0x1a): function(cls=USB),
                     bdf(0, 0x1b): function(cls=SMBUS)}, True)
@@ -228,6 +251,8 @@ def test_every_usb_controller_is_taken_over(m, vtd):
     m.assigned_take_over(machine)
     assert [f.taken_over for f in pci.functions[0:3]] == [
         True, vtd, False]
+    # Awake, for its registers have to answer.
+    assert m.string(m.steps) == ("wkk" if vtd else "wk")
 
 
 def assigned(m, functions, chosen):
@@ -286,6 +311,28 @@ def test_what_a_reset_brings_back_is_of_before_the_first(m):
     assert m.resets[0] == 4 and m.kept[2] == m.kept[5] == 1
     assert all(f.function.saved == m.ffi.addressof(f, "saved")
                for f in machine.functions[0:2])
+
+
+def test_all_is_silent_before_the_first_is_reset(m):
+    """Each one's interrupts, too; and its counts begin anew."""
+    functions = {bdf(0, slot): function(ENDPOINT) for slot in (5, 6)}
+    _, machine = assigned(m, functions, [bdf(0, 5), bdf(0, 6)])
+    m.ffi.memmove(m.steps, bytes(64), 64)
+    m.assigned_reset_all(machine, True)
+    assert m.string(m.steps) == "ononRR"
+
+
+def test_without_an_iommu_what_is_beside_goes_on(m):
+    """It is firmware's, or another system's."""
+    f = function(ENDPOINT, cls=USB)
+    f.put(4, 2, 7)
+    _, machine = assigned(m, {bdf(0, 5): function(ENDPOINT, multi=True),
+                              bdf(0, 5, 1): f}, [bdf(0, 5)])
+    machine.domain = m.NULL
+    m.beside[0], m.asleep[5] = 5, False
+    m.assigned_reset_all(machine, True)
+    m.beside[0] = 2**32 - 1
+    assert f.read(4, 2) == 7 and not m.asleep[5]
 
 
 def test_isolation_is_switched_on_again_after_a_reset(m):
@@ -500,3 +547,157 @@ def test_a_guests_reset_comes_to_its_end_before_the_guests(g, away):
     if away < 1000 * MS:
         assert bytes(x.device.config[8:]) == before
         assert x.device.resets == [FLR, FLR]
+
+
+# -- what a function may do, and what is joined to it
+
+@pytest.mark.parametrize("domain, unsafe, reaches", [
+    (True, {}, True), (False, {}, False),
+    (False, {"unsafe_dma": True}, False),
+    (False, {"unsafe_dma": True, "iommu": 1}, False),
+    (False, {"unsafe_dma": True, "iommu": 1, "ram": 1}, True)])
+def test_bus_mastering_reaches_the_host_where_dma_is_confined(m, domain,
+                                                              unsafe, reaches):
+    """Or where somebody has said that it need not be."""
+    assert (m.IOMMU_OFF, m.RAM_IDENTITY) == (1, 1)
+    f = function(ENDPOINT)
+    f.put(4, 2, 3)
+    keep = m.new("struct vtd_domain *")
+
+    def prepare(machine):
+        machine.domain = keep if domain else m.NULL
+        for name, value in unsafe.items():
+            setattr(m.ffi.cast("struct options *", machine.options), name,
+                    value)
+    machine, _ = init(m, {bdf(0, 5): f}, bdf(0, 5), prepare=prepare)
+    m.vpci_write(machine.vpci, bdf(0, 5), 4, 2, 7)
+    assert f.read(4, 2) == (7 if reaches else 3)
+    # A domain, if there is one, before the guest can ask for anything.
+    assert m.string(m.steps) == ("DIb" if domain else "Ib")
+
+
+@pytest.mark.parametrize("is_graphics", [True, False])
+def test_the_graphics_rules_are_theirs_alone(m, is_graphics):
+    f = function(ENDPOINT)
+    f.put(0xfc, 4, 0x12345678)
+
+    def prepare(machine):
+        if is_graphics:
+            machine.igd.function = machine.functions[0].function
+    machine, _ = init(m, {bdf(0, 2): f}, bdf(0, 2), prepare=prepare)
+    assert m.vpci_read(machine.vpci, bdf(0, 2), 0xfc, 4) == (
+        0 if is_graphics else 0x12345678)
+
+
+@pytest.mark.parametrize("table, rom", [(False, 0), (True, 0x8000)])
+def test_what_monocle_has_of_it_is_offered(m, table, rom):
+    """MSI-X if its table can be reached; a ROM as large as the copy."""
+    f = function(ENDPOINT)
+    f.capabilities((0x40, 0x11, 0))
+    keep = m.new("u8[4096]")
+
+    def prepare(machine):
+        a = machine.functions[0]
+        a.msix.host, a.rom.size = keep if table else m.NULL, rom
+    machine, _ = init(m, {bdf(0, 5): f}, bdf(0, 5), prepare=prepare)
+    assert m.vpci_read(machine.vpci, bdf(0, 5), 0x34, 1) == 0x40 * table
+    m.vpci_write(machine.vpci, bdf(0, 5), 0x30, 4, 2**32 - 2)
+    assert m.vpci_read(machine.vpci, bdf(0, 5), 0x30, 4) == -rom % 2**32
+
+
+def test_each_is_joined_to_the_machine(m):
+    """The timer, the EOI, the counts; and the bridges on the way to it."""
+    port = bdf(0, 0x1c)
+
+    def prepare(machine):
+        m.vclock_init(m.ffi.addressof(machine.vm[0], "clock"), 10**9)
+        machine.port_count = 1
+        machine.ports[0].function = m.pci_find(machine.pci, port)
+    machine, _ = init(m, {port: function(ROOT, True, 1),
+                          bdf(1, 0): function(ENDPOINT)}, bdf(1, 0),
+                      prepare=prepare)
+    for bus, header in (port, 1), (bdf(1, 0), 0), (bdf(1, 1), 0xff):
+        assert m.vpci_read(machine.vpci, bus, 0xe, 1) == header
+    assert m.vpci_read(machine.vpci, port, 0x19, 1) == 1
+    vm, ioapic = machine.vm, machine.ioapic
+    assert vm.device_ctx == ioapic.ended_ctx == machine
+    clock = m.ffi.addressof(vm, "clock")
+    m.vtimer_set(clock, m.ffi.addressof(machine, "timer"), 5)
+    m.vclock_run(clock, 5)
+    ioapic.ended(ioapic.ended_ctx, 1)
+    vm.device_stats(vm.device_ctx, 0, m.NULL)
+    assert m.string(m.steps) == "Ibtes"
+
+
+@pytest.mark.parametrize("step, done", [("D", "D"), ("I", "DI")])
+def test_a_step_that_fails_is_the_last(m, step, done):
+    m.reset()
+    m.ffi.memmove(m.steps, bytes(64), 64)
+    _, machine = assigned(m, {bdf(0, 5): function(ENDPOINT),
+                              bdf(0, 6): function(ENDPOINT)},
+                          [bdf(0, 5), bdf(0, 6)])
+    bus = m.ffi.addressof(machine.vm[0], "bus")
+    assert m.vpci_init(machine.vpci, bus) == 0
+    m.failing[0] = step.encode()
+    err = m.assigned_init(machine)
+    m.failing[0] = b"\0"
+    assert err == -m.EBUSY and m.string(m.steps) == done
+
+
+def test_a_place_that_is_taken_is_an_error(m):
+    """A bridge's, or a function's: the guest would see another."""
+    for port in True, False:
+        _, machine = assigned(m, {bdf(0, 1): function(ROOT, True, 1)},
+                              [] if port else [bdf(0, 1)] * 2)
+        bus = m.ffi.addressof(machine.vm[0], "bus")
+        assert m.vpci_init(machine.vpci, bus) == 0
+        machine.port_count = 2 * port
+        for n in range(2 * port):
+            machine.ports[n].function = m.pci_find(machine.pci, bdf(0, 1))
+        assert m.assigned_init(machine) < 0
+
+
+def test_one_that_attacks_gets_no_bus_mastering(m):
+    """It alone, up to the reset; said once."""
+    functions = {bdf(0, slot): function(ENDPOINT) for slot in (5, 6)}
+    for f in functions.values():
+        f.put(4, 2, 3)
+    _, machine = assigned(m, functions, [bdf(0, 5), bdf(0, 6)])
+    bus = m.ffi.addressof(machine.vm[0], "bus")
+    assert m.vpci_init(machine.vpci, bus) == 0
+    assert m.assigned_init(machine) == 0
+    for _ in range(2):
+        m.assigned_stopped(machine, bdf(0, 6))
+    m.assigned_stopped(machine, bdf(0, 7))
+    for at in functions:
+        m.vpci_write(machine.vpci, at, 4, 2, 7)
+    assert [f.read(4, 2) for f in functions.values()] == [7, 3]
+    level, line = m.log_lines()[-1]
+    assert m.log_text().count("no bus mastering") == 1
+    assert level == m.LOG_WARN and "00:06.0 gets no bus mastering" in line
+    m.vpci_reset(machine.vpci)
+    m.vpci_write(machine.vpci, bdf(0, 6), 4, 2, 7)
+    assert functions[bdf(0, 6)].read(4, 2) == 7
+    m.assigned_stopped(machine, bdf(0, 6))
+    assert m.log_text().count("no bus mastering") == 2
+
+
+def test_a_start_can_be_compared_with_the_one_before(m):
+    """A line for each; any byte of its 256 that differs is seen."""
+    functions = {bdf(0, slot): function(ENDPOINT) for slot in (5, 6)}
+    _, machine = assigned(m, functions, [bdf(0, 5), bdf(0, 6)])
+    seen = set()
+    for at in None, 0, 1, 0x7f, 0xfe, 0xff:
+        if at is not None:
+            functions[bdf(0, 6)].config[at] ^= 1
+        m.reset()
+        Machine(m, functions, True)
+        m.assigned_log(machine)
+        one, other = m.log_lines()
+        assert one == (m.LOG_DEBUG, one[1]) and other[0] == m.LOG_DEBUG
+        assert one[1].startswith("00:05.0 starts: reset by no means, ")
+        assert other[1].startswith("00:06.0 starts: ")
+        seen.add(one[1])
+        assert other[1] not in seen
+        seen.add(other[1])
+    assert len(seen) == 7
