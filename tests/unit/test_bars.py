@@ -284,6 +284,60 @@ def test_a_small_bar_and_no_byte_more(m, size):
     assert machine.reads == []
 
 
+def test_what_a_bar_is_in_the_map(m):
+    """Uncached for the CPU alone, in no row of the guest's E820; a ROM is
+    memory that it only reads. No other function reaches it by DMA."""
+    machine = Machine(m)
+    machine.write(B, 0x30, 0xf2000001)
+    for regions in m.ept_list, machine.map:
+        found = {r.gpa: r for r in regions.regions[0:regions.count]}
+        for at in 0xf0000000, 0xf0003000, 0x600000000, 0xf2000000:
+            r, rom = found[at], at == 0xf2000000
+            assert (r.kind, r.memtype, r.cpu, r.dma, r.e820) == (
+                (m.REGION_ROM, m.MEMTYPE_WB, m.REGION_RX, 0, m.E820_NONE)
+                if rom else
+                (m.REGION_DEVICE, m.MEMTYPE_UC, m.REGION_RW, 0, m.E820_NONE))
+    # What traps is a hole: the MSI-X table, and BARs of less than a page.
+    for at, size in (0xf0002000, PAGE), (0xf0010000, PAGE):
+        r = found[at]
+        assert (r.kind, r.size, r.cpu, r.e820) == (
+            m.REGION_HOLE, size, 0, m.E820_NONE)
+
+
+def test_accesses_are_counted_as_what_they_are(m):
+    """Of the function whose they are; ports at home do not come by here."""
+    machine = Machine(m)
+    machine.write(A, 0x14, 0x5000)
+    for n in range(3):
+        machine.on_bus(m.BUS_PORT, 0x5000 + n, 1, n)
+    for n in range(5):
+        machine.on_bus(m.BUS_MMIO, 0xf0010100 + n)
+    assert [(f.stats.ports, f.stats.mmio) for f in
+            machine.machine.functions[0:2]] == [(3, 0), (0, 5)]
+
+
+@pytest.mark.parametrize("first, second", [(A, B), (B, A)])
+def test_ports_side_by_side(m, first, second):
+    """Moved ones end at their last port, whoever comes first."""
+    machine = Machine(m)
+    places = {A: 0x5000, B: 0x5040}
+    for at in first, second:
+        machine.write(at, 0x14, places[at])
+    assert "no room" not in m.log_text()
+    for at, where in places.items():
+        base, size = BARS[at][1][:2]
+        for port in 0, size - 1:
+            assert machine.on_bus(m.BUS_PORT, where + port) == \
+                base + port & 0xff
+    machine.reads.clear()
+    for port in 0x4fff, 0x5060:
+        assert machine.on_bus(m.BUS_PORT, port) == 0xff
+    assert machine.reads == []
+    # A doubleword over the end is neither's.
+    assert machine.on_bus(m.BUS_PORT, 0x505e, 4) == 0xffffffff
+    assert machine.reads == []
+
+
 def test_a_taken_place_is_told_once_and_given_when_free(m):
     machine = Machine(m)
     machine.write(B, 0x18, 0xf0000000)          # over A's BAR 0
