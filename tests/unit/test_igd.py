@@ -530,16 +530,34 @@ def test_log_block(m):
     machine.stolen(0x02c0, 0x8c000000, 0x8b800000)
     machine.opregion(version=0x0201, rvda=0x2000, rvds=0x2000)
     m.igd_log(machine.good(m))
-    lines = m.log_text().splitlines()
-    assert 10 <= len(lines) <= 15
-    assert all(line.startswith("igd: ") for line in lines), lines
-    for text in ("8086:1912", "class 0300", "191f", "generation 9", "02c0",
-                 "PCH 9d48", "remapping allowed", "8c000000", "8b800000", f"{OPREGION:08x}", "2.1", "RVDA",
-                 "RMRR 0x8b800000", "decoded"):
-        assert text in m.log_text(), text
+    assert m.log_text().splitlines() == ["igd: " + text for text in (
+        "00:02.0 8086:1912 revision 00 class 0300, host bridge 191f, PCH 9d48",
+        "generation 9 (Skylake), GGC 02c0, TOLUD 0x90000000",
+        "legacy VGA decoded",
+        "stolen memory (DSM) 0x8c000000-0x90000000, 65536 KiB",
+        "GTT memory (GSM) 0x8b800000-0x8c000000, 8192 KiB",
+        "ASLS 8ac18018", "OpRegion 0x8ac18018-0x8ac1a018, 8 KiB",
+        "OpRegion version 2.1, VBT from RVDA",
+        "extended VBT 0x8ac1a018-0x8ac1c018, 8 KiB",
+        "RMRR 0x8b800000-0x90000000, 73728 KiB", "DMA remapping allowed")]
+
+
+def test_log_block_of_little(m):
+    """What a machine without the rest has."""
     machine = Machine()
+    machine.put(IGD, 0x50, 2, 2)
     m.igd_log(machine.good(m))
-    assert "igd: RMRR none" in m.log_text()
+    for text in ("legacy VGA not decoded: stays closed",
+                 "stolen memory (DSM) none", "GTT memory (GSM) none",
+                 "OpRegion none", "RMRR none"):
+        assert "igd: " + text in m.log_text().splitlines()
+    assert "version" not in m.log_text() and "VBT from" not in m.log_text()
+    igd = m.new("struct igd *", {"function": machine.good(m).function})
+    igd.gsm_unknown = igd.remapping_off = True
+    m.igd_log(igd)
+    assert "igd: GTT memory (GSM) has a size in GGC, but no base" in \
+        m.log_text()
+    assert "igd: DMA remapping must stay off, and does" in m.log_text()
 
 
 def test_policy(m):
@@ -548,10 +566,11 @@ def test_policy(m):
 
     def rows(machine):
         first = m.igd_policy(machine.good(m), count)
-        return {row.first: row.policy for row in [*first[0:count[0]]][::-1]}
+        return {at: row.policy for row in [*first[0:count[0]]][::-1]
+                for at in range(row.first, row.last + 1, 4)}
     with_one = rows(Machine().opregion())
     assert set(with_one.values()) == {m.PCI_READ_THROUGH}
-    assert {0x50, 0x5c, 0xc0, 0xe8, 0xfc} <= set(with_one)
+    assert set(with_one) == {0x50, 0x54, 0x5c, 0xc0, 0xc4, 0xe8, 0xfc}
     for machine in (Machine(), Machine().opregion(signature=bytes(16))):
         assert rows(machine) == {**with_one, 0xfc: m.PCI_HIDDEN}
 
