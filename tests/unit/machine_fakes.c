@@ -14,6 +14,7 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/errno.h"
 #include "arch/x86/vmx/vmcs.h"
+#include "kernel/log.h"
 #include "kernel/phys.h"
 #include "kernel/serial.h"
 #include "kernel/traps.h"
@@ -27,7 +28,18 @@ int (*machine_guest)(void);
 int machine_fails; /* the loader's status */
 bool machine_no_rom;
 enum pci_reset machine_reset;
+char machine_failing[32];
+bool machine_serial;
 u8 machine_config[256][256];
+
+#define STATUS (strcmp(machine_failing, __func__) ? 0 : -EIO)
+
+static struct {
+	host_irq_handler *handler;
+	void *ctx;
+} vectors[16];
+static unsigned vector_count;
+static int vector_of[16]; /* of an ISA line, or -1 */
 
 static struct machine machine;
 static struct host host;
@@ -54,6 +66,10 @@ struct machine *fresh_machine(void)
 	machine_fails = 0;
 	machine_no_rom = false;
 	machine_reset = PCI_RESET_FLR;
+	machine_failing[0] = 0;
+	machine_serial = false;
+	vector_count = 0;
+	memset(vector_of, 0xff, sizeof(vector_of));
 	machine_connect(&machine, &host);
 	return &machine;
 }
@@ -124,13 +140,13 @@ unsigned pci_find_capability(const struct pci_host *pci, bdf_t bdf, u8 id)
 int ept_init(struct ept *ept, const struct vmx_capabilities *cap)
 {
 	(void)ept, (void)cap;
-	return 0;
+	return STATUS;
 }
 
 int ept_map_list(struct ept *ept, const struct region_list *list)
 {
 	(void)ept, (void)list;
-	return 0;
+	return STATUS;
 }
 
 int vtd_domain_create(struct vtd *v, const struct region_list *list,
@@ -138,7 +154,7 @@ int vtd_domain_create(struct vtd *v, const struct region_list *list,
 {
 	(void)v, (void)list;
 	*domain = NULL;
-	return 0;
+	return STATUS;
 }
 
 enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf)
@@ -154,25 +170,39 @@ u64 vtd_fault_count(const struct vtd *v, bdf_t bdf)
 
 int host_irq_alloc(host_irq_handler *handler, void *ctx)
 {
-	(void)handler, (void)ctx;
-	return 0x40;
+	if (STATUS)
+		return STATUS;
+	vectors[vector_count].handler = handler;
+	vectors[vector_count].ctx = ctx;
+	return 0x40 + (int)vector_count++;
 }
 
 int host_irq_route(const struct acpi_madt *madt, u8 irq, u8 vector)
 {
-	(void)madt, (void)irq, (void)vector;
-	return 0;
+	(void)madt;
+	vector_of[irq] = vector - 0x40;
+	return STATUS;
+}
+
+bool machine_interrupt(u8 irq)
+{
+	int n = vector_of[irq];
+
+	if (n >= 0)
+		vectors[n].handler(vectors[n].ctx, 0x40 + (unsigned)n);
+	return n >= 0;
 }
 
 bool serial_init(enum serial_port port)
 {
 	(void)port;
-	return false;
+	return machine_serial;
 }
 
 void serial_interrupts(enum serial_port port, bool transmit)
 {
-	(void)port, (void)transmit;
+	(void)port;
+	note(transmit ? "COM1 asks for more" : "COM1 receives");
 }
 
 void console_put(void *console, const u8 *bytes, size_t n)
@@ -187,24 +217,26 @@ void console_rts(void *console, bool on)
 
 void console_interrupt(void *console, unsigned vector)
 {
-	(void)console, (void)vector;
+	(void)vector;
+	note(console == &machine.console ? "COM1" : "?");
 }
 
 void console_flush(struct console *c)
 {
 	(void)c;
+	log_info("console flushed");
 }
 
 int assigned_choose(struct assignment *all)
 {
 	(void)all;
-	return 0;
+	return STATUS;
 }
 
 int assigned_init(struct assignment *all)
 {
 	(void)all;
-	return 0;
+	return STATUS;
 }
 
 void assigned_reset_all(struct assignment *all, bool display)
@@ -221,7 +253,7 @@ void assigned_log(const struct assignment *all)
 int assigned_regions(struct assignment *all, struct region_list *map)
 {
 	(void)all, (void)map;
-	return 0;
+	return STATUS;
 }
 
 int assigned_window(const struct assignment *all, struct region_list *map,
@@ -265,13 +297,13 @@ void windows_close(struct vm *vm)
 int bios_regions(struct bios *b, struct region_list *map)
 {
 	(void)b, (void)map;
-	return 0;
+	return STATUS;
 }
 
 int bios_save(struct bios *b)
 {
 	(void)b;
-	return 0;
+	return STATUS;
 }
 
 void bios_restore(const struct bios *b)
@@ -284,13 +316,13 @@ int bios_start(struct bios *b, struct guest_entry *entry)
 {
 	(void)b, (void)entry;
 	note("boot sector");
-	return 0;
+	return STATUS;
 }
 
 int loader_check(const struct loader_input *input)
 {
 	(void)input;
-	return 0;
+	return STATUS;
 }
 
 int loader_load(const struct loader_input *input, struct guest_entry *entry)
@@ -304,21 +336,21 @@ int rom_init_check(const struct rom_init *r, const struct region_list *map,
 		   bool say)
 {
 	(void)r, (void)map, (void)say;
-	return machine_no_rom ? -EINVAL : 0;
+	return machine_no_rom ? -EINVAL : STATUS;
 }
 
 int rom_init(struct rom_init *r, struct boot_framebuffer *screen, u8 *row)
 {
 	(void)r, (void)screen, (void)row;
 	note("video BIOS");
-	return 0;
+	return STATUS;
 }
 
 int vcpu_init(struct vcpu *v, struct vm *vm, struct lapic *lapic,
 	      struct pic *pic)
 {
 	(void)vm, (void)lapic, (void)pic, (void)v;
-	return 0;
+	return STATUS;
 }
 
 void vcpu_reset(struct vcpu *v, const struct guest_entry *entry)
@@ -334,5 +366,6 @@ void vcpu_run(struct vcpu *v)
 
 void stats_log(const struct stats *s, u64 now)
 {
-	(void)s, (void)now;
+	(void)now;
+	log_info("statistics from %lu of %lu Hz", s->start, s->tsc_hz);
 }

@@ -37,14 +37,15 @@ def m():
 class Machine:
     """Of a host with MEMORY, and functions {slot of bus 0: fields}."""
 
-    def __init__(self, m, functions=(), **options):
+    def __init__(self, m, functions=(), memory=MEMORY, **options):
         m.reset()
         self.m, self.machine = m, m.fresh_machine()
         self.host = host = self.machine.host
         host.has_vmx, host.tsc_hz = True, 10**9
-        host.boot.memory_count = len(MEMORY)
-        for i, (base, size) in enumerate(MEMORY):
-            host.boot.memory[i] = {"base": base, "size": size, "kind": 1}
+        host.boot.memory_count = len(memory)
+        for i, (base, size, *kind) in enumerate(memory):
+            host.boot.memory[i] = {"base": base, "size": size,
+                                   "kind": kind[0] if kind else 1}
         host.boot.module_count = 1
         self.words = m.new("char[]", b"kernel quiet")
         host.boot.modules[0] = {"start": 32 * MIB, "size": PAGE,
@@ -90,6 +91,10 @@ class Machine:
         how = self.m.machine_run(self.machine)
         assert next(left, None) is None, "a start is missing"
         return how
+
+    def fail(self, function):
+        self.m.ffi.memmove(self.m.machine_failing, function.encode() + b"\0",
+                           len(function) + 1)
 
     def notes(self):
         return self.m.string(self.m.machine_notes).splitlines()
@@ -472,6 +477,28 @@ def test_configuration_space_is_aligned_where_something_is_in_the_way(m):
     assert x.region("ECAM").gpa == 0xe0400000
 
 
+def test_room_that_is_just_large_enough_has_configuration_space(m):
+    x = Machine(m)
+    x.host.pci.functions[1].bdf = 0x08
+    m.machine_config[8][0x1a] = 3
+    x.assign.ports[0].function = m.ffi.addressof(x.host.pci.functions[1])
+    x.assign.port_count = 1
+    for at, end in (0xe0000000, 0xe8000000), (0xe8400000, 0xfec00000):
+        m.region_pin_hole(m.ffi.addressof(x.machine.vm, "map"), at, end - at,
+                          b"BARs")
+    assert m.machine_map(x.machine) == 0
+    assert (x.region("ECAM").gpa, x.machine.ecam) == (0xe8000000,) * 2
+
+
+def test_without_room_there_is_no_configuration_space(m):
+    """The guest has mechanism #1 all the same."""
+    x = Machine(m)
+    m.region_pin_hole(m.ffi.addressof(x.machine.vm, "map"), 0xe0000000,
+                      0x1ec00000, b"BARs")
+    assert m.machine_map(x.machine) == 0 and x.machine.ecam == 0
+    assert "ECAM" not in [m.string(r.name) for r in x.regions()]
+
+
 # -- ports
 
 def opened(m, x):
@@ -570,3 +597,473 @@ def test_each_start_counts_from_0(m):
     assert m.assigned_stats(all_, 0, out)
     assert (out.bdf, out.config, out.mmio, out.interrupts, out.faults) == \
         (0x10, 0, 0, 0, 0)
+
+
+# -- what fails on the way to a guest
+
+@pytest.mark.parametrize("step, said, options", [
+    ("assigned_choose", None, {}), ("assigned_regions", None, {}),
+    ("bios_regions", None, {"guest": 1}), ("loader_check", None, {}),
+    ("rom_init_check", None, {"rom_init": True}),
+    ("rom_init_check", None, {"rom_init": True, "guest": 1}),
+    *((step, "page tables cannot be built (error 5)", {})
+      for step in ("ept_init", "ept_map_list", "vtd_domain_create"))])
+def test_what_cannot_be_planned_is_refused(m, step, said, options):
+    """By that step's own line, or by one for all tables."""
+    assert m.GUEST_BIOS == 1
+    x = Machine(m, **options)
+    x.host.has_vtd = True
+    x.fail(step)
+    assert x.plan() < 0
+    errors = [t for level, t in m.log_lines() if level == m.LOG_ERROR]
+    assert len(errors) == (1 if said else 0)
+    assert not said or said in errors[0]
+
+
+@pytest.mark.parametrize("step, has", [
+    ("ept_init", "has_vmx"), ("vtd_domain_create", "has_vtd")])
+def test_what_the_host_does_not_have_is_not_built(m, step, has):
+    x = Machine(m)
+    x.host.has_vtd = True
+    setattr(x.host, has, False)
+    x.fail(step)
+    assert x.plan() == 0
+
+
+# Of each device one address that it has alone.
+PLACES = [("BUS_MSR", 0x1b), ("BUS_MMIO", 0xfec00000), ("BUS_PORT", 0x20),
+          ("BUS_PORT", 0xa0), ("BUS_PORT", 0x40), ("BUS_PORT", 0x70),
+          ("BUS_PORT", 0x3f8), ("BUS_PORT", 0x60), ("BUS_PORT", 0x600),
+          ("BUS_PORT", 0x92), ("BUS_MSR", 0x2ff), ("BUS_PORT", 0xcf8),
+          ("BUS_MMIO", 0xe0000000), ("BUS_MSR", 0x8b)]
+
+
+def taken(x, space, at):
+    handler = x.m.callback("int(void *, struct bus_access *)",
+                           lambda dev, access: 0, 0)
+    return x.m.bus_register(x.bus, getattr(x.m, space), at, at, handler,
+                            x.m.NULL, b"taken")
+
+
+@pytest.mark.parametrize("space, at", PLACES)
+def test_a_device_that_has_no_place_is_an_error(m, space, at):
+    x = Machine(m)
+    assert x.plan() == 0
+    assert taken(x, space, at) == 0
+    assert m.machine_build(x.machine) < 0
+    level, line = m.log_lines()[-1]
+    assert level == m.LOG_ERROR and "machine cannot be built (error" in line
+    assert not m.machine_interrupt(1), "the host is left alone"
+
+
+@pytest.mark.parametrize("step, options", [
+    ("assigned_init", {}), ("vcpu_init", {}), ("bios_save", {"guest": 1})])
+def test_a_machine_that_cannot_be_built(m, step, options):
+    x = Machine(m, **options)
+    assert x.plan() == 0
+    x.fail(step)
+    assert m.machine_build(x.machine) == -m.EIO
+    assert "the guest's machine cannot be built (error 5)" in m.log_text()
+
+
+@pytest.mark.parametrize("space, at", [
+    ("BUS_MSR", 0), ("BUS_MMIO", 0), ("BUS_PORT", 0)])
+def test_each_place_counts_by_itself(m, space, at):
+    x = Machine(m)
+    assert x.plan() == 0 and taken(x, space, at) == 0
+    assert m.machine_build(x.machine) == 0
+
+
+@pytest.mark.parametrize("memory, said", [
+    ([], "too little memory for the guest's BIOS area"),
+    ([(4 * GIB, 64 * MIB)], "too little memory below 4 GiB; at least 16 MiB"),
+    ([(0, 0x9f000), (4 * GIB, 64 * MIB, 2)], "16 MiB")])
+def test_too_little_memory_is_said(m, memory, said):
+    x = Machine(m, memory=memory)
+    assert m.machine_map(x.machine) == -m.ENOMEM
+    (level, line), = [row for row in m.log_lines() if row[0] == m.LOG_ERROR]
+    assert said in line
+
+
+# -- wires
+
+def irr(x, vector):
+    """The local APIC's (SDM 10.8.4)."""
+    return bool(x.mem(0xfee00200 + vector // 32 * 0x10) >> vector % 32 & 1)
+
+
+def at_8259(x, line):
+    """Its IRR (8259A, OCW3)."""
+    port = 0x20 if line < 8 else 0xa0
+    x.out(port, 0x0a)
+    return bool(x.inp(port) >> line % 8 & 1)
+
+
+def wired(x, pin, line):
+    """Where a rising edge is seen: by the I/O APIC's pin, by the 8259s."""
+    x.mem(0xfee000f0, 0x1ff)
+    x.mem(0xfec00000, 0x11 + 2 * pin)
+    x.mem(0xfec00010, 0)
+    x.pin(pin, 0x40 + pin)
+    x.machine.virq.set_line(x.machine.virq.ctx, line, False)
+    before = irr(x, 0x40 + pin), line < 16 and at_8259(x, line)
+    x.machine.virq.set_line(x.machine.virq.ctx, line, True)
+    after = irr(x, 0x40 + pin), line < 16 and at_8259(x, line)
+    assert before == (False, False)
+    return after
+
+
+@pytest.mark.parametrize("line, pin", [
+    (0, 2), (1, 1), (4, 4), (8, 8), (12, 12), (15, 15), (16, 16), (19, 19)])
+def test_a_line_is_an_8259s_and_a_pin(m, line, pin):
+    """The timer's pin is 2, as the MADT says; PCI's are the I/O APIC's."""
+    x = Machine(m).build()
+
+    def guest():
+        x.out(0x21, 0xff)
+        x.out(0xa1, 0xff)
+        x.seen = wired(x, pin, line)
+        x.power_off()
+    x.run(guest)
+    assert x.seen == (True, line < 16)
+
+
+def test_a_message_arrives(m):
+    x = Machine(m).build()
+
+    def guest():
+        x.mem(0xfee000f0, 0x1ff)
+        x.machine.virq.send_msi(x.machine.virq.ctx, 0xfee00000, 0x51)
+        # An NMI has no vector (SDM 10.11.2), whatever its data say.
+        x.machine.virq.send_msi(x.machine.virq.ctx, 0xfee00000, 0x450)
+        x.seen = [irr(x, vector) for vector in (0x50, 0x51)]
+        x.power_off()
+    x.run(guest)
+    assert x.seen == [False, True]
+
+
+@pytest.mark.parametrize("irq", [1, 12])
+def test_the_hosts_keyboard_and_mouse_are_the_guests(m, irq):
+    x = Machine(m).build()
+
+    def guest():
+        x.seen = at_8259(x, irq), at_8259(x, 13 - irq)
+        assert m.machine_interrupt(irq)
+        x.seen += at_8259(x, irq), at_8259(x, 13 - irq)
+        x.power_off()
+    x.run(guest)
+    assert x.seen == (False, False, True, False)
+
+
+@pytest.mark.parametrize("serial", [True, False])
+def test_the_hosts_com1_is_the_guests(m, serial):
+    x = Machine(m)
+    m.lib.machine_serial = serial
+    x.build()
+    assert x.notes() == (["COM1 receives"] if serial else [])
+    assert m.machine_interrupt(4) == serial
+    assert x.notes()[1:] == (["COM1"] if serial else [])
+    assert x.machine.console.present == serial
+    assert x.machine.console.uart == m.ffi.addressof(x.machine, "uart")
+
+
+@pytest.mark.parametrize("function", ["host_irq_alloc", "host_irq_route"])
+def test_a_host_without_these_interrupts_runs_a_guest(m, function):
+    x = Machine(m)
+    m.lib.machine_serial = True
+    x.fail(function)
+    x.build()
+    warned = [t for level, t in m.log_lines() if level == m.LOG_WARN]
+    assert [t for t in warned if "cannot be routed" in t] == [
+        f"ISA interrupt {irq} cannot be routed" for irq in (1, 12, 4)]
+
+
+# -- a start, and an end
+
+def test_what_is_said_at_each_end(m):
+    """What the guest has sent comes first; the counts are of one start."""
+    x = Machine(m).build()
+    m.lib.fakes_tsc = 1000
+
+    def first():
+        m.lib.fakes_tsc = 5000
+        x.reset()
+    x.run(first, x.power_off)
+    said = [t.split(" from")[0] for _, t in m.log_lines()
+            if t.startswith(("console", "guest: reset", "statistics"))]
+    assert said == ["console flushed", "guest: reset (1)", "statistics",
+                    "console flushed", "statistics"]
+    assert [t for _, t in m.log_lines() if "statistics" in t] == [
+        f"statistics from {at} of 1000000000 Hz" for at in (1000, 5000)]
+
+
+@pytest.mark.parametrize("row, cursor", [(0, 0), (7, 7), (24, 24), (30, 24)])
+def test_the_kernels_cursor_is_where_the_log_ended(m, row, cursor):
+    x = Machine(m, igd_reset=m.RESET_NEVER).build()
+    x.host.screen_row = row
+    x.run(x.power_off)
+    assert x.machine.loader.cursor_row == cursor
+
+
+@pytest.mark.parametrize("fails, options, starts, how", [
+    # It was asked for, or is needed as the display was reset.
+    ("", {"rom_init": True, "igd_reset": 1},
+     ["video BIOS", "kernel, with a screen"], "VM_POWER_OFF"),
+    ("rom_init", {"rom_init": True, "igd_reset": 1}, ["video BIOS"],
+     "VM_REFUSED"),
+    # Where it cannot run, the guest has none; or has what is there.
+    ("rom_init_check", {"igd_reset": 2}, ["kernel"], "VM_POWER_OFF"),
+    ("", {"igd_reset": 0}, ["kernel"], "VM_POWER_OFF")])
+def test_a_picture_at_the_first_start(m, fails, options, starts, how):
+    x = Machine(m, **options).build()
+    x.fail(fails)
+    guests = [] if how == "VM_REFUSED" else [x.power_off]
+    assert x.run(*guests) == getattr(m, how)
+    assert [n for n in x.notes() if "reset" not in n] == starts
+
+
+def test_a_later_start_goes_on_without_its_picture(m):
+    x = Machine(m, igd_reset=m.RESET_REBOOT).build()
+
+    def first():
+        x.fail("rom_init")
+        x.reset()
+    assert x.run(first, x.power_off) == m.VM_POWER_OFF
+
+
+@pytest.mark.parametrize("classes, disk", [
+    ([0x300, 0x106], True), ([0x300], False), ([0x108, 0x300], True),
+    ([0x200, 0x801], False)])
+def test_a_boot_sector_is_on_a_disk_that_is_given(m, classes, disk):
+    x = Machine(m)
+    for n, cls in enumerate(classes):
+        f = m.ffi.addressof(x.host.pci.functions[n])
+        setattr(f, "class", cls)
+        x.assign.functions[n].function = f
+    x.assign.count = len(classes)
+    assert x.plan() == 0
+    assert x.machine.bios.has_disk == disk
+
+
+# -- what the guest is told of addresses
+
+def described(m, x):
+    below = m.new(f"struct guest_acpi_window[{m.GUEST_ACPI_WINDOWS}]")
+    above = m.new("struct guest_acpi_window *")
+    m.machine_windows(x.machine, below, m.GUEST_ACPI_WINDOWS, above)
+    return [(w.base, w.size) for w in below if w.size], \
+        (above.base, above.size)
+
+
+def test_windows_for_devices(m):
+    """From the host's RAM to the I/O APIC; a BAR is in one, what is reserved
+    and ECAM are in none. ACPI 6.4, 6.4.3.5: no two overlap."""
+    x = Machine(m)
+    regions = [(0x100000000, 0x1000, m.REGION_RAM, 1),
+               (0xd0000000, MIB, m.REGION_DEVICE, 0),
+               (0xd8000000, MIB, m.REGION_DEVICE, 2)]
+    map_ = m.ffi.addressof(x.machine.vm, "map")
+    for gpa, size, kind, e820 in regions[1:]:
+        r = m.new("struct region *", {"gpa": gpa, "hpa": gpa, "size": size,
+                                      "kind": kind, "e820": e820})
+        assert m.region_add(map_, r, m.NULL) == 0
+    assert m.machine_map(x.machine) == 0
+    assert described(m, x) == ([
+        (64 * MIB, 0xd8000000 - 64 * MIB),
+        (0xd8100000, 0xe0000000 - 0xd8100000),
+        (0xe0100000, 0xfec00000 - 0xe0100000)], (0, 0))
+
+
+def test_more_pieces_than_windows(m):
+    """The last one is the rest."""
+    x = Machine(m)
+    map_ = m.ffi.addressof(x.machine.vm, "map")
+    for n in range(10):
+        m.region_pin_hole(map_, 0x80000000 + n * 2 * MIB, MIB, b"hole")
+    assert m.machine_map(x.machine) == 0
+    below, _ = described(m, x)
+    assert len(below) == m.GUEST_ACPI_WINDOWS
+    assert below[0] == (64 * MIB, 0x80000000 - 64 * MIB)
+    assert below[1:-1] == [(0x80100000 + n * 2 * MIB, MIB) for n in range(6)]
+    assert below[-1] == (0xe0100000, 0xfec00000 - 0xe0100000)
+
+
+@pytest.mark.parametrize("bars, port, above", [
+    ([], None, (0, 0)),
+    ([(8 * GIB, GIB)], None, (8 * GIB, GIB)),
+    ([(8 * GIB, GIB), (16 * GIB, MIB)], None, (8 * GIB, 8 * GIB + MIB)),
+    ([], (12 * GIB, GIB), (12 * GIB, GIB)),
+    ([(16 * GIB, MIB)], (12 * GIB, GIB), (12 * GIB, 4 * GIB + MIB)),
+    ([(8 * GIB, MIB)], (12 * GIB, GIB), (8 * GIB, 5 * GIB))])
+def test_the_window_above_4_gib(m, bars, port, above):
+    """All BARs there, and what a bridge lets through (PCI bridges 1.2,
+    3.2.5.10); the guest may move a BAR within."""
+    x = Machine(m)
+    map_ = m.ffi.addressof(x.machine.vm, "map")
+    for gpa, size in bars:
+        r = m.new("struct region *", {"gpa": gpa, "hpa": gpa, "size": size,
+                                      "kind": m.REGION_DEVICE, "cpu": 3})
+        assert m.region_add(map_, r, m.NULL) == 0
+    m.ffi.memmove(m.machine_config[8], bytes(256), 256)
+    if port:
+        base, last = port[0], sum(port) - 1
+        config = m.ffi.buffer(m.machine_config[8])
+        config[0x24:0x26] = (base >> 16 & 0xfff0 | 1).to_bytes(2, "little")
+        config[0x26:0x28] = (last >> 16 & 0xfff0 | 1).to_bytes(2, "little")
+        config[0x28:0x2c] = (base >> 32).to_bytes(4, "little")
+        config[0x2c:0x30] = (last >> 32).to_bytes(4, "little")
+    x.host.pci.functions[1].bdf = 8
+    x.assign.ports[0].function = m.ffi.addressof(x.host.pci.functions[1])
+    x.assign.port_count = 1
+    assert m.machine_map(x.machine) == 0
+    assert described(m, x)[1] == above
+
+
+def test_the_devices_hole_is_uncached(m):
+    """From 256 MiB on: SDM 11.11.2.3, ranges of a power of two."""
+    x = Machine(m).build()
+    x.seen = []
+
+    def guest():
+        x.seen = [(x.msr(0x200 + 2 * n), x.msr(0x201 + 2 * n))
+                  for n in range(5)]
+        x.power_off()
+    x.run(guest)
+    top = 1 << 39
+    assert x.seen == [(n * 256 * MIB, top - n * 256 * MIB | 0x800)
+                      for n in (1, 2, 4, 8)] + [(0, 0)]
+
+
+@pytest.mark.parametrize("generation, at", [(5, 0xa0), (6, 0xb8), (9, 0xb8),
+                                            (None, None)])
+def test_the_bridges_registers_are_of_the_generation(m, generation, at):
+    x = Machine(m)
+    for offset in 0xa0, 0xb8:
+        m.machine_config[0][offset] = offset
+    if generation:
+        x.assign.igd = {"function": x.display(), "generation": generation}
+    x.build()
+
+    def guest():
+        for offset in 0xa0, 0xb8:
+            x.out(0xcf8, 0x80000000 | offset, 4)
+            if x.inp(0xcfc):
+                x.seen.append(offset)
+        x.power_off()
+    x.seen = []
+    x.run(guest)
+    assert x.seen == ([at] if at else [])
+
+
+def test_acpi_tables_lie_below_what_is_in_their_place(m):
+    x = Machine(m)
+    m.region_pin_hole(m.ffi.addressof(x.machine.vm, "map"), 60 * MIB, 4 * MIB,
+                      b"reserved")
+    assert m.machine_map(x.machine) == 0
+    tables = x.region("ACPI tables")
+    assert tables.gpa + tables.size == 60 * MIB
+    assert x.machine.acpi_base == tables.gpa
+
+
+def test_ram_may_end_at_4_gib(m):
+    x = Machine(m, memory=[*MEMORY[:2], (3 * GIB, GIB)])
+    assert m.machine_map(x.machine) == 0
+    tables = x.region("ACPI tables")
+    assert tables.gpa + tables.size == 4 * GIB
+
+
+def test_acpi_tables_are_where_they_lie_with_identity(m):
+    x = Machine(m, ram=m.RAM_IDENTITY)
+    assert m.machine_map(x.machine) == 0
+    tables = x.region("ACPI tables")
+    assert tables.gpa == tables.hpa == x.machine.acpi_base
+    assert tables.gpa + tables.size <= 64 * MIB
+
+
+@pytest.mark.parametrize("memory, limit", [
+    ([(0, 0x9f000), (MIB, 63 * MIB), (256 * MIB, MIB, 2)], 64),
+    ([(0, 0x9f000), (MIB, 63 * MIB), (128 * MIB, MIB)], 129),
+    ([(128 * MIB, MIB), (0, 0x9f000), (MIB, 63 * MIB)], 129),
+    ([(0, 0x9f000), (MIB, 63 * MIB), (3 * GIB, 2 * GIB)], 64)])
+def test_the_devices_hole_begins_where_ram_ends(m, memory, limit):
+    """RAM alone counts, and only that below 4 GiB."""
+    x = Machine(m, memory=memory)
+    assert m.machine_map(x.machine) == 0
+    assert described(m, x)[0][0][0] == limit * MIB
+
+
+# -- what the rooms are handed
+
+@pytest.mark.parametrize("vtd, uefi", [(True, False), (False, True)])
+def test_each_room_has_what_it_needs(m, vtd, uefi):
+    x = Machine(m)
+    x.host.has_vtd, x.host.boot.uefi = vtd, uefi
+    m.machine_connect(x.machine, x.host)
+    machine, host = x.machine, x.host
+
+    def at(thing, name):
+        return m.ffi.addressof(thing, name)
+    assert machine.host == host and machine.loader.uefi == uefi
+    all_ = machine.assign
+    assert all_.vtd == (at(host, "vtd") if vtd else m.NULL)
+    for name in "pci", "madt", "boot", "options":
+        assert getattr(all_, name) == at(host, name), name
+    for name in "vm", "vpci", "ioapic", "virq":
+        assert getattr(all_, name) == at(machine, name), name
+    assert all_.tsc_hz == host.tsc_hz
+    map_ = m.ffi.addressof(machine.vm, "map")
+    assert (machine.loader.map, machine.loader.rsdp) == (map_, m.BIOS_RSDP)
+    assert machine.bios.loader == at(machine, "loader")
+    assert machine.bios.bus == m.ffi.addressof(machine.vm, "bus")
+    assert machine.rom_init.vcpu == at(machine, "vcpu")
+    assert machine.rom_init.boot == at(host, "boot")
+    assert machine.rom_init.options == at(host, "options")
+    assert machine.vm.ept == at(machine, "ept")
+    assert machine.vm.open_windows != m.NULL
+
+
+def test_time_runs_as_the_hosts(m):
+    x = Machine(m).build()
+    vm = x.machine.vm
+    assert vm.features.tsc_hz == vm.clock.tsc_hz == 10**9
+    assert vm.vmx == m.ffi.addressof(x.host, "vmx")
+
+
+@pytest.mark.parametrize("guest, names", [
+    ("GUEST_KERNEL", {"ACPI tables", "BIOS"}), ("GUEST_BIOS", set())])
+def test_what_stands_in_every_map(m, guest, names):
+    """Both APICs trap; a boot sector has the firmware's own area."""
+    x = Machine(m, guest=getattr(m, guest), ram=m.RAM_IDENTITY)
+    assert m.machine_map(x.machine) == 0
+    for name, at in ("IOAPIC", 0xfec00000), ("local APIC", 0xfee00000):
+        hole = x.region(name)
+        assert (hole.gpa, hole.size, hole.kind) == (at, PAGE, m.REGION_HOLE)
+    assert {m.string(r.name) for r in x.regions()} & {
+        "ACPI tables", "BIOS"} == names
+
+
+@pytest.mark.parametrize("limit, given", [(0, None), (20 * MIB, 20 * MIB)])
+def test_how_much_the_guest_is_given(m, limit, given):
+    """As the option says, or all but Monocle's own: 8 MiB and 1/256."""
+    x = Machine(m)
+    x.host.options.memory = limit
+    assert m.machine_map(x.machine) == 0
+    ram = sum(r.size for r in x.regions() if r.e820 == m.E820_RAM)
+    if given:
+        assert ram == given
+    left = m.phys_total(m.ffi.addressof(m.lib, "host_memory"))
+    total = sum(size for _, size in MEMORY)
+    assert left >= 8 * MIB + total // 256
+    assert given or left < 12 * MIB
+
+
+@pytest.mark.parametrize("ecam", [0xe0000000, 0xfe000000])
+def test_the_hosts_configuration_space_may_not_reach_over_the_apics(m, ecam):
+    x = Machine(m)
+    x.host.pci.ecam, x.host.pci.ecam_last_bus = ecam, 255
+    x.host.pci.functions[1].bdf = 0x08
+    m.machine_config[8][0x1a] = 31
+    x.assign.ports[0].function = m.ffi.addressof(x.host.pci.functions[1])
+    x.assign.port_count = 1
+    assert m.machine_map(x.machine) == 0
+    assert x.region("ECAM").gpa == 0xe0000000
