@@ -21,7 +21,7 @@ struct phys host_memory;
 static struct host host;
 static struct machine machine = {.host = &host};
 struct { struct dmar_entry e[3]; } entries;
-bool has_dmar, on_screen;
+bool has_dmar, on_screen, no_remapping, no_iommu, no_vga;
 bool log_goes_to(unsigned sink) { return on_screen && sink == LOG_SCREEN; }
 const char *objection;
 hpa_t phys_alloc(struct phys *p, u64 size, u64 align, hpa_t limit)
@@ -37,10 +37,13 @@ bool igd_is_one(const struct pci_function *f)
 { return f && f->vendor == 0x8086 && f->class == 0x0300; }
 const char *assigned_objection(const struct assignment *m,
 			       struct pci_function *f)
-{ (void)m; return f->bdf & 1 ? objection : NULL; }
+{ (void)m; return no_iommu ? "needs an IOMMU" : f->bdf & 1 ? objection : NULL; }
 const char *assigned_display_objection(const struct assignment *m,
 				       struct pci_function *f)
-{ return igd_is_one(f) ? "is Intel's" : assigned_objection(m, f); }
+{
+	(void)m;
+	return igd_is_one(f) ? "is Intel's" : f->bdf & 1 ? objection : NULL;
+}
 const struct acpi_header *acpi_find(const struct acpi_tables *t,
 				    const char *name, unsigned n)
 { (void)t; (void)name; (void)n; return has_dmar ? (void *)1 : NULL; }
@@ -66,13 +69,14 @@ void list_all(bool plan, bool dmar, bool vtd, bool off, const char *why)
 {
 	has_dmar = dmar;
 	host.options.igd = IGD_OFF;
+	host.options.no_vga = no_vga;
 	host.options.assign_count = 0;
 	objection = why;
 	host.has_vtd = vtd;
 	host.options.iommu = off ? IOMMU_OFF : IOMMU_STRICT;
 	host.vtd.unit_count = 1;
 	host.vtd.units[0].base = 0xfed90000;
-	host.vtd.remapping = true;
+	host.vtd.remapping = !no_remapping;
 	entries.e[0].base = 0xfed90000;
 	entries.e[1].base = 0x7a000000;
 	entries.e[1].limit = 0x7fffffff;
@@ -94,7 +98,8 @@ def m():
                  "drivers/pci/groups.c"], fakes=FAKES,
         headers=["drivers/pci/pci.h", "kernel/log.h"],
         cdef="void list_all(bool plan, bool dmar, bool vtd, bool off,"
-             "              const char *why); extern bool on_screen;")
+             "              const char *why);"
+             "extern bool on_screen, no_remapping, no_iommu, no_vga;")
 
 
 class Machine:
@@ -211,6 +216,53 @@ def test_a_function_that_needs_its_line_named(m):
         "gsi=" in lines
 
 
+# PCI Code and ID Assignment 1.11, 2 and 1.
+CAPABILITIES = {
+    0x01: "power management", 0x02: "AGP", 0x03: "VPD", 0x05: "MSI",
+    0x06: "hot swap", 0x07: "PCI-X", 0x09: "vendor-specific",
+    0x0a: "debug port", 0x0d: "subsystem", 0x10: "PCI Express",
+    0x11: "MSI-X", 0x12: "SATA", 0x13: "advanced features"}
+
+
+@pytest.mark.parametrize("kind", range(1, 0x16))
+def test_a_capability_has_its_name(m, kind):
+    f = nvme()
+    f.capabilities((0x40, kind, 0))
+    lines = Machine(m, {bdf(0, 5): f}).list()
+    found = [line for line in lines if line.startswith("  capable of")]
+    assert found == (["  capable of " + CAPABILITIES[kind]]
+                     if kind in CAPABILITIES else [])
+
+
+@pytest.mark.parametrize("cls, name", [
+    (0x0101, "IDE"), (0x0106, "SATA"), (0x0108, "NVMe"), (0x0104, "storage"),
+    (0x0200, "network"), (0x0280, "network"), (0x0300, "display"),
+    (0x0380, "display"), (0x0403, "audio"), (0x0401, "multimedia"),
+    (0x0600, "host bridge"), (0x0601, "ISA bridge"), (0x0604, "PCI bridge"),
+    (0x0680, "bridge"), (0x0700, "serial port"), (0x0701, ""),
+    (0x0c03, "USB"), (0x0c05, "SMBus"), (0x0c00, ""), (0x0880, "")])
+def test_a_class_has_its_name(m, cls, name):
+    f = nvme()
+    f.put(9, 3, cls << 8)
+    lines = Machine(m, {bdf(0, 5): f}).list()
+    assert f"00:05.0 1b36:0010 {cls:04x} {name:11} MSI-X" in "\n".join(lines)
+
+
+@pytest.mark.parametrize("caps, control, pin, said", [
+    ([5], 0, 1, "MSI 1"), ([5], 3 << 1, 0, "MSI 8"), ([5], 5 << 1, 1, "MSI 32"),
+    ([5, 0x11], 0, 1, "MSI-X 1"), ([0x11], 0xc7ff, 1, "MSI-X 2048"),
+    ([1], 0, 4, "INTx"), ([1], 0, 0, "none")])
+def test_how_a_function_interrupts(m, caps, control, pin, said):
+    """PCI 3.0, 6.8.1.3 and 6.8.2.3; the best of them."""
+    f = nvme()
+    f.capabilities(*((0x40 + 16 * n, kind, 0x50 + 16 * n if caps[n + 1:] else 0)
+                     for n, kind in enumerate(caps)))
+    f.put(0x42 + 16 * (len(caps) - 1), 2, control)
+    f.put(0x3d, 1, pin)
+    lines = Machine(m, {bdf(0, 5): f}).list()
+    assert f" NVMe        {said:10} " in "\n".join(lines)
+
+
 def test_a_reason_is_broken_at_blanks(m):
     why = ("is behind no IOMMU; " + "its DMA would reach everything " * 4 +
            "(or this: it does not matter here)")
@@ -243,6 +295,25 @@ def test_verdict(m, fields, iommu, will):
     lines = Machine(m, {0: Function(cls=0x060000)}).list(**fields)
     assert [line for line in lines[-3:] if "with" not in line][-2:] == [
         "IOMMU: " + iommu, "this machine " + will]
+
+
+@pytest.mark.parametrize("no_vga", [False, True])
+def test_a_display_is_given_without_an_iommu(m, no_vga):
+    """The first one, without its DMA; if no-vga does not keep it."""
+    m.lib.no_iommu, m.lib.no_vga = True, no_vga
+    lines = Machine(m, {bdf(0, 2): display(), bdf(0, 3): display(),
+                        bdf(0, 5): nvme()}).list(vtd=False)
+    m.lib.no_iommu = m.lib.no_vga = False
+    assert [line.split()[-1] for line in lines if line.startswith("00:")] == [
+        "no" if no_vga else "yes", "no", "no"]
+
+
+def test_interrupts_that_are_not_remapped(m):
+    m.lib.no_remapping = True
+    lines = Machine(m, {0: Function(cls=0x060000)}).list()
+    m.lib.no_remapping = False
+    assert "IOMMU: VT-d, interrupts not remapped: a device can forge them" in \
+        lines
 
 
 def test_a_screen_is_read_page_by_page(m):
