@@ -478,7 +478,8 @@ def madt_of(m, *entries, lapic=0xfee00000, flags=1):
 
 
 def lapic(apic_id, flags=1):
-    return struct.pack("<BBBBI", 0, 8, apic_id, apic_id, flags)
+    """Its processor's UID, which firmware counts as it likes, is no ID."""
+    return struct.pack("<BBBBI", 0, 8, apic_id ^ 0x55, apic_id, flags)
 
 
 def x2apic(apic_id, flags=1):
