@@ -137,6 +137,8 @@ def event(kind, vector, **more):
 EXTERNAL, NMI, EXCEPTION, SOFTWARE, PRIVILEGED, SOFT_EXCEPTION, OTHER = \
     0, 2, 3, 4, 5, 6, 7
 ERROR = 1 << 11
+# SDM table 6-1: #DF, #TS, #NP, #SS, #GP, #PF, #AC.
+PUSH = {8, 10, 11, 12, 13, 14, 17}
 
 VALID_STATES = [
     LONG, REAL, V86, PAE, HALTED, NO_EPT,
@@ -146,6 +148,8 @@ VALID_STATES = [
     {**LONG, **event(NMI, 2)},
     {**LONG, **event(EXCEPTION, 14 | ERROR, ENTRY_ERROR_CODE=0xffff)},
     {**LONG, **event(EXCEPTION, 6)},
+    *({**LONG, **event(EXCEPTION, vector | ERROR * (vector in PUSH))}
+      for vector in range(32)),
     {**REAL, **event(EXCEPTION, 13)},     # no error code in real mode
     {**LONG, **event(SOFTWARE, 0x80, ENTRY_LENGTH=2)},
     {**LONG, **event(SOFTWARE, 0x80, ENTRY_LENGTH=0)},  # MISC[30]
@@ -240,8 +244,8 @@ BROKEN = [
     *[(base, event(kind, vector, ENTRY_LENGTH=2), "27.2.1.3", EVENT,
        "must deliver an error code where the exception has one")
       for base, kind, vector in (
-          (LONG, EXCEPTION, 14), (LONG, EXCEPTION, 17),
-          (LONG, EXCEPTION, ERROR | 6), (REAL, EXCEPTION, ERROR | 13),
+          *((LONG, EXCEPTION, vector | ERROR * (vector not in PUSH))
+            for vector in range(32)), (REAL, EXCEPTION, ERROR | 13),
           (LONG, SOFTWARE, ERROR | 13), (LONG, EXTERNAL, ERROR | 40))],
     (LONG, event(EXCEPTION, ERROR | 14, ENTRY_ERROR_CODE=0x10000), "27.2.1.3",
      EVENT, "has an error code with reserved bits"),
