@@ -242,6 +242,7 @@ def test_the_bars_of_an_igd(m):
     (0xfebf_f008, 0xffff_fff0, (0xfebf_f000, 16, "p")),
     (0x8000_0000, 0x8000_0000, (0x8000_0000, 2 << 30, "")),
     (0xe001, 0xffff_fffc, (0xe000, 4, "i")),
+    (0xe003, 0xffff_fffc, (0xe000, 4, "i")),    # bit 1 is reserved
     (0x0000_0002, 0xfff0_0000, (0, 1 << 20, "")),  # below 1 MiB (PCI 2.1)
     (0, 0, (0, 0, ""))])
 def test_single_bars(m, value, mask, expected):

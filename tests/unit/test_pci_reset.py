@@ -403,6 +403,33 @@ def test_registers_of_others_are_left_alone(m, fields):
     assert machine.reset(WHERE) == 0 and machine.order == []
 
 
+def test_registers_that_do_not_answer_are_not_asked(m):
+    """Memory decode is off: at that address may be another's."""
+    machine = Machine(m)
+    f = machine.add(bdf(0, 2), Graphics(m, machine))
+    f.put(4, 2, 5)
+    m.clear_events()
+    assert machine.reset(bdf(0, 2)) == 0
+    assert f.resets == [FLR] and machine.order == ["reset"]
+    assert not m.events("read", "write")
+
+
+# --- Sleep (PCI PM 1.2, 3.2.4) -------------------------------------------
+
+@pytest.mark.parametrize("power", [True, False])
+def test_a_function_is_put_to_sleep(m, power):
+    """In D3hot; what else the register has stays as it is."""
+    machine = Machine(m)
+    f = machine.add(WHERE, Device(m, power=power))
+    f.put(0x74, 2, 0x0108)
+    f.writable[0x75] = 0x1f
+    before = bytes(f.config)
+    m.pci_sleep(machine.host, WHERE)
+    assert f.read(0x74, 2) == (0x010b if power else 0x0108)
+    f.put(0x74, 2, 0x0108)
+    assert bytes(f.config) == before
+
+
 # --- Mobile Ivy Bridge: Linux's drivers/pci/quirks.c, reset_ivb_igd() ---------
 
 PANEL_STATUS, PANEL_CONTROL = 0xc7200, 0xc7204
