@@ -1086,3 +1086,21 @@ def test_stale_translations_after_cr0():
     m.vcpu_set_gpr(vcpu.v, 0, PE)
     with pytest.raises(AssertionError, match="stale translations"):
         both(vcpu, arch, lambda: arch.mov_cr0(PE), 0)
+
+
+def test_the_counts_as_the_log_has_them(m):
+    """Every reason that came, from the first to the last."""
+    stats = m.new("struct stats *", {"exits": 6, "ticks": 2500, "start": 1000})
+    counts = {0: (1, 700), 12: (3, 1000), m.STATS_REASONS - 1: (2, 800)}
+    for reason, (count, ticks) in counts.items():
+        stats.reasons[reason].count = count
+        stats.reasons[reason].ticks = ticks
+    m.lib.fakes_line_count = 0
+    m.stats_log(stats, 1000 + 40000)
+    assert [" ".join(text.split()) for _, text in m.log_lines()] == [
+        "stats: 6 exits, 2500 of 40000 ticks in Monocle (6.25 %)",
+        "stats: exception or NMI 1 exits 700 ticks 700 each",
+        "stats: HLT 3 exits 1000 ticks 333 each",
+        "stats: unknown 2 exits 800 ticks 400 each"]
+    m.stats_log(stats, 1001)    # no time to divide by
+    assert "(0.00 %)" in m.log_text()
