@@ -413,3 +413,15 @@ def test_any_load_addresses(m, addresses, before):
     assert load.guest.read(start, size) == image[skip:skip + size]
     check(load, [(start, max(start + size, bss))])
     assert load.entry.rip == entry
+
+
+@pytest.mark.parametrize("at", range(2))
+def test_memory_that_does_not_take_the_kernel_is_an_error(m, at):
+    """What was checked as RAM has to be written, too; a guest that lacks a
+    part of its kernel is not started."""
+    load = Load(m, [Row(0, 0x9f000), Row(MIB, 8 * MIB)], simple())
+    assert load.status == 0
+    load.guest.list.regions[at].kind = m.REGION_HOLE
+    assert m.loader_load(load.input, load.entry) == -m.EINVAL
+    assert m.log_lines() == [
+        (m.LOG_ERROR, "guest memory cannot be written by the loader")]

@@ -247,6 +247,12 @@ def test_more_than_there_is_room_for(m):
     assert [r[2] for r in info.modules] == [
         b"%d" % n for n in range(m.BOOT_MODULES_MAX)]
     assert len(m.log_lines()) == 3 + 2
+    # Nor is one written over what lies behind.
+    none = Info(m, mmap(MEMORY) + END).boot
+    for name in "cmdline", "loader", "rsdp", "uefi":
+        assert getattr(info.boot, name) == getattr(none, name), name
+    assert bytes(m.ffi.buffer(m.ffi.addressof(info.boot, "fb"))) == \
+        bytes(m.ffi.buffer(m.ffi.addressof(none, "fb")))
 
 
 # --- Random ones ---------------------------------------------------------
