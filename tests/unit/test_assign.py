@@ -145,6 +145,7 @@ def pc(acs=True):
     (["00:14.0"], [bdf(0, 0x14)], []),
     (["8086:a12f"], [bdf(0, 0x14)], []),
     (["class=0c03"], [bdf(0, 0x14)], []),
+    (["8086:A12F"], [bdf(0, 0x14)], []), (["class=0C03"], [bdf(0, 0x14)], []),
     # The ISA bridge in their midst is no obstacle; it is not given away.
     (["00:1f.3", "00:1f.6"], [bdf(0, 0x1f, 3), bdf(0, 0x1f, 6)], []),
     (["01:00.0"], [bdf(1, 0)], [bdf(0, 0x1c)]),
@@ -165,6 +166,11 @@ def test_what_is_given(m, words, given, ports):
     (["01:00.0", "01:00.0"], "named twice"),
     (["0:14.0"], "write BB:DD.F"), (["00:20.0"], "write BB:DD.F"),
     (["class=xyz0"], "write BB:DD.F"),
+    # Neither shorter nor longer than written.
+    *(([word], "write BB:DD.F") for word in (
+        "class=0c0", "class=0c030", "class=", "8086:a12", "8086:a12f0",
+        "8086:", "00:14", "00:14.", "00:14.00", "00:14.8", "000:14.0",
+        "00:1g.0", "0x00:14.0", "")),
     *(([word], "behind it ,-BB:DD.F") for word in (
         "alle", "all,", "all,-", "all,00:14.0", "all,-00:14.0,",
         "all,-00:14.0-00:1f.3", "all,-00:14.00", "all,gsi=3")),
