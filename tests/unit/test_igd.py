@@ -521,8 +521,9 @@ def test_rights(m):
         (gsm, dsm, 0, rw, m.E820_RESERVED, "GTT memory (GSM)"),
         (dsm, TOLUD, rw, rw, m.E820_RESERVED, "stolen memory (DSM)")]
     machine.stolen(0x02c0, dsm, 0)      # GSM is somewhere in the RMRR
-    assert [r[:4] for r in machine.regions(m)[1:]] == [
-        (gsm, dsm, 0, rw), (dsm, TOLUD, rw, rw)]
+    assert machine.regions(m)[1:] == [
+        (gsm, dsm, 0, rw, m.E820_RESERVED, "RMRR"),
+        (dsm, TOLUD, rw, rw, m.E820_RESERVED, "stolen memory (DSM)")]
 
 
 def test_log_block(m):
