@@ -176,6 +176,19 @@ def test_without_memory_nothing_is_open(m, limit):
     assert (status == 0) == (limit > 3)
 
 
+def test_a_run_whose_first_part_alone_finds_no_memory(m):
+    """The next window's page table is there: that is no success."""
+    guest = Guest(m)
+    for name, at, count in ("VBT", 0x8c1ff000, 1), ("DSM", 0x8c200000, 2):
+        guest.add(guest.vm.windows, name, at, count, m.REGION_RW)
+        guest.add(guest.vm.map, name, at, count, 0)
+    assert guest.ask((0x8c201000, 1)) == 0
+    guest.open = pages((0x8c201000, 1))
+    m.lib.arena_limit = m.arena_count()
+    assert guest.ask((0x8c1ff000, 2)) == -m.ENOMEM
+    guest.check()
+
+
 GPA = st.sampled_from([gpa for gpa, _ in [*WINDOWS.values(), GSM]])
 RUN = st.tuples(
     st.builds(lambda gpa, n: max(gpa + n * PAGE, 0), GPA,
