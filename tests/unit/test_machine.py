@@ -418,8 +418,9 @@ def test_acpi_tells_of_what_is_there(m, status, keyboard, vga):
 
 
 def rom(x, size):
-    data = x.m.new(f"u8[{size}]", b"\x55" * size)
-    x.assign.functions[0].rom = {"data": data, "legacy": data,
+    """Its legacy image is the second one."""
+    data = x.m.new(f"u8[{512 + size}]", b"\xaa" * 512 + b"\x55" * size)
+    x.assign.functions[0].rom = {"data": data, "legacy": data + 512,
                                  "legacy_size": size}
     return data
 
@@ -435,13 +436,15 @@ def test_the_video_bios_is_where_vga_has_it(m, closed):
     assert area.gpa == 0xc0000
     assert bytes(m.ffi.buffer(m.phys_to_virt(area.hpa), 0x8401)) == \
         b"\x55" * 0x8400 + b"\xff"
-    assert bool(area.cpu) != closed
+    assert area.cpu == (0 if closed else m.REGION_RX)
+    assert (area.kind, area.memtype, area.dma) == (m.REGION_ROM,
+                                                   m.MEMTYPE_WB, 0)
     windows = x.machine.vm.windows
     assert windows.count == closed
     if closed:
         rest = x.region("BIOS")
         assert (area.size, rest.gpa, rest.size) == (0x9000, 0xc9000, 0x37000)
-        assert rest.hpa == area.hpa + 0x9000 and rest.cpu
+        assert rest.hpa == area.hpa + 0x9000 and rest.cpu == m.REGION_RX
         assert windows.regions[0].gpa == 0xc0000 and windows.regions[0].cpu
     assert m.virt_to_phys(x.machine.rsdp) & 0xfff == \
         (area.hpa + m.BIOS_RSDP - 0xc0000) & 0xfff
