@@ -22,6 +22,7 @@ static struct host host;
 static struct machine machine = {.host = &host};
 struct { struct dmar_entry e[3]; } entries;
 bool has_dmar, on_screen, no_remapping, no_iommu, no_vga;
+unsigned igd_mode, words;
 bool log_goes_to(unsigned sink) { return on_screen && sink == LOG_SCREEN; }
 const char *objection;
 hpa_t phys_alloc(struct phys *p, u64 size, u64 align, hpa_t limit)
@@ -68,9 +69,10 @@ const struct dmar_entry *dmar_rmrr_of(const struct dmar_table *t,
 void list_all(bool plan, bool dmar, bool vtd, bool off, const char *why)
 {
 	has_dmar = dmar;
-	host.options.igd = IGD_OFF;
+	host.options.igd = igd_mode;
 	host.options.no_vga = no_vga;
-	host.options.assign_count = 0;
+	host.options.assign_count = words;
+	host.options.assign[0] = (struct option_word){"00:05.0", 7};
 	objection = why;
 	host.has_vtd = vtd;
 	host.options.iommu = off ? IOMMU_OFF : IOMMU_STRICT;
@@ -99,7 +101,8 @@ def m():
         headers=["drivers/pci/pci.h", "kernel/log.h"],
         cdef="void list_all(bool plan, bool dmar, bool vtd, bool off,"
              "              const char *why);"
-             "extern bool on_screen, no_remapping, no_iommu, no_vga;")
+             "extern bool on_screen, no_remapping, no_iommu, no_vga;"
+             "extern unsigned igd_mode, words;")
 
 
 class Machine:
@@ -199,6 +202,16 @@ def test_the_words_for_it(m):
     assert Machine(m, {bdf(0, 2): display()}).list()[-2] == \
         "  with       assign=all"
     assert Machine(m, here).list(vtd=False)[-2] == "  with       igd"
+
+
+@pytest.mark.parametrize("igd, words, said", [
+    (1, 0, "igd"), (2, 0, "igd=closed"), (0, 1, "assign=00:05.0"),
+    (1, 1, "igd assign=00:05.0")])
+def test_what_is_said_is_what_counts(m, igd, words, said):
+    m.lib.igd_mode, m.lib.words = igd, words
+    lines = Machine(m, {bdf(0, 2): Function(0x8086, 0x1912, 0x030000)}).list()
+    m.lib.igd_mode = m.lib.words = 0
+    assert lines[-2] == "  with       " + said
 
 
 def test_what_is_assigned_by_name_only(m):
