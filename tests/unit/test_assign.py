@@ -169,7 +169,7 @@ def test_what_is_given(m, words, given, ports):
     # Neither shorter nor longer than written.
     *(([word], "write BB:DD.F") for word in (
         "class=0c0", "class=0c030", "class=", "8086:a12", "8086:a12f0",
-        "8086:", "00:14", "00:14.", "00:14.00", "00:14.8", "000:14.0",
+        "8086:", "8086.a12f", "8086-a12f", "00:14", "00:14.", "00:14.00", "00:14.8", "000:14.0",
         "00:1g.0", "0x00:14.0", "")),
     *(([word], "behind it ,-BB:DD.F") for word in (
         "alle", "all,", "all,-", "all,00:14.0", "all,-00:14.0,",

@@ -166,6 +166,7 @@ MEMORY, SMALL, PORTS = (0xf0000000, 0x10000), (0xf0010000, 64), (0xc000, 32, 1)
 @pytest.mark.parametrize("bars, command, on", [
     ((MEMORY, PORTS), 0, 3), ((MEMORY,), 0, 2), ((PORTS,), 0, 1),
     ((SMALL,), 0x400, 0x402), ((MEMORY, PORTS), 3, None),
+    (((0, 0),) * 5 + (PORTS,), 0, 1),       # the last one
     # An address that is missing would be address 0.
     ((MEMORY, (0, 0x1000)), 0, None), ((MEMORY, (0, 32, 1)), 0, 2), ((), 0,
                                                                    None)])

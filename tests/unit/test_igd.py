@@ -526,6 +526,20 @@ def test_rights(m):
         (dsm, TOLUD, rw, rw, m.E820_RESERVED, "stolen memory (DSM)")]
 
 
+def test_rights_without_an_rmrr(m):
+    """Each part has its own; firmware's tables are kept where they are."""
+    dsm, gsm = 0x8c000000, 0x8b800000
+    machine = Machine().stolen(0x02c0, dsm, gsm)
+    machine.opregion(version=0x0200, rvda=WINDOW + 0x40000, rvds=0x2000)
+    rw = m.REGION_RW
+    assert machine.regions(m) == [
+        (OPREGION & -PAGE, (OPREGION & -PAGE) + 3 * PAGE, rw, 0, m.E820_NVS,
+         "OpRegion"),
+        (WINDOW + 0x40000, WINDOW + 0x42000, rw, 0, m.E820_NVS, "VBT"),
+        (gsm, dsm, 0, rw, m.E820_RESERVED, "GTT memory (GSM)"),
+        (dsm, TOLUD, rw, rw, m.E820_RESERVED, "stolen memory (DSM)")]
+
+
 def test_log_block(m):
     machine = Machine(rmrrs=[(0x8b800000, TOLUD - 0x8b800000)])
     machine.stolen(0x02c0, 0x8c000000, 0x8b800000)
