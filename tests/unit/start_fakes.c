@@ -391,6 +391,14 @@ void vtd_log(const struct vtd *v)
 	(void)v;
 }
 
+void vtd_unused(struct vtd *v, const struct acpi_tables *acpi, u32 what)
+{
+	(void)v, (void)acpi;
+	note(what & VTD_GCMD_TE ? "vtd_unused(TE,IRE)"
+	     : what		? "vtd_unused(IRE)"
+				: "vtd_unused");
+}
+
 int vtd_start(struct vtd *v)
 {
 	(void)v;
