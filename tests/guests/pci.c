@@ -7,7 +7,7 @@
 #define HYPERCALL_STATS 0x4d4f0001u /* docs/hypercalls.md */
 
 /* vmm/core/stats.h */
-enum { STATS_EXITS = 4, STATS_REASONS = 5, STATS_SIZE = 5 + 2 * 70 };
+enum { STATS_EXITS = 4, STATS_REASONS = 5, STATS_SIZE = 5 + 2 * 76 };
 enum { REASON_IO = 30, REASON_EPT = 48 };
 
 u32 config_read(u32 function, unsigned offset)

@@ -934,7 +934,7 @@ def test_statistics(m, caller, size):
     """As much of the record as fits, and not a byte of what lies behind."""
     stats = caller.v.stats
     stats.tsc_hz, stats.exits, stats.start = 10**9, 77, 5
-    stats.reasons[69].ticks = 2**63
+    stats.reasons[75].ticks = 2**63
     m.tsc = 12345
     whole = m.ffi.sizeof("struct stats")
     assert caller.call(1, BUFFER, size) == (min(size, whole), 0)
@@ -993,7 +993,7 @@ def test_names_of_exit_reasons(m, caller):
         assert caller.memory(got) == name and caller.memory(
             1, BUFFER + got) == b"\0"
         caller.vcpu.poke(BUFFER, bytes(64))
-    assert caller.call(3, 70, BUFFER, 64)[0] == -22
+    assert caller.call(3, 76, BUFFER, 64)[0] == -22
     assert caller.call(3, 2**32 + 10, BUFFER, 64)[0] == -22
 
 
@@ -1101,6 +1101,6 @@ def test_the_counts_as_the_log_has_them(m):
         "stats: 6 exits, 2500 of 40000 ticks in Monocle (6.25 %)",
         "stats: exception or NMI 1 exits 700 ticks 700 each",
         "stats: HLT 3 exits 1000 ticks 333 each",
-        "stats: unknown 2 exits 800 ticks 400 each"]
+        "stats: notify 2 exits 800 ticks 400 each"]
     m.stats_log(stats, 1001)    # no time to divide by
     assert "(0.00 %)" in m.log_text()

@@ -626,6 +626,25 @@ def test_hlt_and_a_trap_behind_it(vm, how, sleeps):
         else 0)
 
 
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_guest_that_lets_nothing_in(vm, lost):
+    """The CPU ends its run; it goes on, unless its state is lost."""
+    entries = vm.run({"EXIT_REASON": vm.m.EXIT_NOTIFY, "QUALIFICATION": lost})
+    assert len(entries) == 2 - lost
+    assert (vm.vm.request == vm.m.VM_STOP) == bool(lost)
+    assert vm.v.stats.reasons[75].count == 1 - lost
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_the_notify_window(init, vm, there):
+    vm.cap.cpu2 = 1 << 31 if there else 0
+    vm.set(NOTIFY_WINDOW=7)
+    assert init() == 0
+    # A millisecond at 1 to 8 GHz, and less than 10.
+    assert 8e6 <= vm["NOTIFY_WINDOW"] <= 1e7 if there else (
+        vm["NOTIFY_WINDOW"] == 7)
+
+
 @pytest.mark.parametrize("reason", range(70))
 def test_every_reason(vm, reason):
     """What has no arm stops the guest with a dump; nothing is passed over."""

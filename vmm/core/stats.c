@@ -43,6 +43,7 @@ static const char *const names[STATS_REASONS] = {
 	[53] = "INVVPID",
 	[54] = "WBINVD",
 	[55] = "XSETBV",
+	[75] = "notify",
 };
 
 const char *exit_reason_name(u32 reason)

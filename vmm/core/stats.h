@@ -8,7 +8,7 @@
 
 #include "arch/x86/types.h"
 
-#define STATS_REASONS 70 /* SDM appendix C */
+#define STATS_REASONS 76 /* SDM appendix C */
 
 struct exit_count {
 	u64 count, ticks;

@@ -110,6 +110,8 @@ enum exit_action exit_dispatch(struct vcpu *v)
 	case EXIT_NMI_WINDOW:
 	case EXIT_PREEMPTION_TIMER:
 		return EXIT_RESUME; /* the loop does what is due */
+	case EXIT_NOTIFY: /* bit 0: the VMCS is not to be trusted any more */
+		return v->qualification & 1 ? EXIT_STOP : EXIT_RESUME;
 	case EXIT_CPUID:
 		return exit_cpuid(v);
 	case EXIT_HLT:

@@ -25,6 +25,9 @@ enum {
 	RIGHTS_TSS32 = 0x008b,
 };
 
+/* Ticks in which no event could be delivered (SDM 25.6.24): over a millisecond
+ * on any CPU, and no more than that for what a guest has stuck. */
+#define NOTIFY_WINDOW BIT(23)
 #define PAT_AFTER_RESET 0x0007040600070406ull /* SDM 12.12.4 */
 
 static void write_controls(struct vcpu *v)
@@ -57,6 +60,8 @@ static void write_controls(struct vcpu *v)
 	vmcs_write64(VMCS_LINK_POINTER, ~0ull);
 	if (cap->xsaves)
 		vmcs_write64(VMCS_XSS_EXITING, 0);
+	if (cap->cpu2 & CPU2_NOTIFY)
+		vmcs_write32(VMCS_NOTIFY_WINDOW, NOTIFY_WINDOW);
 	/* Bits that are set here are Monocle's: writes of them exit. */
 	vmcs_writen(VMCS_CR0_MASK, ~(u64)(CR0_PE | CR0_MP | CR0_EM | CR0_TS |
 					  CR0_WP | CR0_AM | CR0_PG));
