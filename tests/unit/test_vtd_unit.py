@@ -748,7 +748,7 @@ def test_a_picture_in_overlapping_rmrrs(m):
     twice = table([drhd(Machine.BASE, include_all=True),
                    rmrr(DSM, DSM + MIB - 1, scope([(2, 0)])),
                    rmrr(DSM, DSM + MIB - 1, scope([(2, 0)])),
-                   rmrr(DSM + MIB, DSM + 2 * MIB - 1, scope([(2, 0)]))])
+                   rmrr(DSM + MIB // 2, DSM + 2 * MIB - 1, scope([(2, 0)]))])
     x = machine(m, dmar=twice)
     x.config.display = DISPLAY
     x.start()
