@@ -226,6 +226,11 @@ class Machine:
         return self.add(bdf, "a110", 0x060400).express(ROOT_PORT).msi().pin(
             1).acs(0x108).bridge(bus, last, window)
 
+    def without_acs(self):
+        """Nobody switches it on: there is no IOMMU, or no ECAM."""
+        self.extra = [e for e in self.extra if not e.startswith("after")]
+        return self
+
     def nic(self, bdf, bar):
         return self.add(bdf, "1533", 0x020000).power().express(ENDPOINT).msix(
             5, 3, 0, 0x2000).pin(1).bar(0, bar, 128 * KIB, 0).bar(
@@ -469,7 +474,7 @@ def deaf_unit():
 @machine
 def no_dmar():
     m = Machine("no-dmar", "VT-d is off in the firmware's setup").usual()
-    m.drhds = []
+    m.without_acs().drhds = []
     return m.refuses("iommu=off")
 
 
@@ -483,7 +488,7 @@ def bad_dmar():
 @machine
 def broadwell():
     m = Machine("broadwell", "graphics that do not work behind an IOMMU; "
-                "nothing is said of it", 8, 0x1616).usual()
+                "nothing is said of it", 8, 0x1616).usual().without_acs()
     return m.refuses("iommu=off unsafe-dma ram=identity")
 
 
@@ -491,7 +496,7 @@ def broadwell():
 def broadwell_told():
     m = Machine("broadwell-told", "the same, with the words that it needs", 8,
                 0x1616).usual()
-    m.extra = [line for line in m.extra if line.split()[0] != "after"]
+    m.without_acs()
     m.extra.append("option iommu=off unsafe-dma ram=identity")
     return m
 
@@ -501,7 +506,7 @@ def left_on():
     """GSTS: translation and interrupt remapping; PMEN."""
     m = Machine("left-on", "firmware left its IOMMUs on; Monocle is told not "
                 "to use them", 8, 0x1616).usual()
-    m.extra = [line for line in m.extra if line.split()[0] != "after"]
+    m.without_acs()
     m.units = [(at, *rest, 0x82000000) for at, *rest in m.units]
     m.extra.append("option iommu=off unsafe-dma ram=identity")
     for at, *_ in m.units:
@@ -671,7 +676,7 @@ def mcfg_in_ram():
     m = Machine("mcfg-in-ram", "an MCFG table that points into RAM; ECAM is "
                 "elsewhere").usual()
     m.mcfg = 0x40000000
-    m.extra = [line for line in m.extra if line.split()[0] != "after"]
+    m.without_acs()
     return m
 
 
@@ -681,7 +686,7 @@ def mcfg_elsewhere():
                 "is; ECAM is elsewhere").usual()
     m.mcfg = 0xe8000000
     m.rows.append((m.mcfg, 64 * MIB, 2))
-    m.extra = [line for line in m.extra if line.split()[0] != "after"]
+    m.without_acs()
     return m
 
 
