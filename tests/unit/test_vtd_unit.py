@@ -973,6 +973,30 @@ def test_ioapics_that_one_table_does_not_know(m, scopes, madt):
     assert f"has no IOAPIC {madt[-1]}, which the MADT has" in m.log_text()
 
 
+@pytest.mark.parametrize("caps", [0, 2**64 - 1])
+def test_a_unit_for_all_others_that_does_not_answer(m, caps):
+    """The graphics' unit does: it remaps, and what is behind the other one
+    gets nothing but plain entries of the I/O APIC."""
+    x = Machine(m, [(cap((3,)), ecap()), (caps, caps)], FUNCTIONS, table([
+        drhd(Machine.BASE, scope([(2, 0)])),
+        drhd(Machine.BASE + 0x1000, scope([(0x1f, 7)], kind=3, bus=0xf0,
+                                          ident=2), include_all=True)]))
+    x.config.madt = x.madt = m.new("struct acpi_madt *", {"ioapic_count": 1})
+    x.madt.ioapics[0].id = 2
+    x.start()
+    assert x.units[0].status & IRE and x.units[1].log == []
+    assert m.vtd_irq_alloc_ioapic(x.vtd, 2) == -m.ENOTSUP
+    d = x.domain([(0, GIB, PAGE, RW)])
+    for bdf in (EDU, NIC):
+        assert not m.vtd_has_unit(x.vtd, bdf) and not x.master(bdf)
+        assert m.vtd_assign(x.vtd, d, bdf) == -m.ENODEV
+    assert m.vtd_assign(x.vtd, d, DISPLAY) == 0
+    index = m.vtd_irq_alloc(x.vtd, DISPLAY, 1)
+    assert m.vtd_irq_set(x.vtd, index, 0x55, 0, False) == 0
+    assert x.units[0].interrupt(
+        DISPLAY, m.vtd_irq_msi(index, 1).address) == (0x55, 0)
+
+
 @pytest.mark.parametrize("ecaps, flags", [(ecap(ir=False), 1), (ecap(), 0)])
 def test_without_remapping(m, ecaps, flags):
     x = machine(m, ecaps=ecaps, dmar=table(
