@@ -2,21 +2,16 @@
 """`./run`, and the steps of .github/workflows/test.yml with `./test`, from a
 fresh clone on a clean Debian 12.
 
-debootstrap's minimal system with git stands in for it, in build/fresh; the
-packages stay in build/cache. Its apt sources are this machine's own. Each
-command runs in a mount and process namespace of its own: whatever it mounts
-and starts ends with it, however it ends.
+boot/debian.py's minimal system with git stands in for it, in build/fresh.
 """
-import os
-import pathlib
 import re
-import shutil
 import subprocess
 import textwrap
 import threading
 
 import pytest
 
+from boot import debian
 from rigs import DEMO_READY
 from rigs.spec import BUILD, REPOSITORY
 
@@ -24,80 +19,29 @@ from rigs.spec import BUILD, REPOSITORY
 pytestmark = [pytest.mark.long, pytest.mark.timeout(2 * 3600)]
 
 ROOT = BUILD / "fresh"
-DEBS = BUILD / "cache" / "debs"
 TREE = "root/monocle"
 WORKFLOW = REPOSITORY / ".github" / "workflows" / "test.yml"
-RELEASE = "bookworm"
-# What reaches the mirror, where the machine needs it.
-PASSED = {name: os.environ[name] for name in os.environ
-          if name.lower().endswith("_proxy")}
 # One test of each kind; the tests' own budget is of the whole suite.
 PICK = "test_house.py or test_string.py or test_pic.py or test_exit_status"
 STEP = re.compile(r"^      - name: .*\n        run: (?:\|\n"
                   r"((?: {10}.*\n)+)|(.*)\n)", re.MULTILINE)
-INSIDE = """
-mount -t proc proc "$1/proc" && mount --bind /dev "$1/dev" &&
-mount --bind "$2" "$1/var/cache/apt/archives" &&
-exec chroot "$1" /bin/sh -ec "cd /$3
-$4"
-"""
-NAMESPACE = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-
-
-def mirror():
-    """Where this machine gets Debian 12's main part from, or None."""
-    if not shutil.which("apt-get"):
-        return None
-    lines = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)",
-         "Created-By: Packages", "Component: main"], check=True, text=True,
-        capture_output=True).stdout.split("\n")
-    return next((line.split()[1] for line in lines
-                 if line.startswith(f"{RELEASE} ")), None)
-
-
-def obstacle():
-    """What this machine lacks for the test, or None."""
-    if os.geteuid():
-        return "only root can set a system up"
-    if not shutil.which("debootstrap"):
-        return "debootstrap is not installed"
-    if not mirror():
-        return f"no source of Debian's {RELEASE} in this machine's apt"
-    if subprocess.run([*NAMESPACE, "true"], check=False).returncode:
-        return "no mount namespace can be had here"
-    return None
 
 
 @pytest.fixture(scope="module")
 def system():
     """A minimal Debian, with a clone of the tree that was committed."""
-    if reason := obstacle():
+    if reason := debian.obstacle():
         pytest.skip(reason)
-    subprocess.run(["rm", "-rf", ROOT], check=True)
-    (DEBS / "partial").mkdir(parents=True, exist_ok=True)
-    subprocess.run([*NAMESPACE, "debootstrap", "--variant=minbase",
-                    "--include=git,ca-certificates", f"--cache-dir={DEBS}",
-                    RELEASE, ROOT, mirror()], check=True)
-    for name in ("apt/sources.list", "apt/sources.list.d", "resolv.conf",
-                 "hosts"):
-        source = pathlib.Path("/etc", name)
-        if source.is_dir():
-            shutil.copytree(source, ROOT / "etc" / name, dirs_exist_ok=True)
-        elif source.exists():
-            shutil.copy(source, ROOT / "etc" / name)
+    debian.install(ROOT, "git", "ca-certificates")
     subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", REPOSITORY,
                     ROOT / TREE], check=True)
     yield ROOT
-    subprocess.run(["rm", "-rf", ROOT], check=True)
+    debian.remove(ROOT)
 
 
 def start(root, command, **more):
     """Start a command in the clone; its output is this test's."""
-    return subprocess.Popen(
-        [*NAMESPACE, "sh", "-c", INSIDE, "sh", root, DEBS, TREE, command],
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root",
-             "LC_ALL": "C", **PASSED}, **more)
+    return debian.start(root, command, TREE, **more)
 
 
 def test_run(system):
