@@ -149,3 +149,17 @@ def entries(text):
             for title, body in re.findall(
                 r"^\t*menuentry '((?:[^']|'\\'')*)' [^\n]*\{\n(.*?)^\t*\}$",
                 text, re.MULTILINE | re.DOTALL)}
+
+
+def told(lines):
+    """(kernel, its command line, initrd) of an entry, either script's."""
+    kernel, initrd = None, ""
+    for line in lines:
+        match line.split():
+            case ["linux", kernel, *words] | \
+                    ["module2", kernel, "kernel", *words]:
+                pass
+            case ["initrd", initrd] | ["module2", "--nounzip", initrd,
+                                       "initrd"]:
+                pass
+    return kernel, words, initrd

@@ -22,20 +22,6 @@ def root(tmp_path):
     return root
 
 
-def told(lines):
-    """(kernel, its command line, initrd) of an entry, either script's."""
-    kernel, initrd = None, ""
-    for line in lines:
-        match line.split():
-            case ["linux", kernel, *words] | \
-                    ["module2", kernel, "kernel", *words]:
-                pass
-            case ["initrd", initrd] | ["module2", "--nounzip", initrd,
-                                       "initrd"]:
-                pass
-    return kernel, words, initrd
-
-
 def found_by(lines):
     """What makes GRUB find /boot."""
     return [line for line in lines if re.match(
@@ -55,9 +41,9 @@ def same_as_debian(root):
     assert [title for title, _ in ours] == \
         ["Monocle: " + title for title, _ in theirs]
     for (_, our), (_, their) in zip(ours, theirs):
-        assert told(our) == told(their)
+        assert grubroot.told(our) == grubroot.told(their)
         assert found_by(our) == found_by(their)
-    return [told(lines) for _, lines in ours]
+    return [grubroot.told(lines) for _, lines in ours]
 
 
 def test_each_kernel(root):
@@ -168,7 +154,7 @@ def test_on_lvm(root):
     lvm(root)
     root.mkconfig()
     (_, lines), *_ = linux_entries(root)
-    assert told(lines)[1][0] == "root=/dev/mapper/vg-root"
+    assert grubroot.told(lines)[1][0] == "root=/dev/mapper/vg-root"
     assert "insmod lvm" in lines
 
 
@@ -183,7 +169,7 @@ def test_a_new_kernel_is_there_at_the_next_run(root):
     root.kernel("6.12.3")
     root.mkconfig()
     (_, lines), *_ = linux_entries(root)
-    assert told(lines)[0] == "/boot/vmlinuz-6.12.3"
+    assert grubroot.told(lines)[0] == "/boot/vmlinuz-6.12.3"
     (root.path / "boot/vmlinuz-6.12.3").unlink()
     root.mkconfig()
     assert "6.12.3" not in root.part()
@@ -213,7 +199,7 @@ def test_options_that_are_set(root):
     assert seen[0] == ("/boot/monocle.elf memory=2G assign=all,-00:1f.3 "
                        "'*' '$x;y'")
     assert seen[-1].startswith("/boot/monocle.elf list memory=2G ")
-    assert all("nomodeset" in told(lines)[1]
+    assert all("nomodeset" in grubroot.told(lines)[1]
                for _, lines in linux_entries(root))
 
 
