@@ -69,6 +69,7 @@ enum rflags_bits {
 /* SDM 17.2.3 */
 enum dr6_bits {
 	DR6_CAUSES = 0x600f, /* B0 to B3, BD, BS */
+	DR6_BS = 1u << 14,
 	DR6_FIXED = 0xffff0ff0,
 };
 

@@ -59,6 +59,12 @@ HANDLER(exit_wrmsr)
 HANDLER(exit_ept_violation)
 HANDLER(exit_hypercall)
 
+void lend_end(struct vcpu *v)
+{
+	v->lent_count = 0;
+	v->steps = false;
+}
+
 void msr_reset(void)
 {
 	fakes_record(FAKE_OTHER, 0, 0, 0);
@@ -652,7 +658,8 @@ def test_every_reason(vm, reason):
     names = {getattr(m, f"EXIT_{n}"): n for n in (
         "EXTERNAL_INTERRUPT", "TRIPLE_FAULT", "INIT", "SIPI",
         "INTERRUPT_WINDOW", "NMI_WINDOW", "CPUID", "HLT", "INVD", "WBINVD",
-        "RDPMC", "PREEMPTION_TIMER", *HANDLERS, *UNDEFINED)}
+        "RDPMC", "PREEMPTION_TIMER", "MONITOR_TRAP", *HANDLERS,
+        *UNDEFINED)}
     name = names.get(reason)
     entries = vm.run({"EXIT_REASON": reason,
                       "EXIT_INTERRUPTION": VALID | EXTERNAL | 0x33})
@@ -744,6 +751,29 @@ def test_a_debug_exception_is_handed_on(vm, cause, shadow):
     assert vm["GUEST_INTERRUPTIBILITY"] == BY_NMI
     # A trap's handler goes on behind the instruction: no RF.
     assert vm["GUEST_RFLAGS"] == 2 | TF
+
+
+def test_a_step_of_monocle_s_own(vm):
+    """Behind an instruction that a page was lent to: by TF, of which the
+    guest sees nothing, or by the monitor trap flag. An interrupt that comes
+    first must not push that TF."""
+    for how in ({"EXIT_REASON": 0, "QUALIFICATION": 0x4000,
+                 "EXIT_INTERRUPTION": VALID | EXCEPTION | 1},
+                {"EXIT_REASON": vm.m.EXIT_MONITOR_TRAP}):
+        vm.v.lent_count, vm.v.steps = 1, True
+        entries = vm.run(how)
+        assert (entries[1].info, vm.v.lent_count) == (0, 0)
+    assert not vm.m.events("dr")
+    vm.v.lent_count = 1
+    vm.interrupt(0x41)
+    assert vm.run()[0].vector == 0x41 and vm.v.lent_count == 0
+    # What an exit cut short is delivered with what was lent to it.
+    vm.v.lent_count = 1
+    assert vm.run({"EXIT_REASON": vm.m.EXIT_IO,
+                   "IDT_VECTORING": VALID | 0x71})[1].vector == 0x71
+    assert vm.v.lent_count == 1
+    vm.m.vcpu_reset(vm.v, vm.m.new("struct guest_entry *"))
+    assert vm.v.lent_count == 0
 
 
 def test_int1_is_no_debug_condition(vm):

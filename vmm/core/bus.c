@@ -61,6 +61,14 @@ int bus_unregister(struct bus *bus, enum bus_space space, u64 first)
 	return 0;
 }
 
+bool bus_is_free(const struct bus *bus, enum bus_space space, u64 first,
+		 u64 last)
+{
+	unsigned at = first_not_before(bus, space, first);
+
+	return at == bus->count[space] || bus->ranges[space][at].first > last;
+}
+
 static bool holds(const struct bus_range *range, u64 addr)
 {
 	return range->first <= addr && addr <= range->last;

@@ -50,6 +50,10 @@ int bus_register(struct bus *bus, enum bus_space space, u64 first, u64 last,
 /* Removes the range that starts at first; -ENOENT if there is none. */
 int bus_unregister(struct bus *bus, enum bus_space space, u64 first);
 
+/* No range holds an address of [first, last]. */
+bool bus_is_free(const struct bus *bus, enum bus_space space, u64 first,
+		 u64 last);
+
 /*
  * Runs the access. Unclaimed: ports and MMIO read all ones and drop writes
  * (returns 0); an MSR returns -EFAULT. An access that starts in a range and

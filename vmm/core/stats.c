@@ -34,6 +34,7 @@ static const char *const names[STATS_REASONS] = {
 	[33] = "invalid guest state",
 	[34] = "MSR loading",
 	[36] = "MWAIT",
+	[37] = "monitor trap",
 	[39] = "MONITOR",
 	[41] = "machine check at entry",
 	[48] = "EPT violation",

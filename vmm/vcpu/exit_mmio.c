@@ -75,7 +75,7 @@ static enum exit_action carry_out(struct vcpu *v, struct insn *insn,
 	if (insn->reads)
 		err = access(v, insn->read_from, insn->size, false, &memory);
 	if (err)
-		return err == -EFAULT ? EXIT_RESUME : EXIT_STOP;
+		return err == -EFAULT ? EXIT_RESUME : exit_lend(v);
 	result = insn_execute(insn, cpu, memory);
 	if (insn->writes)
 		err = access(v, insn->write_to, insn->size, true,
@@ -109,13 +109,13 @@ enum exit_action exit_ept_violation(struct vcpu *v)
 	if ((v->qualification & ACCESS_FETCH) ||
 	    !(v->qualification & LINEAR_VALID) ||
 	    !(v->qualification & NOT_A_WALK) || v->injection.info)
-		return EXIT_STOP;
+		return exit_lend(v);
 	count = vcpu_fetch(v, bytes);
 	v->gpr[GPR_RSP] = vmcs_readn(VMCS_GUEST_RSP);
 	cpu.rip = vmcs_readn(VMCS_GUEST_RIP);
 	cpu.rflags = vmcs_readn(VMCS_GUEST_RFLAGS);
 	cpu.bits = (u8)vcpu_code_bits();
 	if (insn_decode(&insn, &cpu, bytes, count))
-		return EXIT_STOP;
+		return exit_lend(v);
 	return carry_out(v, &insn, &cpu);
 }

@@ -13,7 +13,11 @@
 static enum exit_action debug_exception(struct vcpu *v, u32 info)
 {
 	u32 blocking = vmcs_read32(VMCS_GUEST_INTERRUPTIBILITY);
+	bool own = v->steps;
 
+	lend_end(v);
+	if (own && v->qualification & DR6_BS)
+		return EXIT_RESUME;
 	v->injection = (struct injection){
 		.info = VECTOR_DB | (info & INTERRUPTION_TYPE) |
 			(u32)INTERRUPTION_VALID,
@@ -110,6 +114,9 @@ enum exit_action exit_dispatch(struct vcpu *v)
 	case EXIT_NMI_WINDOW:
 	case EXIT_PREEMPTION_TIMER:
 		return EXIT_RESUME; /* the loop does what is due */
+	case EXIT_MONITOR_TRAP:
+		lend_end(v);
+		return EXIT_RESUME;
 	case EXIT_NOTIFY: /* bit 0: the VMCS is not to be trusted any more */
 		return v->qualification & 1 ? EXIT_STOP : EXIT_RESUME;
 	case EXIT_CPUID:

@@ -13,4 +13,12 @@ enum exit_action exit_wrmsr(struct vcpu *v);
 enum exit_action exit_ept_violation(struct vcpu *v);
 enum exit_action exit_hypercall(struct vcpu *v);
 
+/*
+ * An EPT violation that no decoder is needed for: EXIT_RESUME, and the
+ * instruction runs; EXIT_STOP: something is there, or a CPU cannot do it.
+ */
+enum exit_action exit_lend(struct vcpu *v);
+/* Takes back what was lent; behind the instruction, and at a reset. */
+void lend_end(struct vcpu *v);
+
 #endif

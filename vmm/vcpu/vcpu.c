@@ -13,6 +13,7 @@
 #include "kernel/phys.h"
 #include "kernel/string.h"
 #include "kernel/traps.h"
+#include "vmm/vcpu/exits.h"
 #include "vmm/vcpu/msr.h"
 
 /* Rights of table 25-2: type, S, DPL, P, AVL, L, D/B, G. */
@@ -75,7 +76,8 @@ int vcpu_init(struct vcpu *v, struct vm *vm, struct lapic *lapic,
 	void *page = page_alloc();
 	int err;
 
-	if (!page)
+	v->ones = page_alloc();
+	if (!page || !v->ones)
 		return -ENOMEM;
 	v->vm = vm;
 	v->cpu = cpu;
@@ -184,6 +186,7 @@ static void reset_registers(const struct vcpu *v)
 void vcpu_reset(struct vcpu *v, const struct guest_entry *e)
 {
 	memcpy(v->gpr, e->gpr, sizeof(v->gpr));
+	lend_end(v);
 	v->halted = v->asleep = false;
 	v->nmi_pending = false;
 	v->injection.info = 0;
@@ -285,6 +288,7 @@ static void deliver(struct vcpu *v, bool interrupt)
 	} else {
 		return;
 	}
+	lend_end(v); /* else it would push RFLAGS with Monocle's TF */
 	inject_now(&event);
 	v->halted = false;
 }

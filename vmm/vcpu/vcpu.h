@@ -23,6 +23,8 @@ struct injection {
 
 struct percpu;
 
+#define VCPU_LENT 32 /* pages of one instruction: a gather has 16 operands */
+
 struct vcpu {
 	u64 gpr[16]; /* enum gpr; RSP lives in the VMCS */
 	struct vm *vm;
@@ -39,6 +41,10 @@ struct vcpu {
 	u32 reason; /* of the exit in hand */
 	u64 qualification;
 	hpa_t vmcs;
+	void *ones; /* the page that is lent where nothing is: lend.c */
+	gpa_t lent[VCPU_LENT];
+	unsigned lent_count;
+	bool steps; /* TF is Monocle's, meanwhile */
 	struct stats stats;
 };
 

@@ -162,6 +162,7 @@ int vmx_probe(struct vmx_capabilities *cap)
 	if (!(cap->misc & BIT(6))) /* A.6: activity states */
 		return too_old("enter a guest that is halted");
 	cap->xsaves = cap->cpu2 & CPU2_XSAVES;
+	cap->monitor_trap = rdmsr(MSR_VMX_PROCBASED) >> 32 & CPU_MONITOR_TRAP;
 	return probe_ept(cap);
 }
 

@@ -25,6 +25,7 @@ struct vmx_capabilities {
 	bool ept_2m, ept_1g;
 	bool invept_single;
 	bool xsaves;
+	bool monitor_trap; /* one instruction at a time */
 };
 
 /*

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""Where nothing answers: a page of ones for one instruction."""
+import pytest
+
+import vmxcpu
+
+PAGE, G1 = 4096, 1 << 30
+TF, MTF, BS = 1 << 8, 1 << 27, 1 << 14
+WHERE = 3 * G1 + 0x123
+FAKES = """
+#include "tests/unit/vmx_fakes.c"
+#include "kernel/phys.h"
+#include "vmm/vcpu/exits.h"
+"""
+
+
+@pytest.fixture(scope="module")
+def m():
+    return vmxcpu.harness.build(
+        "lend", ["vmm/vcpu/lend.c", "arch/x86/vmx/ept.c", "kernel/region.c",
+                 "vmm/core/bus.c"], fakes=FAKES,
+        cdef="void *page_alloc(void); void *phys_to_virt(uint64_t hpa);",
+        headers=["arch/x86/vmx/ept.h", "vmm/vcpu/exits.h", *vmxcpu.HEADERS])
+
+
+class Guest:
+    def __init__(self, m, monitor_trap=True, rflags=2, **caps):
+        self.m, self.cpu = m, vmxcpu.Cpu(m)
+        self.cap = m.new("struct vmx_capabilities *", {
+            "monitor_trap": monitor_trap, "ept_2m": True, "ept_1g": True})
+        self.ept, self.vm = m.new("struct ept *"), m.new("struct vm *")
+        assert m.ept_init(self.ept, self.cap) == 0
+        self.vm.vmx, self.vm.ept = self.cap, self.ept
+        self.v = m.new("struct vcpu *")
+        self.v.vm, self.v.ones, self.v.cpu_controls = (
+            self.vm, m.page_alloc(), 0x84006172)
+        self.set("GUEST_RFLAGS", rflags)
+
+    def set(self, name, value):
+        self.cpu.write(getattr(self.m, f"VMCS_{name}"), value)
+
+    def get(self, name):
+        return self.cpu.read(getattr(self.m, f"VMCS_{name}"))
+
+    def violation(self, gpa=WHERE):
+        self.set("GUEST_PHYSICAL", gpa)
+        return self.m.exit_lend(self.v)
+
+    def entry(self, gpa):
+        """What the CPU finds there, by SDM 29.3.2, or None."""
+        table, n = int(self.m.ffi.cast("uintptr_t", self.ept.root)), None
+        for shift in (39, 30, 21, 12):
+            n = self.m.ffi.cast("uint64_t *", table)[gpa >> shift & 511]
+            if not n & 7 or n & 0x80:
+                break
+            table = int(self.m.ffi.cast("uintptr_t", self.m.phys_to_virt(
+                n & 0xffffffffff000)))
+        return (n & 7, bytes(self.m.ffi.buffer(self.m.ffi.cast(
+            "char *", table), PAGE))) if n & 7 else None
+
+
+@pytest.mark.parametrize("monitor_trap", [True, False])
+def test_ones_for_one_instruction(m, monitor_trap):
+    """Reads, writes and fetches; then nothing is there again, and a table
+    that was needed is given back."""
+    guest = Guest(m, monitor_trap)
+    tables = guest.ept.tables
+    assert guest.violation() == m.EXIT_RESUME
+    assert guest.entry(WHERE) == (7, b"\xff" * PAGE)
+    assert guest.entry(WHERE + PAGE) is None
+    assert bool(guest.get("CPU_CONTROLS") & MTF) == monitor_trap
+    assert bool(guest.get("GUEST_RFLAGS") & TF) == (not monitor_trap)
+    m.ffi.buffer(m.ffi.cast("char *", guest.v.ones), PAGE)[:4] = b"left"
+    m.clear_events()
+    m.lend_end(guest.v)
+    assert guest.entry(WHERE) is None and guest.ept.tables == tables
+    assert m.events("invept")
+    assert guest.get("CPU_CONTROLS") == (0x84006172 if monitor_trap else 0)
+    assert guest.get("GUEST_RFLAGS") == 2
+    # What was written is gone.
+    assert guest.violation() == m.EXIT_RESUME
+    assert guest.entry(WHERE) == (7, b"\xff" * PAGE)
+
+
+def test_a_guest_that_steps_itself_keeps_its_flag(m):
+    guest = Guest(m, False, rflags=2 | TF)
+    assert guest.violation() == m.EXIT_RESUME and not guest.v.steps
+    m.lend_end(guest.v)
+    assert guest.get("GUEST_RFLAGS") == 2 | TF
+
+
+def test_operands_on_several_pages(m):
+    """A gather may have 16, each over two; and no more than the table."""
+    guest = Guest(m)
+    for n in range(32):
+        assert guest.violation(WHERE + n * PAGE) == m.EXIT_RESUME
+    assert guest.violation(WHERE + 32 * PAGE) == m.EXIT_STOP
+    assert guest.entry(WHERE) and guest.entry(WHERE + 31 * PAGE)
+    m.lend_end(guest.v)
+    assert not any(guest.entry(WHERE + n * PAGE) for n in range(33))
+    m.clear_events()
+    m.lend_end(guest.v)     # nothing is lent
+    assert not m.events("invept", "vmwrite")
+
+
+@pytest.mark.parametrize("cpu, lent", [(0, True), (1, False), (5, False)])
+def test_memory_is_not_nothing(m, cpu, lent):
+    """A region that the CPU may reach in part; one that is shut is nobody's."""
+    guest = Guest(m)
+    r = guest.vm.map.regions[0]
+    r.gpa, r.size, r.cpu = WHERE & -PAGE, PAGE, cpu
+    guest.vm.map.count = 1
+    assert guest.violation() == (m.EXIT_RESUME if lent else m.EXIT_STOP)
+
+
+@pytest.mark.parametrize("first, last, lent", [
+    (-1, -1, True), (0, 0, False), (PAGE - 1, PAGE - 1, False),
+    (PAGE, PAGE, True), (-5, 2 * PAGE, False)])
+def test_a_device_on_the_page_is_not_nothing(m, first, last, lent):
+    guest, page = Guest(m), WHERE & -PAGE
+    device = m.callback("bus_handler *", lambda dev, access: 0)
+    assert m.bus_register(m.ffi.addressof(guest.vm.bus), m.BUS_MMIO,
+                          page + first, page + last, device, m.NULL,
+                          b"x") == 0
+    assert guest.violation() == (m.EXIT_RESUME if lent else m.EXIT_STOP)
+    assert bool(guest.entry(WHERE)) == lent
+
+
+def test_without_memory_for_tables_it_stops(m):
+    guest = Guest(m)
+    m.lib.arena_limit = 2
+    assert guest.violation() == m.EXIT_STOP and not guest.v.lent_count
