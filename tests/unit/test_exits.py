@@ -633,6 +633,18 @@ def test_string_io_in_64_bits(m):
     assert (vcpu.v.gpr[RSI], vcpu.v.gpr[RCX]) == (0x30007, 0)
 
 
+@pytest.mark.parametrize("blocking", [1, 2, 8, 9])
+def test_events_come_through_a_repeated_string_after_sti(m, blocking):
+    """STI and MOV SS hold them back for one element, not for all of it."""
+    vcpu = long_mode(m, GUEST_INTERRUPTIBILITY=blocking)
+    vcpu.device(m.BUS_PORT, 0x3f8, 0x3f8)
+    vcpu.v.gpr[RSI], vcpu.v.gpr[RCX] = 0x30000, 10000
+    vcpu.cpu.write(m.VMCS_GUEST_LINEAR, 0x30000)
+    vcpu.cpu.write(m.VMCS_EXIT_INSTRUCTION, 2 << 7)
+    assert vcpu.run("exit_io", port_io(0x3f8, 1, STRING | REP)) == "resume"
+    assert vcpu["GUEST_INTERRUPTIBILITY"] == blocking & 8      # by NMI
+
+
 @pytest.mark.parametrize("wide", [False, True])
 def test_string_io_above_4_gib(m, wide):
     """In compatibility mode a linear address has 32 bits: a segment's base

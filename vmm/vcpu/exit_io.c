@@ -86,6 +86,7 @@ static enum exit_action string_io(struct vcpu *v, const struct io_exit *io)
 		step(v, GPR_RCX, mask, ~0ull);
 	}
 	/* The rest after the events that are due: RIP stays. */
+	vcpu_unblock();
 	return v->gpr[GPR_RCX] & mask ? EXIT_RESUME : EXIT_SKIP;
 }
 

@@ -90,9 +90,7 @@ static enum exit_action carry_out(struct vcpu *v, struct insn *insn,
 	if (vcpu_steps())
 		vmcs_writen(VMCS_GUEST_PENDING_DEBUG,
 			    vmcs_readn(VMCS_GUEST_PENDING_DEBUG) | BIT(14));
-	vmcs_write32(VMCS_GUEST_INTERRUPTIBILITY,
-		     vmcs_read32(VMCS_GUEST_INTERRUPTIBILITY) &
-			     ~(u32)(BLOCKING_STI | BLOCKING_MOV_SS));
+	vcpu_unblock();
 	return EXIT_RESUME;
 }
 

@@ -71,6 +71,9 @@ enum exit_action exit_dispatch(struct vcpu *v);
 /* Queues an exception; contributory ones become #DF (SDM 6.15). */
 void vcpu_inject(struct vcpu *v, unsigned vector, bool has_error, u32 error);
 void vcpu_inject_page_fault(struct vcpu *v, gva_t gva, u32 error);
+/* Blocking by STI and MOV SS is over: an instruction, or an element of a
+ * repeated one, has been carried out (SDM 25.4.2, table 25-3). */
+void vcpu_unblock(void);
 void vcpu_skip(struct vcpu *v);
 
 u64 vcpu_gpr(const struct vcpu *v, unsigned n);

@@ -45,18 +45,24 @@ bool vcpu_steps(void)
 	       !(vmcs_read64(VMCS_GUEST_DEBUGCTL) & DEBUGCTL_BTF);
 }
 
+void vcpu_unblock(void)
+{
+	u32 blocking = vmcs_read32(VMCS_GUEST_INTERRUPTIBILITY);
+
+	if (blocking & (BLOCKING_STI | BLOCKING_MOV_SS))
+		vmcs_write32(VMCS_GUEST_INTERRUPTIBILITY,
+			     blocking & ~(u32)(BLOCKING_STI | BLOCKING_MOV_SS));
+}
+
 void vcpu_skip(struct vcpu *v)
 {
 	u64 rip = vmcs_readn(VMCS_GUEST_RIP) + vmcs_read32(VMCS_EXIT_LENGTH);
-	u32 blocking = vmcs_read32(VMCS_GUEST_INTERRUPTIBILITY);
 
 	/* Outside 64-bit mode EIP wraps at 4 GiB. */
 	if (rip >> 32 && !vcpu_long_mode())
 		rip = (u32)rip;
 	vmcs_writen(VMCS_GUEST_RIP, rip);
-	if (blocking & (BLOCKING_STI | BLOCKING_MOV_SS))
-		vmcs_write32(VMCS_GUEST_INTERRUPTIBILITY,
-			     blocking & ~(u32)(BLOCKING_STI | BLOCKING_MOV_SS));
+	vcpu_unblock();
 	/* A single step ends behind this instruction (SDM 27.7.3). */
 	if (vcpu_steps())
 		vmcs_writen(VMCS_GUEST_PENDING_DEBUG,
