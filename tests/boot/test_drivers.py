@@ -38,9 +38,11 @@ def test_tasks_natively(run):
 @pytest.mark.long
 @pytest.mark.nested("nvme-behind-a-port")
 def test_nvme_behind_a_port(nested):
-    """A disk, its ext4, MSI-X."""
+    """A disk, its ext4, MSI-X; before, the guest has it reset: that is done."""
     done = nested("nvme-behind-a-port")
     assert done.status == result.POWER_OFF, done.report()
+    assert re.findall(r"^flr: (.*?)\s*$", done.serial, re.MULTILINE) == [
+        "flr, CSTS 0x00000001", "done, CSTS 0x00000000"]
     check_disk(done, BEHIND)
     check_image(done, BEHIND, "drive0")
     assert served(done, BEHIND, "nvme0q1") > 0
