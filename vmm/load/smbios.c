@@ -7,7 +7,8 @@
 #include "kernel/string.h"
 #include "vmm/load/guest_acpi.h"
 
-enum { SYSTEM = 1, END = 127, VENDOR = 128 /* and above */ };
+/* 42 has the UUID and addresses of a management controller. */
+enum { SYSTEM = 1, INTERFACE = 42, END = 127, VENDOR = 128 /* and above */ };
 enum { HEADER = 4 /* type, length, handle */, EFI_TABLES_MAX = 256 };
 
 /* 5.2.2 */
@@ -135,7 +136,7 @@ void smbios_copy(const struct boot_info *boot, gpa_t gpa, u8 *memory, u32 size,
 				 "the guest gets its beginning");
 			break;
 		}
-		if (p[0] >= VENDOR && !serials)
+		if ((p[0] >= VENDOR || p[0] == INTERFACE) && !serials)
 			continue;
 		memcpy(memory + used, p, n);
 		if (!serials)
