@@ -42,7 +42,7 @@ def test_nvme_behind_a_port(nested):
     done = nested("nvme-behind-a-port")
     assert done.status == result.POWER_OFF, done.report()
     assert re.findall(r"^flr: (.*?)\s*$", done.serial, re.MULTILINE) == [
-        "flr, CSTS 0x00000001", "done, CSTS 0x00000000"]
+        "flr bus, CSTS 0x00000001", "done, CSTS 0x00000000"]
     check_disk(done, BEHIND)
     check_image(done, BEHIND, "drive0")
     assert served(done, BEHIND, "nvme0q1") > 0
