@@ -56,10 +56,11 @@ void vcpu_unblock(void)
 
 void vcpu_skip(struct vcpu *v)
 {
-	u64 rip = vmcs_readn(VMCS_GUEST_RIP) + vmcs_read32(VMCS_EXIT_LENGTH);
+	u64 old = vmcs_readn(VMCS_GUEST_RIP);
+	u64 rip = old + vmcs_read32(VMCS_EXIT_LENGTH);
 
-	/* Outside 64-bit mode EIP wraps at 4 GiB. */
-	if (rip >> 32 && !vcpu_long_mode())
+	/* Outside 64-bit mode EIP wraps at 4 GiB, and never is above. */
+	if (rip >> 32 != old >> 32 && !vcpu_long_mode())
 		rip = (u32)rip;
 	vmcs_writen(VMCS_GUEST_RIP, rip);
 	vcpu_unblock();
