@@ -140,7 +140,8 @@ static int plan(void)
 	host.has_vmx = !err && !vmx_probe(&host.vmx);
 	if (err || !(host.has_vmx || host.options.list))
 		return -ENOTSUP;
-	host.tsc_hz = tsc_frequency(host.power.pm_timer);
+	if (!host.tsc_hz)
+		host.tsc_hz = tsc_frequency(host.power.pm_timer);
 	if (!host.tsc_hz) {
 		log_error("the TSC's frequency is unknown: neither CPUID 0x15 "
 			  "and 0x16 nor the PIT nor the ACPI timer tells it");
@@ -309,6 +310,7 @@ static NORETURN void run(void)
 	read_tables();
 	find_iommu();
 	if (host.options.list) {
+		host.tsc_hz = tsc_frequency(host.power.pm_timer);
 		machine_connect(&machine, &host);
 		list_functions(&machine);
 		list_verdict(&machine, plan());

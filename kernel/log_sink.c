@@ -13,6 +13,8 @@ static struct {
 	char ring[LOG_RING];
 } state;
 
+void (*log_page)(void);
+
 static void emit_e9(const char *text, size_t length)
 {
 	for (size_t i = 0; i < length; i++)
@@ -31,12 +33,20 @@ static void emit_to_sinks(const char *text, size_t length)
 		screen_write(text, length);
 }
 
+bool log_goes_to(unsigned sink)
+{
+	return state.sinks & sink;
+}
+
 void log_emit(enum log_level level, const char *line, size_t length)
 {
 	for (size_t i = 0; i < length; i++)
 		state.ring[state.end++ % LOG_RING] = line[i];
-	if (state.sinks && level <= state.level)
-		emit_to_sinks(line, length);
+	if (!state.sinks || level > state.level)
+		return;
+	if (log_page && log_goes_to(LOG_SCREEN) && !screen_has_room(length))
+		log_page();
+	emit_to_sinks(line, length);
 }
 
 size_t log_read(u64 *from, char *buf, size_t size)
@@ -79,11 +89,6 @@ void log_leave_screen(void)
 void log_take_screen(void)
 {
 	state.sinks |= LOG_SCREEN;
-}
-
-bool log_goes_to(unsigned sink)
-{
-	return state.sinks & sink;
 }
 
 void log_drain(void)

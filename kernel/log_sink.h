@@ -28,6 +28,11 @@ void log_start(unsigned sinks, enum log_level level,
 void log_leave_screen(void);
 /* A panic takes it back. */
 void log_take_screen(void);
+/*
+ * Called, where there is one, before a line for which the screen is full; it
+ * calls screen_turn_page().
+ */
+extern void (*log_page)(void);
 /* Whether that sink (enum log_sink) is in use. */
 bool log_goes_to(unsigned sink);
 /* One whole line with its newline. */

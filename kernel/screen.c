@@ -13,6 +13,7 @@ static struct {
 	u8 *base;
 	unsigned columns, rows;
 	unsigned column, row;
+	unsigned used;	/* rows since the page was turned */
 	unsigned scale; /* pixels of the screen for one of the font */
 	u32 colour;
 } screen;
@@ -96,6 +97,7 @@ static void clear_line(unsigned row)
 static void new_line(void)
 {
 	screen.column = 0;
+	screen.used++;
 	if (++screen.row < screen.rows) {
 		clear_line(screen.row);
 		return;
@@ -123,6 +125,16 @@ void screen_write(const char *text, size_t length)
 			new_line();
 		put(screen.column++, screen.row, text[i]);
 	}
+}
+
+bool screen_has_room(size_t length)
+{
+	return screen.used + length / screen.columns + 2 < screen.rows;
+}
+
+void screen_turn_page(void)
+{
+	screen.used = 0;
 }
 
 unsigned screen_row(void)

@@ -5,43 +5,42 @@
 #include "arch/x86/io.h"
 #include "drivers/pci/rom.h"
 #include "kernel/log_sink.h"
+#include "kernel/screen.h"
 #include "kernel/string.h"
 #include "vmm/assign/assign_word.h"
 
 #define COLUMNS 71 /* of 80, behind the log's prefix */
 
-#define PAGE_LINES 22 /* of a text screen's 25 */
+#define PAGE_SECONDS 20
+#define END_SECONDS 120 /* then the machine goes off */
 #define KEYBOARD_DATA 0x60
-#define KEYBOARD_POLLS 600000000ull /* of about a microsecond each */
 
-/* A key goes down. At once where there is no screen, or no 8042. */
-static void await_key(const char *what)
+static u64 tsc_hz;
+
+/* A key goes down, or the time is over: there may be no keyboard. */
+static void await_key(const char *what, unsigned seconds)
 {
-	if (!log_goes_to(LOG_SCREEN) || !i8042_present())
+	u64 end;
+
+	if (!log_goes_to(LOG_SCREEN))
 		return;
-	log_info("-- %s: press a key --", what);
-	for (u64 i = 0; i < KEYBOARD_POLLS; i++) {
+	log_info("-- %s in %u s, or at a key --", what, seconds);
+	end = rdtsc() + seconds * tsc_hz;
+	while (rdtsc() < end) {
 		u8 status = inb(I8042_STATUS);
 		u8 code = status & 1 ? inb(KEYBOARD_DATA) : 0x80;
 
-		/* Bit 5: the mouse's. Bit 7: the key goes up. */
+		/* Bit 5: the mouse's, or no 8042. Bit 7: the key goes up. */
 		if (!(status & 0x20) && !(code & 0x80))
 			return;
 		cpu_relax();
 	}
 }
 
-/* A line of the list, which a screen shows page by page. */
-static PRINTF(1, 2) void say(const char *fmt, ...)
+static void turn_page(void)
 {
-	static unsigned lines;
-	va_list ap;
-
-	va_start(ap, fmt);
-	log_vwrite(LOG_INFO, fmt, ap);
-	va_end(ap);
-	if (++lines % PAGE_LINES == 0)
-		await_key("more");
+	screen_turn_page();
+	await_key("more", PAGE_SECONDS);
 }
 
 /* A line that is broken between words, with its first word as a heading. */
@@ -65,7 +64,7 @@ static void line_add(struct line *l, const char *separator, const char *word,
 
 	/* Room for the comma that a broken line ends with. */
 	if (l->words && l->length + more + length + 1 > COLUMNS) {
-		say("%s%s", l->text, *separator == ',' ? "," : "");
+		log_info("%s%s", l->text, *separator == ',' ? "," : "");
 		line_start(l, "");
 		more = 0;
 	}
@@ -83,7 +82,7 @@ static void line_item(struct line *l, const char *item)
 static void line_end(const struct line *l)
 {
 	if (l->words)
-		say("%s", l->text);
+		log_info("%s", l->text);
 }
 
 static const char *size_text(u64 size, char text[12])
@@ -279,12 +278,12 @@ static void list_row(const struct machine *m, const struct pci_function *f,
 
 	if (f->header_type == 0)
 		rom = pci_rom_size(pci, f->bdf);
-	say("%02x:%02x.%x %04x:%04x %04x %-11s %-10s %-6s %-4s %-4s %s",
-	    BDF_ARGS(f->bdf), f->vendor, f->device, f->class,
-	    class_name(f->class), irq,
-	    pci_reset_name(pci_reset_method(pci, f->bdf)),
-	    rom.size ? size_text(rom.size, rom_size) : "-",
-	    unit(m->host, f->bdf, by), assignable);
+	log_info("%02x:%02x.%x %04x:%04x %04x %-11s %-10s %-6s %-4s %-4s %s",
+		 BDF_ARGS(f->bdf), f->vendor, f->device, f->class,
+		 class_name(f->class), irq,
+		 pci_reset_name(pci_reset_method(pci, f->bdf)),
+		 rom.size ? size_text(rom.size, rom_size) : "-",
+		 unit(m->host, f->bdf, by), assignable);
 }
 
 static void list_function(const struct machine *m, struct pci_function *f)
@@ -344,12 +343,15 @@ void list_functions(const struct machine *m)
 {
 	struct host *host = m->host;
 
+	/* Not known: about as many as of most machines. */
+	tsc_hz = host->tsc_hz ? host->tsc_hz : 3000000000ull;
+	screen_turn_page();
+	log_page = turn_page;
 	default_words(host);
-	say("function ID        class            interrupt  reset  ROM  "
-	    "unit assign");
+	log_info("function ID        class            interrupt  reset  ROM  "
+		 "unit assign");
 	for (unsigned i = 0; i < host->pci.count; i++)
 		list_function(m, &host->pci.functions[i]);
-	await_key("what a guest gets");
 }
 
 void list_verdict(const struct machine *m, int err)
@@ -358,7 +360,7 @@ void list_verdict(const struct machine *m, int err)
 	const struct options *o = &h->options;
 	struct line line;
 
-	say("IOMMU: %s", iommu(h));
+	log_info("IOMMU: %s", iommu(h));
 	line_start(&line, "with");
 	if (o->igd)
 		line_add(&line, " ", o->igd == IGD_OPEN ? "igd" : "igd=closed",
@@ -368,9 +370,9 @@ void list_verdict(const struct machine *m, int err)
 		line_add(&line, "", o->assign[i].text, o->assign[i].length);
 	}
 	line_end(&line);
-	say("this machine %s",
-	    err		 ? "will not do: see the error above"
-	    : h->has_vtd ? "will do"
-			 : "will do for a guest and its display only");
-	await_key("the end");
+	log_info("this machine %s",
+		 err	      ? "will not do: see the error above"
+		 : h->has_vtd ? "will do"
+			      : "will do for a guest and its display only");
+	await_key("off", END_SECONDS);
 }

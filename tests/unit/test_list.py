@@ -15,6 +15,7 @@ FAKES = """
 #include "kernel/host_paging.h"
 #include "kernel/log_sink.h"
 #include "kernel/phys.h"
+#include "kernel/screen.h"
 #include "kernel/time.h"
 #include "vmm/list.h"
 struct phys host_memory;
@@ -24,6 +25,10 @@ struct { struct dmar_entry e[3]; } entries;
 bool has_dmar, on_screen, no_remapping, no_iommu, no_vga;
 unsigned igd_mode, words;
 bool log_goes_to(unsigned sink) { return on_screen && sink == LOG_SCREEN; }
+void (*log_page)(void);
+unsigned pages;
+void screen_turn_page(void) { pages++; }
+void turn_page(void) { log_page(); }
 const char *objection;
 hpa_t phys_alloc(struct phys *p, u64 size, u64 align, hpa_t limit)
 { (void)p; (void)size; (void)align; (void)limit; return PHYS_NONE; }
@@ -79,6 +84,7 @@ void list_all(bool plan, bool dmar, bool vtd, bool off, const char *why)
 	host.vtd.unit_count = 1;
 	host.vtd.units[0].base = 0xfed90000;
 	host.vtd.remapping = !no_remapping;
+	host.tsc_hz = 1000000;
 	entries.e[0].base = 0xfed90000;
 	entries.e[1].base = 0x7a000000;
 	entries.e[1].limit = 0x7fffffff;
@@ -102,7 +108,8 @@ def m():
         cdef="void list_all(bool plan, bool dmar, bool vtd, bool off,"
              "              const char *why);"
              "extern bool on_screen, no_remapping, no_iommu, no_vga;"
-             "extern unsigned igd_mode, words;")
+             "extern unsigned igd_mode, words, pages;"
+             "void turn_page(void);")
 
 
 class Machine:
@@ -111,6 +118,7 @@ class Machine:
     def __init__(self, m, functions):
         self.m, self.functions, self.address = m, functions, 0
         self.keys = []      # (status, byte)
+        self.idle = 0xff    # the status of no 8042
         m.on_read(self.on_read)
         m.on_write(self.on_write)
 
@@ -123,10 +131,9 @@ class Machine:
         if port == 0x64:
             if self.keys and not self.keys[0][0]:
                 return self.keys.pop(0)[0]
-            assert self.keys or not self.m.lib.on_screen, "waits for ever"
-            return self.keys[0][0] if self.keys else 0xff
+            return self.keys[0][0] if self.keys else self.idle
         if port == 0x60:
-            return self.keys.pop(0)[1]
+            return self.keys.pop(0)[1] if self.keys else 0xff
         f, at = self.target(port)
         return f.read(at, size) if f else None
 
@@ -329,18 +336,38 @@ def test_interrupts_that_are_not_remapped(m):
         lines
 
 
-def test_a_screen_is_read_page_by_page(m):
-    """A key that goes up, and the mouse, turn no page."""
-    found = {bdf(0, n): nvme() for n in range(8)}
+MORE = "-- more in 20 s, or at a key --"
+OFF = "-- off in 120 s, or at a key --"
+
+
+@pytest.fixture
+def screen(m):
     m.lib.on_screen = True
-    machine = Machine(m, found)
-    machine.keys = [(1, 0x9c), (0x21, 5), (0, 0), *[(1, 0x1c)] * 9]
-    lines = machine.list()
+    m.lib.fakes_relax_ticks = 1000
+    yield Machine(m, {bdf(0, 2): display()})
     m.lib.on_screen = False
-    stops = [n for n, line in enumerate(lines) if line.startswith("-- ")]
-    assert lines[-1] == "-- the end: press a key --"
-    assert stops[1] - stops[0] == 23    # it and the 22 behind it
-    assert len(machine.keys) == 9 - len(stops)
+
+
+@pytest.mark.parametrize("idle", [0, 0xff, 0x14])
+def test_no_keyboard_is_needed(m, screen, idle):
+    """One that is silent, or none: the time is over, by the machine's clock."""
+    screen.idle = idle
+    start = m.tsc
+    assert screen.list()[-1] == OFF
+    assert m.tsc - start == pytest.approx(120e6, rel=0.01)
+    start, pages = m.tsc, m.lib.pages
+    m.turn_page()
+    assert m.log_lines()[-1][1] == MORE
+    assert m.tsc - start == pytest.approx(20e6, rel=0.01)
+    assert m.lib.pages == pages + 1
+
+
+def test_a_key_turns_the_page(m, screen):
+    """One that goes down: not one that goes up, nor the mouse."""
+    screen.keys = [(1, 0x9c), (0x21, 5), (0, 0), (1, 0x1c)]
+    start = m.tsc
+    assert screen.list()[-1] == OFF
+    assert not screen.keys and m.tsc - start < 1e6
 
 
 def test_a_display_that_cannot_be_given(m):

@@ -38,6 +38,10 @@ bool screen_init(const struct boot_framebuffer *fb)
 	return fb && !sink_absent[AT_SCREEN];
 }
 void screen_write(const char *text, size_t n) { put(AT_SCREEN, text, n); }
+unsigned room;
+bool screen_has_room(size_t n) { (void)n; return room && room--; }
+static void page(void) { room = 2; put(AT_SCREEN, "--", 2); }
+void pages(bool on) { log_page = on ? page : 0; }
 """
 
 
@@ -47,7 +51,8 @@ def m():
         "log", ["kernel/log.c"], fakes=FAKES,
         headers=["kernel/log_sink.h", "kernel/boot_info.h"],
         cdef="extern char sink[3][8192]; extern size_t sink_length[3];"
-             "extern bool sink_absent[3]; extern unsigned drained[3];")
+             "extern bool sink_absent[3]; extern unsigned drained[3];"
+             "void pages(bool on); extern unsigned room;")
 
 
 # --- format() ------------------------------------------------------------
@@ -303,6 +308,19 @@ def test_the_guest_owns_the_screen(m, log):
     m.log_take_screen()
     log.emit(b"3", m.LOG_ERROR)
     assert (log.at(2), log.at(0)) == (b"13", b"123")
+
+
+def test_a_full_screen_is_a_page(m, log):
+    m.pages(True)
+    m.lib.room = 1
+    for sinks in (m.LOG_COM1, m.LOG_SCREEN):
+        m.log_start(sinks, m.LOG_ERROR, m.new("struct boot_framebuffer *"))
+        log = Log(m)
+        for line in (b"1", b"2", b"3", b"4", b"5"):
+            log.emit(line, m.LOG_ERROR)
+            log.emit(b"not shown", m.LOG_WARN)
+    m.pages(False)
+    assert log.at(2) == b"1--234--5"
 
 
 def test_drain_waits_for_the_uarts(m, log):

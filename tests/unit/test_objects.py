@@ -36,6 +36,7 @@ POINTERS = {
     "paging.to_virt": "as alloc",
     "paging.to_phys": "as alloc",
     "host_irq.compose": "an IOMMU's entry for an IOAPIC pin, if there is one",
+    "log_sink.log_page": "the option list waits where the screen is full",
     "panic.panic_dump": "the guest's state, if there is one by then",
     "panic.machine_power_off": "known when the ACPI tables have been read",
     "vtd.stopped": "a device's owner hears that its DMA was stopped",

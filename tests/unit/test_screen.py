@@ -88,5 +88,30 @@ def test_a_text_screen_scrolls(m):
     assert text[::2] == b"3333" b"4   " b"5   "
 
 
+@pytest.mark.parametrize("kind, rows", [("DISPLAY_TEXT", 25),
+                                        ("DISPLAY_RGB", 8)])
+def test_a_page_is_as_long_as_the_screen(m, kind, rows):
+    """What was written since it was turned stays, with a line behind it."""
+    m.lib.frame_hpa = 0xb8000
+    text = kind == "DISPLAY_TEXT"
+    assert m.screen_init(m.new("struct boot_framebuffer *", {
+        "base": 0xb8000, "kind": getattr(m, kind), "bpp": 32,
+        "width": 80 if text else 240, "pitch": 160 if text else 960,
+        "height": rows if text else rows * m.FONT_CELL_Y}))
+    line = b"x" * 19 + b"\n"
+    m.screen_write(line * 3, len(line) * 3)
+    m.screen_turn_page()
+    lines = 0
+    while m.screen_has_room(len(line)):
+        m.screen_write(line, len(line))
+        lines += 1
+    assert lines == rows - 2        # and the last, and the cursor's
+    m.screen_turn_page()
+    assert m.screen_has_room(1)
+    wide = 80 if text else 240 // m.FONT_CELL_X
+    assert m.screen_has_room((rows - 3) * wide - 1)
+    assert not m.screen_has_room((rows - 2) * wide)
+
+
 def test_no_screen(m):
     assert not m.screen_init(m.new("struct boot_framebuffer *"))
