@@ -307,13 +307,15 @@ static NORETURN void finish(enum vm_request how)
 
 static NORETURN void run(void)
 {
+	const char *words;
+
 	read_tables();
 	find_iommu();
 	if (host.options.list) {
 		host.tsc_hz = tsc_frequency(host.power.pm_timer);
 		machine_connect(&machine, &host);
-		list_functions(&machine);
-		list_verdict(&machine, plan());
+		words = list_functions(&machine);
+		list_verdict(&machine, words, plan());
 		end(END_POWER_OFF, "list");
 	}
 	if (plan())

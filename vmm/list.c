@@ -68,6 +68,11 @@ static void line_add(struct line *l, const char *separator, const char *word,
 		line_start(l, "");
 		more = 0;
 	}
+	if (l->length + more + length > COLUMNS) { /* the screen breaks it */
+		log_info("%s%.*s", l->text, (int)length, word);
+		line_start(l, "");
+		return;
+	}
 	l->length += (size_t)format(l->text + l->length,
 				    sizeof(l->text) - l->length, "%s%.*s",
 				    more ? separator : "", (int)length, word);
@@ -77,6 +82,19 @@ static void line_add(struct line *l, const char *separator, const char *word,
 static void line_item(struct line *l, const char *item)
 {
 	line_add(l, ", ", item, strlen(item));
+}
+
+/* Word for word, but not `but`; to a word that begins with a bracket. */
+static void line_words(struct line *l, const char *words, const char *but)
+{
+	size_t n;
+
+	for (; *words && *words != '('; words += n + (words[n] == ' ')) {
+		for (n = 0; words[n] && words[n] != ' '; n++)
+			;
+		if (n && (n != strlen(but) || strncmp(words, but, n)))
+			line_add(l, " ", words, n);
+	}
 }
 
 static void line_end(const struct line *l)
@@ -123,14 +141,14 @@ static const struct {
 	u16 class, mask;
 	const char *name;
 } classes[] = {
-	{0x0101, 0xffff, "IDE"},	 {0x0106, 0xffff, "SATA"},
-	{0x0108, 0xffff, "NVMe"},	 {0x0100, 0xff00, "storage"},
-	{0x0200, 0xff00, "network"},	 {0x0300, 0xff00, "display"},
-	{0x0403, 0xffff, "audio"},	 {0x0400, 0xff00, "multimedia"},
-	{0x0600, 0xffff, "host bridge"}, {0x0601, 0xffff, "ISA bridge"},
-	{0x0604, 0xffff, "PCI bridge"},	 {0x0600, 0xff00, "bridge"},
-	{0x0700, 0xffff, "serial port"}, {0x0c03, 0xffff, "USB"},
-	{0x0c05, 0xffff, "SMBus"},
+	{0x0101, 0xffff, "IDE"},	{0x0106, 0xffff, "SATA"},
+	{0x0108, 0xffff, "NVMe"},	{0x0104, 0xffff, "RAID"},
+	{0x0100, 0xff00, "storage"},	{0x0200, 0xff00, "network"},
+	{0x0300, 0xff00, "display"},	{0x0403, 0xffff, "audio"},
+	{0x0400, 0xff00, "multimedia"}, {0x0600, 0xffff, "host bridge"},
+	{0x0601, 0xffff, "ISA bridge"}, {0x0604, 0xffff, "PCI bridge"},
+	{0x0600, 0xff00, "bridge"},	{0x0700, 0xffff, "serial port"},
+	{0x0c03, 0xffff, "USB"},	{0x0c05, 0xffff, "SMBus"},
 };
 
 static const char *class_name(u16 class)
@@ -241,17 +259,12 @@ static void list_group(const struct pci_host *pci, bdf_t bdf)
 }
 
 /* A sentence without what stands in brackets. */
-static void list_reason(const char *why)
+static void list_reason(const char *heading, const char *why)
 {
 	struct line line;
-	size_t n;
 
-	line_start(&line, "not, as it");
-	for (; *why && *why != '('; why += n + (why[n] == ' ')) {
-		for (n = 0; why[n] && why[n] != ' '; n++)
-			;
-		line_add(&line, " ", why, n);
-	}
+	line_start(&line, heading);
+	line_words(&line, why, "");
 	line_end(&line);
 }
 
@@ -308,7 +321,9 @@ static void list_function(const struct machine *m, struct pci_function *f)
 	list_rmrrs(m->host, f->bdf);
 	list_group(pci, f->bdf);
 	if (why)
-		list_reason(why);
+		list_reason("not, as it", why);
+	if (assign_hides_disks(f))
+		list_reason("note", assign_hides_disks(f));
 }
 
 /* What the verdict says of VT-d. */
@@ -327,52 +342,55 @@ static const char *iommu(const struct host *h)
 }
 
 /* Where nothing is said: what the README's first entry says. */
-static void default_words(struct host *h)
+static const char *default_words(struct host *h)
 {
 	struct options *o = &h->options;
+	bool all = h->has_vtd || options_unsafe_dma(o);
 
 	if (o->assign_count || o->igd)
-		return;
-	if (h->has_vtd || options_unsafe_dma(o))
+		return "";
+	if (all)
 		o->assign[o->assign_count++] = (struct option_word){"all", 3};
 	if (igd_is_one(pci_find(&h->pci, IGD_BDF)))
 		o->igd = IGD_OPEN;
+	return !all	? o->igd ? "igd" : ""
+	       : o->igd ? "igd assign=all"
+			: "assign=all";
 }
 
-void list_functions(const struct machine *m)
+const char *list_functions(const struct machine *m)
 {
 	struct host *host = m->host;
+	const char *words;
 
 	/* Not known: about as many as of most machines. */
 	tsc_hz = host->tsc_hz ? host->tsc_hz : 3000000000ull;
 	screen_turn_page();
 	log_page = turn_page;
-	default_words(host);
+	words = default_words(host);
 	log_info("function ID        class            interrupt  reset  ROM  "
 		 "unit assign");
 	for (unsigned i = 0; i < host->pci.count; i++)
 		list_function(m, &host->pci.functions[i]);
+	return words;
 }
 
-void list_verdict(const struct machine *m, int err)
+void list_verdict(const struct machine *m, const char *words, int err)
 {
 	const struct host *h = m->host;
-	const struct options *o = &h->options;
 	struct line line;
 
 	log_info("IOMMU: %s", iommu(h));
-	line_start(&line, "with");
-	if (o->igd)
-		line_add(&line, " ", o->igd == IGD_OPEN ? "igd" : "igd=closed",
-			 o->igd == IGD_OPEN ? 3 : 10);
-	for (unsigned i = 0; i < o->assign_count; i++) {
-		line_add(&line, " ", "assign=", 7);
-		line_add(&line, "", o->assign[i].text, o->assign[i].length);
-	}
-	line_end(&line);
 	log_info("this machine %s",
 		 err	      ? "will not do: see the error above"
 		 : h->has_vtd ? "will do"
 			      : "will do for a guest and its display only");
+	if (!err) { /* the start that was planned, as a menu entry has it */
+		line_start(&line, "multiboot2");
+		line_words(&line, "/boot/monocle.elf", "");
+		line_words(&line, h->boot.cmdline, "list");
+		line_words(&line, words, "");
+		line_end(&line);
+	}
 	await_key("off", END_SECONDS);
 }

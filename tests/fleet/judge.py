@@ -28,6 +28,9 @@ END = re.compile(r"^monocle: end: (\d+) ", re.MULTILINE)
 ENDS = {"0": "ended", "4": "refused", "5": "panic"}     # kernel/panic.h
 LOST_LINE = re.compile(r"^monocle: warning: (.*cannot be routed)$",
                        re.MULTILINE)
+# The line that a user copies, as it is broken on a screen.
+GRUB = re.compile(r"^monocle:   multiboot2 /boot/monocle\.elf"
+                  r"(.*(?:\nmonocle: {14}\S.*)*)", re.MULTILINE)
 VERDICT = re.compile(r"^monocle: this machine (.*)$", re.MULTILINE)
 
 
@@ -65,6 +68,13 @@ class Run:
     def error(self):
         """The line that refuses, with those that led to it before it."""
         return "; ".join(ERROR.findall(self.log))
+
+    def grub(self):
+        """The words of the line for GRUB that a list ends with, or None;
+        without the one that fleet.c adds."""
+        found = GRUB.search(self.log)
+        return found and [word for word in found[1].split()
+                          if word not in ("monocle:", "log=e9")]
 
     def assigned(self):
         return [paper.bdf_of(text) for text in ASSIGNED.findall(self.log)]
@@ -336,7 +346,7 @@ def _unsaid(machine, run, given):
             yield f"{text} is kept back without a reason"
 
 
-def _compare_list(row, start, listing):
+def _compare_list(row, start, listing, words):
     if listing.end() != "ended":
         row.faults.append(f"list: {listing.end()}")
         return
@@ -350,6 +360,8 @@ def _compare_list(row, start, listing):
     # A refusal comes before the plan; the list goes on without VMX.
     elif start.assigned() != listing.assigned() and not start.error():
         row.faults.append("list names other functions than the start")
+    elif not listing.error() and listing.grub() != words:
+        row.faults.append(f"list's line for GRUB is {listing.grub()}")
 
 
 def judge(path, words, runner=Run):
@@ -367,7 +379,7 @@ def judge(path, words, runner=Run):
     elif start.facts("changed"):
         row.faults.append("it refuses after a change: " +
                           " ".join(start.facts("changed")[0]))
-    _compare_list(row, start, listing)
+    _compare_list(row, start, listing, words.split())
     start.close()
     listing.close()
     return row

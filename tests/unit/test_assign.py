@@ -181,6 +181,19 @@ def test_refusals(m, words, why):
     assert done.status < 0 and why in done.errors[0]
 
 
+@pytest.mark.parametrize("at, code, why", [
+    (bdf(0, 0xe), 0x010400, "Intel's VMD hides NVMe disks"),
+    (bdf(0, 0x17), 0x010400, "RAID mode hides NVMe disks"),
+    (bdf(0, 0x17), 0x010601, "'help' lists the options"),
+    (bdf(1, 1), 0x010400, "RAID mode hides NVMe disks")])
+def test_a_disk_that_is_hidden(m, at, code, why):
+    functions = {**pc(), at: function(cls=code)}
+    functions.pop(bdf(2, 0))
+    done = Choice(m, functions, "class=0108")
+    assert done.errors[0].startswith(
+        "assign=class=0108: no such function; " + why)
+
+
 def test_strict_groups(m):
     done = Choice(m, pc(), "00:1f.6", strict=True)
     assert "00:1f.6 cannot be isolated from 00:1f.3; assign these" in \

@@ -71,7 +71,8 @@ const struct dmar_entry *dmar_rmrr_of(const struct dmar_table *t,
 	return !prev ? &entries.e[1] : prev == &entries.e[1] ? &entries.e[2]
 							     : NULL;
 }
-void list_all(bool plan, bool dmar, bool vtd, bool off, const char *why)
+void list_all(bool plan, bool dmar, bool vtd, bool off, const char *why,
+	      const char *line)
 {
 	has_dmar = dmar;
 	host.options.igd = igd_mode;
@@ -91,8 +92,8 @@ void list_all(bool plan, bool dmar, bool vtd, bool off, const char *why)
 	entries.e[2].base = 0xfffffffffff00000;
 	entries.e[2].limit = 0xffffffffffffffff;
 	pci_scan(&host.pci);
-	list_functions(&machine);
-	list_verdict(&machine, plan ? 0 : -1);
+	host.boot.cmdline = line;
+	list_verdict(&machine, list_functions(&machine), plan ? 0 : -1);
 }
 """
 COLUMNS = 80 - len("monocle: ")
@@ -106,7 +107,7 @@ def m():
                  "drivers/pci/groups.c"], fakes=FAKES,
         headers=["drivers/pci/pci.h", "kernel/log.h"],
         cdef="void list_all(bool plan, bool dmar, bool vtd, bool off,"
-             "              const char *why);"
+             "              const char *why, const char *line);"
              "extern bool on_screen, no_remapping, no_iommu, no_vga;"
              "extern unsigned igd_mode, words, pages;"
              "void turn_page(void);")
@@ -147,18 +148,21 @@ class Machine:
         assert at != 0x30 or not value & 1 or value == f.rom
         f.write(at, size, value)
 
-    def list(self, plan=True, dmar=True, vtd=True, off=False, why=None):
+    def list(self, plan=True, dmar=True, vtd=True, off=False, why=None,
+             words="list"):
         for f in self.functions.values():
             f.rom = f.read(0x30, 4)
         before = {at: bytes(f.config) for at, f in self.functions.items()}
         self.m.clear_events()
         self.m.lib.fakes_line_count = 0
         text = self.m.ffi.new("char[]", why.encode()) if why else self.m.NULL
-        self.m.list_all(plan, dmar, vtd, off, text)
+        self.m.list_all(plan, dmar, vtd, off, text,
+                        self.m.ffi.new("char[]", words.encode()))
         assert {at: bytes(f.config) for at, f in self.functions.items()} == \
             before
         lines = [line for _, line in self.m.log_lines()]
-        assert all(len(line) <= COLUMNS for line in lines), lines
+        assert all(len(line) <= COLUMNS or line.startswith(" " * 13 + "assign=")
+                   for line in lines), lines
         assert not any(line.endswith((" ", ":")) for line in lines), lines
         return lines
 
@@ -201,14 +205,44 @@ def test_rows(m):
     ]
 
 
-def test_the_words_for_it(m):
+IGD = Function(0x8086, 0x1912, 0x030000)
+
+
+@pytest.mark.parametrize("f, vtd, words", [
+    (IGD, True, "igd assign=all"), (IGD, False, "igd"),
+    (display(), True, "assign=all"), (display(), False, "")])
+def test_the_line_for_grub(m, f, vtd, words):
     """All, and Intel's graphics where there is one, if nothing is said."""
-    here = {bdf(0, 2): Function(0x8086, 0x1912, 0x030000)}
-    assert Machine(m, here).list()[-2:] == [
-        "  with       igd assign=all", "this machine will do"]
-    assert Machine(m, {bdf(0, 2): display()}).list()[-2] == \
-        "  with       assign=all"
-    assert Machine(m, here).list(vtd=False)[-2] == "  with       igd"
+    machine = Machine(m, {bdf(0, 2): f})
+    line = f"  multiboot2 /boot/monocle.elf {words}".rstrip()
+    assert machine.list(vtd=vtd)[-1] == line
+    assert machine.list(vtd=vtd, words="list debug")[-1] == \
+        line.replace("elf", "elf debug")
+    assert "multiboot2" not in machine.list(vtd=vtd, plan=False)[-1]
+
+
+def test_a_long_line_for_grub(m):
+    """Broken between words, but never in one."""
+    few, many = ("assign=all" + ",-01:00.0" * n for n in (4, 12))
+    said = f"log=com1,screen list {few} debug listen {many} ram=identity"
+    lines = Machine(m, {bdf(0, 2): IGD}).list(words=said)
+    at = next(n for n, line in enumerate(lines) if "multiboot2" in line)
+    assert lines[at + 2:at + 4] == [" " * 13 + "listen", " " * 13 + many]
+    assert " ".join(lines[at:]).split() == [
+        "multiboot2", "/boot/monocle.elf", *said.replace("list ", "", 1).split(),
+        "igd", "assign=all"]
+
+
+@pytest.mark.parametrize("at, words", [
+    (bdf(0, 0xe), "note Intel's VMD hides NVMe disks"),
+    (bdf(0, 0x17), "note RAID mode hides NVMe disks; switch SATA to AHCI")])
+def test_disks_behind_a_controller(m, at, words):
+    f = nvme()
+    f.put(0, 2, 0x8086)
+    f.put(9, 3, 0x010400)
+    lines = Machine(m, {at: f}).list()
+    assert any(" 0104 RAID  " in line for line in lines)
+    assert words in " ".join(" ".join(lines).split())
 
 
 @pytest.mark.parametrize("igd, words, said", [
@@ -216,9 +250,9 @@ def test_the_words_for_it(m):
     (1, 1, "igd assign=00:05.0")])
 def test_what_is_said_is_what_counts(m, igd, words, said):
     m.lib.igd_mode, m.lib.words = igd, words
-    lines = Machine(m, {bdf(0, 2): Function(0x8086, 0x1912, 0x030000)}).list()
+    lines = Machine(m, {bdf(0, 2): IGD}).list(words=f"list {said}")
     m.lib.igd_mode = m.lib.words = 0
-    assert lines[-2] == "  with       " + said
+    assert lines[-1] == "  multiboot2 /boot/monocle.elf " + said
 
 
 def test_what_is_assigned_by_name_only(m):
@@ -255,7 +289,8 @@ def test_a_capability_has_its_name(m, kind):
 
 
 @pytest.mark.parametrize("cls, name", [
-    (0x0101, "IDE"), (0x0106, "SATA"), (0x0108, "NVMe"), (0x0104, "storage"),
+    (0x0101, "IDE"), (0x0106, "SATA"), (0x0108, "NVMe"), (0x0104, "RAID"),
+    (0x0107, "storage"),
     (0x0200, "network"), (0x0280, "network"), (0x0300, "display"),
     (0x0380, "display"), (0x0403, "audio"), (0x0401, "multimedia"),
     (0x0600, "host bridge"), (0x0601, "ISA bridge"), (0x0604, "PCI bridge"),
@@ -313,7 +348,7 @@ def test_a_reason_is_broken_at_blanks(m):
 ])
 def test_verdict(m, fields, iommu, will):
     lines = Machine(m, {0: Function(cls=0x060000)}).list(**fields)
-    assert [line for line in lines[-3:] if "with" not in line][-2:] == [
+    assert [line for line in lines[-3:] if "boot2" not in line][-2:] == [
         "IOMMU: " + iommu, "this machine " + will]
 
 

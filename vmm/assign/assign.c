@@ -248,12 +248,15 @@ static int choose_named(struct assignment *all, const struct option_word *text,
 			const struct assign_word *w)
 {
 	struct pci_host *pci = all->pci;
+	const char *hint = "'help' lists the options, the log the functions";
 	unsigned found = 0;
 
 	for (unsigned i = 0; i < pci->count; i++) {
 		struct pci_function *f = &pci->functions[i];
-		const char *why;
+		const char *why = assign_hides_disks(f);
 
+		/* What is meant may be a disk behind it. */
+		hint = why ? why : hint;
 		if (!assign_word_names(w, f))
 			continue;
 		found++;
@@ -269,9 +272,8 @@ static int choose_named(struct assignment *all, const struct option_word *text,
 	}
 	if (found)
 		return 0;
-	log_error("assign=%.*s: no such function; 'help' lists the options, "
-		  "the log the functions",
-		  (int)text->length, text->text);
+	log_error("assign=%.*s: no such function; %s", (int)text->length,
+		  text->text, hint);
 	return -ENODEV;
 }
 

@@ -153,6 +153,20 @@ static bool is_heci(const struct pci_function *f)
 	       (BDF_DEV(f->bdf) == 0x16 || BDF_DEV(f->bdf) == 0x0f);
 }
 
+const char *assign_hides_disks(const struct pci_function *f)
+{
+	unsigned device = BDF_DEV(f->bdf);
+
+	if (f->vendor != 0x8086 || f->class != 0x0104)
+		return NULL;
+	return device == 0x0e || device == 0x05
+		       ? "Intel's VMD hides NVMe disks from a guest without a "
+			 "driver for it; else switch VMD off in the "
+			 "firmware's setup"
+		       : "RAID mode hides NVMe disks; switch SATA to AHCI in "
+			 "the firmware's setup";
+}
+
 bool assign_is_ordinary(const struct pci_function *f)
 {
 	/* PCI 3.0, appendix D */

@@ -30,5 +30,10 @@ int assign_word_next_but(struct option_word *but, bdf_t *bdf);
  * it is assigned by name only.
  */
 bool assign_is_ordinary(const struct pci_function *f);
+/*
+ * Of a controller that stands in the place of the disks behind it (a sentence
+ * with what to switch), or NULL. Linux: vmd.c, ahci.c's ahci_remap_check().
+ */
+const char *assign_hides_disks(const struct pci_function *f);
 
 #endif
