@@ -105,6 +105,48 @@ static void take_memory(void)
 		screen_mapped(mmio_map(fb->base, (u64)fb->pitch * fb->height));
 }
 
+/* AMT's Serial-over-LAN at 00:16.3, or a card: a 16550 at a port BAR. */
+static serial_port pci_uart(void)
+{
+	for (unsigned i = 0; i < host.pci.count; i++) {
+		bdf_t bdf = host.pci.functions[i].bdf;
+		u32 bar = pci_config_read(&host.pci, bdf, PCI_BAR0, 4);
+		u32 command = pci_config_read(&host.pci, bdf, PCI_COMMAND, 2);
+
+		if (host.pci.functions[i].class != 0x0700 || !(bar & 1))
+			continue;
+		/* Firmware that does not use it may have left it off. */
+		pci_config_write(&host.pci, bdf, PCI_COMMAND, 2,
+				 command | PCI_COMMAND_IO);
+		return bar & 0xfffc;
+	}
+	return 0;
+}
+
+static serial_port table_uart(void)
+{
+	u64 at = acpi_uart(&host.acpi);
+
+	if (at <= 0xffff)
+		return at;
+	/* A table that points into RAM is wrong. */
+	return boot_memory_kinds(&host.boot, at, 32) & BIT(MEMORY_AVAILABLE)
+		       ? 0
+		       : (u64)mmio_map(at, 32);
+}
+
+static void add_serial_ports(void)
+{
+	unsigned sinks = host.options.sinks;
+
+	if ((sinks & LOG_PCI) && !log_add_serial(LOG_PCI, pci_uart()))
+		log_warn("log=pci: no PCI function is a serial port that "
+			 "answers (AMT's: switch SOL on in its setup)");
+	if ((sinks & LOG_UART) && !log_add_serial(LOG_UART, table_uart()))
+		log_warn("log=uart: neither SPCR nor DBG2 names a 16550 that "
+			 "answers");
+}
+
 static void read_tables(void)
 {
 	struct acpi_mcfg mcfg = {0};
@@ -127,6 +169,7 @@ static void read_tables(void)
 	}
 	machine_power_off = power_off;
 	pci_scan(&host.pci);
+	add_serial_ports();
 }
 
 /*

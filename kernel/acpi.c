@@ -564,3 +564,50 @@ int acpi_mcfg_init(struct acpi_mcfg *mcfg, const struct acpi_tables *acpi)
 	}
 	return -ENOENT;
 }
+
+/* Where that type's is, by the Generic Address Structure at that offset. */
+static u64 uart_at(const struct acpi_header *h, u64 type, u64 offset)
+{
+	struct acpi_gas g;
+
+	field(h, offset, &g, sizeof(g));
+	/* Debug Port Table 2, table 3: 16550 (0, 1, 0x12), Intel's LPSS. */
+	if (type > 1 && type != 0x12 && type != 0x14)
+		return 0;
+	if (g.space == ACPI_SPACE_IO)
+		return g.address <= 0xfff8 ? g.address : 0;
+	/* Access size 3: doublewords (ACPI 5.2.3.2), four bytes apart. */
+	if (g.space != ACPI_SPACE_MEMORY || g.address <= 0xffff ||
+	    g.address % 4 ||
+	    (g.access_size != 3 && g.bit_width != 32 && type != 0x14))
+		return 0;
+	return g.address;
+}
+
+/* Debug Port Table 2, tables 1 and 2. */
+static u64 debug_uart(const struct acpi_header *h)
+{
+	u64 at = integer(h, 36, 4), count = integer(h, 40, 4), found = 0;
+
+	for (; !found && count && at < h->length; count--) {
+		u64 length = integer(h, at + 1, 2);
+
+		if (length < 22)
+			break;
+		if (integer(h, at + 12, 2) == 0x8000) /* serial */
+			found = uart_at(h, integer(h, at + 14, 2),
+					at + integer(h, at + 18, 2));
+		at += length;
+	}
+	return found;
+}
+
+u64 acpi_uart(const struct acpi_tables *acpi)
+{
+	const struct acpi_header *spcr = acpi_find(acpi, "SPCR", 0);
+	const struct acpi_header *dbg2 = acpi_find(acpi, "DBG2", 0);
+	/* SPCR, table 1: the type, the registers. */
+	u64 at = spcr ? uart_at(spcr, integer(spcr, 36, 1), 40) : 0;
+
+	return at || !dbg2 ? at : debug_uart(dbg2);
+}

@@ -74,7 +74,7 @@ int acpi_init_below(struct acpi_tables *acpi, hpa_t rsdp, hpa_t top);
 int acpi_find_s5(const struct acpi_tables *acpi, u8 *typ_a, u8 *typ_b);
 
 /* ACPI 5.2.3.2 */
-enum acpi_space { ACPI_SPACE_IO = 1 };
+enum acpi_space { ACPI_SPACE_MEMORY = 0, ACPI_SPACE_IO = 1 };
 
 struct acpi_gas {
 	u8 space; /* enum acpi_space */
@@ -96,6 +96,14 @@ struct acpi_power {
 
 /* -ENOENT: no FADT. What the tables do not give stays 0. */
 int acpi_power_init(struct acpi_power *power, const struct acpi_tables *acpi);
+
+/*
+ * The serial port for a console (SPCR) or a debugger (DBG2, ACPI 5.2.6): the
+ * first that is a 16550 at I/O ports, or with registers of 32 bits in memory.
+ * Its port, or its host-physical address, from 64 KiB on, as the table says; 0:
+ * none is named.
+ */
+u64 acpi_uart(const struct acpi_tables *acpi);
 
 #define ACPI_CPUS_MAX 256
 #define ACPI_IOAPICS_MAX 16

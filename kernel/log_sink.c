@@ -3,7 +3,6 @@
 
 #include "arch/x86/io.h"
 #include "kernel/screen.h"
-#include "kernel/serial.h"
 #include "kernel/string.h"
 
 static struct {
@@ -21,15 +20,20 @@ static void emit_e9(const char *text, size_t length)
 		outb(0xe9, (u8)text[i]);
 }
 
-static void emit_to_sinks(const char *text, size_t length)
+/* By the order in which they can come. */
+static struct {
+	enum log_sink sink;
+	serial_port port;
+} serial[] = {{LOG_COM1, COM1}, {LOG_COM2, COM2}, {LOG_PCI, 0}, {LOG_UART, 0}};
+
+static void emit_to(unsigned sinks, const char *text, size_t length)
 {
-	if (state.sinks & LOG_E9)
+	if (sinks & LOG_E9)
 		emit_e9(text, length);
-	if (state.sinks & LOG_COM1)
-		serial_write_text(COM1, text, length);
-	if (state.sinks & LOG_COM2)
-		serial_write_text(COM2, text, length);
-	if (state.sinks & LOG_SCREEN)
+	for (unsigned i = 0; i < ARRAY_SIZE(serial); i++)
+		if (sinks & serial[i].sink)
+			serial_write_text(serial[i].port, text, length);
+	if (sinks & LOG_SCREEN)
 		screen_write(text, length);
 }
 
@@ -46,7 +50,7 @@ void log_emit(enum log_level level, const char *line, size_t length)
 		return;
 	if (log_page && log_goes_to(LOG_SCREEN) && !screen_has_room(length))
 		log_page();
-	emit_to_sinks(line, length);
+	emit_to(state.sinks, line, length);
 }
 
 size_t log_read(u64 *from, char *buf, size_t size)
@@ -60,25 +64,42 @@ size_t log_read(u64 *from, char *buf, size_t size)
 	return n;
 }
 
-void log_start(unsigned sinks, enum log_level level,
-	       const struct boot_framebuffer *fb)
+/* With what was written before it was there. */
+static void add_sinks(unsigned sinks)
 {
 	char part[128];
 	u64 from = 0;
 	size_t n;
 
+	state.sinks |= sinks;
+	if (state.level < LOG_INFO)
+		return;
+	while ((n = log_read(&from, part, sizeof(part))) > 0)
+		emit_to(sinks, part, n);
+}
+
+void log_start(unsigned sinks, enum log_level level,
+	       const struct boot_framebuffer *fb)
+{
 	if ((sinks & LOG_SCREEN) && !screen_init(fb))
 		sinks &= ~(unsigned)LOG_SCREEN;
 	if ((sinks & LOG_COM1) && !serial_init(COM1))
 		sinks &= ~(unsigned)LOG_COM1;
 	if ((sinks & LOG_COM2) && !serial_init(COM2))
 		sinks &= ~(unsigned)LOG_COM2;
-	state.sinks = sinks;
+	state.sinks = 0;
 	state.level = level;
-	if (level < LOG_INFO)
-		return;
-	while ((n = log_read(&from, part, sizeof(part))) > 0)
-		emit_to_sinks(part, n);
+	add_sinks(sinks & ~(unsigned)(LOG_PCI | LOG_UART));
+}
+
+bool log_add_serial(enum log_sink sink, serial_port port)
+{
+	/* What tables name runs as firmware's own console: at its clock. */
+	if (!port || !(sink == LOG_PCI ? serial_init(port) : serial_join(port)))
+		return false;
+	serial[sink == LOG_PCI ? 2 : 3].port = port;
+	add_sinks(sink);
+	return true;
 }
 
 void log_leave_screen(void)
@@ -93,7 +114,8 @@ void log_take_screen(void)
 
 void log_drain(void)
 {
-	if (state.sinks & LOG_COM2)
-		serial_drain(COM2);
-	serial_drain(COM1);
+	/* COM1 in any case: the guest's console. */
+	for (unsigned i = 0; i < ARRAY_SIZE(serial); i++)
+		if (!i || (state.sinks & serial[i].sink))
+			serial_drain(serial[i].port);
 }

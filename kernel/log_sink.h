@@ -8,6 +8,7 @@
 #define KERNEL_LOG_SINK_H
 
 #include "kernel/log.h"
+#include "kernel/serial.h"
 
 #define LOG_LINE 256	  /* bytes of the longest line */
 #define LOG_RING 0x20000u /* bytes, a power of two */
@@ -17,13 +18,20 @@ enum log_sink {
 	LOG_COM2 = 2,
 	LOG_E9 = 4, /* the debug port of Bochs and QEMU */
 	LOG_SCREEN = 8,
+	LOG_PCI = 16,  /* a serial port that is a PCI function */
+	LOG_UART = 32, /* the one that SPCR or DBG2 names */
 };
 
 struct boot_framebuffer;
 
-/* sinks: enum log_sink; lines above level stay in the ring alone. */
+/*
+ * sinks: enum log_sink; lines above level stay in the ring alone. LOG_PCI and
+ * LOG_UART wait for log_add_serial().
+ */
 void log_start(unsigned sinks, enum log_level level,
 	       const struct boot_framebuffer *fb);
+/* False: no UART answers there, or port is 0. */
+bool log_add_serial(enum log_sink sink, serial_port port);
 /* The screen belongs to the guest from now on. */
 void log_leave_screen(void);
 /* A panic takes it back. */

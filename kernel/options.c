@@ -12,7 +12,7 @@ struct option {
 	const char *name;
 	enum kind kind;
 	size_t offset;		/* in struct options */
-	const char *choices[5]; /* CHOICE: value n; SET: bit n; SWITCH: value n,
+	const char *choices[6]; /* CHOICE: value n; SET: bit n; SWITCH: value n,
 				 * and 1 for the bare word */
 	const char *help;
 };
@@ -39,8 +39,9 @@ static const struct option table[] = {
 	{"log",
 	 SET,
 	 AT(sinks),
-	 {"com1", "com2", "e9", "screen"},
-	 "where the log goes, comma-separated (default: com1,screen)"},
+	 {"com1", "com2", "e9", "screen", "pci", "uart"},
+	 "where the log goes, comma-separated (default: com1,screen); pci: a "
+	 "PCI serial port, as AMT's; uart: the one that SPCR or DBG2 names"},
 	{"quiet", FLAG, AT(quiet), {0}, "only errors and the last line"},
 	{"debug", FLAG, AT(debug), {0}, "more lines"},
 	{"no-vga", FLAG, AT(no_vga), {0}, "keep the VGA card from the guest"},

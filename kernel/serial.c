@@ -36,20 +36,25 @@ enum {
 	STUCK = 1000, /* once it has run out, until a byte goes */
 };
 
-static u8 read(enum serial_port port, enum uart_register r)
+static u8 read(serial_port port, enum uart_register r)
 {
+	if (port > 0xffff)
+		return (u8)mmio_read32((const u32 *)port + r);
 	return inb((u16)((unsigned)port + r));
 }
 
-static void write(enum serial_port port, enum uart_register r, u8 value)
+static void write(serial_port port, enum uart_register r, u8 value)
 {
-	outb((u16)((unsigned)port + r), value);
+	if (port > 0xffff)
+		mmio_write32((u32 *)port + r, value);
+	else
+		outb((u16)((unsigned)port + r), value);
 }
 
 /* Whose next byte is a BREAK: LSR says it once, to whoever reads it. */
-static unsigned broken;
+static serial_port broken;
 
-static u8 line_status(enum serial_port port)
+static u8 line_status(serial_port port)
 {
 	u8 lsr = read(port, UART_LSR);
 
@@ -58,9 +63,10 @@ static u8 line_status(enum serial_port port)
 	return lsr;
 }
 
-static bool wait(enum serial_port port, u8 bits)
+static bool wait(serial_port port, u8 bits)
 {
-	static int patience = PATIENCE;
+	static serial_port stuck;
+	int patience = port == stuck ? STUCK : PATIENCE;
 
 	for (int i = 0; i < patience; i++) {
 		u8 lsr = line_status(port);
@@ -68,63 +74,72 @@ static bool wait(enum serial_port port, u8 bits)
 		if (lsr == 0xff) /* nothing there */
 			return false;
 		if (lsr & bits) {
-			patience = PATIENCE;
+			stuck = port == stuck ? 0 : stuck;
 			return true;
 		}
 		cpu_relax();
 	}
-	patience = STUCK;
+	stuck = port;
 	return false;
 }
 
-void serial_rts(enum serial_port port, bool on)
+void serial_rts(serial_port port, bool on)
 {
 	write(port, UART_MCR, on ? MCR_DTR_OUT2 | MCR_RTS : MCR_DTR_OUT2);
 }
 
-void serial_drain(enum serial_port port)
+void serial_drain(serial_port port)
 {
 	wait(port, LSR_TEMT);
 }
 
-bool serial_init(enum serial_port port)
+bool serial_join(serial_port port)
 {
 	write(port, UART_SCRATCH, 0x5a);
 	if (read(port, UART_SCRATCH) != 0x5a)
 		return false;
 	serial_drain(port); /* the FIFO's reset would drop it */
 	write(port, UART_IER, 0);
-	write(port, UART_LCR, LCR_DLAB);
-	write(port, UART_DATA, DIVISOR_115200);
-	write(port, UART_IER, 0);
-	write(port, UART_LCR, LCR_8N1);
 	write(port, UART_FCR, FCR_ON_CLEAR);
 	serial_rts(port, true);
 	return true;
 }
 
-void serial_write(enum serial_port port, const u8 *data, size_t size)
+bool serial_init(serial_port port)
+{
+	if (!serial_join(port))
+		return false;
+	write(port, UART_LCR, LCR_DLAB);
+	write(port, UART_DATA, DIVISOR_115200);
+	write(port, UART_IER, 0);
+	write(port, UART_LCR, LCR_8N1);
+	return true;
+}
+
+bool serial_write(serial_port port, const u8 *data, size_t size)
 {
 	for (size_t i = 0; i < size; i++) {
 		/* An empty holding register means an empty FIFO. */
 		if (i % SERIAL_FIFO == 0 && !wait(port, LSR_THRE))
-			return;
+			return false;
 		write(port, UART_DATA, data[i]);
 	}
+	return true;
 }
 
-void serial_write_text(enum serial_port port, const char *text, size_t size)
+void serial_write_text(serial_port port, const char *text, size_t size)
 {
 	static const u8 cr = '\r';
 
 	for (size_t i = 0; i < size; i++) {
-		if (text[i] == '\n')
-			serial_write(port, &cr, 1);
-		serial_write(port, (const u8 *)&text[i], 1);
+		if (text[i] == '\n' && !serial_write(port, &cr, 1))
+			return;
+		if (!serial_write(port, (const u8 *)&text[i], 1))
+			return;
 	}
 }
 
-size_t serial_read(enum serial_port port, u8 *data, size_t size, bool *is_break)
+size_t serial_read(serial_port port, u8 *data, size_t size, bool *is_break)
 {
 	size_t n = 0;
 
@@ -141,26 +156,26 @@ size_t serial_read(enum serial_port port, u8 *data, size_t size, bool *is_break)
 	return n;
 }
 
-bool serial_ready(enum serial_port port)
+bool serial_ready(serial_port port)
 {
 	u8 lsr = line_status(port);
 
 	return lsr != 0xff && (lsr & LSR_THRE);
 }
 
-void serial_send(enum serial_port port, const u8 *data, size_t size)
+void serial_send(serial_port port, const u8 *data, size_t size)
 {
 	for (size_t i = 0; i < size; i++)
 		write(port, UART_DATA, data[i]);
 }
 
-void serial_interrupts(enum serial_port port, bool transmit)
+void serial_interrupts(serial_port port, bool transmit)
 {
 	write(port, UART_IER,
 	      transmit ? IER_RECEIVE | IER_TRANSMIT : IER_RECEIVE);
 }
 
-bool serial_asks(enum serial_port port)
+bool serial_asks(serial_port port)
 {
 	return !(read(port, UART_IIR) & IIR_NONE);
 }

@@ -193,13 +193,13 @@ bool machine_interrupt(u8 irq)
 	return n >= 0;
 }
 
-bool serial_init(enum serial_port port)
+bool serial_init(serial_port port)
 {
 	(void)port;
 	return machine_serial;
 }
 
-void serial_interrupts(enum serial_port port, bool transmit)
+void serial_interrupts(serial_port port, bool transmit)
 {
 	(void)port;
 	note(transmit ? "COM1 asks for more" : "COM1 receives");

@@ -328,6 +328,7 @@ def everything(m, acpi):
     m.acpi_power_init(power, acpi)
     m.acpi_madt_init(madt, acpi)
     m.acpi_mcfg_init(mcfg, acpi)
+    m.acpi_uart(acpi)
     m.acpi_find_s5(acpi, typ, typ + 1)
     assert madt.cpu_count <= m.ACPI_CPUS_MAX
     assert madt.ioapic_count <= m.ACPI_IOAPICS_MAX
@@ -565,3 +566,85 @@ def test_mcfg(m):
     assert mcfg_of(m, (0xb000_1000, 0, 0, 255)) is None
     cut = struct.pack("<QHBBI", 0xb000_0000, 0, 0, 255, 0)[:-1]
     assert mcfg_of(m, tail=cut) is None
+
+
+# --- SPCR, DBG2 ----------------------------------------------------------
+
+def gas(address, space=0, width=32, access=3):
+    return struct.pack("<BBBBQ", space, width, 0, access, address)
+
+
+def spcr(kind, where):
+    return table(b"SPCR", struct.pack("<B3x", kind) + where + bytes(28),
+                 revision=2)
+
+
+def port(kind, where, ports=1, family=0x8000, length=None):
+    """A debug device: its name stands behind its registers."""
+    name = b"\\_SB.UA00\0"
+    size = 22 + len(where) + 4 + len(name)
+    return struct.pack("<BHBHHHHHHxxHH", 0, size if length is None else
+                       length, ports, len(name), size - len(name), 0, 0,
+                       family, kind, 22, 22 + len(where)) + where + \
+        struct.pack("<I", 0x1000) + name
+
+
+def dbg2(*devices, count=None, offset=44):
+    return table(b"DBG2", struct.pack("<II", offset, len(devices) if count is
+                                      None else count) + b"".join(devices))
+
+
+def uart_of(m, *tables):
+    mem = Memory(m)
+    mem.root(*tables)
+    assert mem.init() == 0
+    return m.acpi_uart(mem.acpi)
+
+
+LPSS = 0xfe03_2000
+HIGH = 0x40_1000_0000
+
+
+@pytest.mark.parametrize("kind, where, found", [
+    (0x12, gas(LPSS), LPSS), (0x14, gas(HIGH), HIGH), (0, gas(LPSS), LPSS),
+    (1, gas(LPSS), LPSS),
+    (0x12, gas(LPSS, access=0), LPSS),          # its width says the same
+    (0x12, gas(LPSS, access=0x20), LPSS),       # so tables are seen
+    (0x14, gas(LPSS, width=8, access=0), LPSS),     # always 32 bits
+    (0x12, gas(LPSS, width=8, access=1), 0),    # registers a byte apart
+    (0, gas(0x3f8, 1, 8, 1), 0x3f8), (0x12, gas(0xe060, 1, 8, 0), 0xe060),
+    (0, gas(0xfffc, 1, 8, 1), 0), (0, gas(0, 1, 8, 1), 0),
+    (0x12, gas(0), 0), (0x12, gas(LPSS + 2), 0), (0x12, gas(0x8000), 0),
+    (0x12, gas(LPSS, space=2), 0),              # PCI configuration space
+    (3, gas(LPSS), 0), (0x13, gas(LPSS), 0)])   # PL011, SDM845
+def test_the_serial_port_that_a_table_names(m, kind, where, found):
+    assert uart_of(m, spcr(kind, where)) == found
+    assert uart_of(m, dbg2(port(kind, where))) == found
+    assert uart_of(m, dbg2(port(3, gas(LPSS)), port(kind, where))) == found
+    other = port(0x12, gas(0xfe04_0000))
+    assert uart_of(m, spcr(kind, where), dbg2(other)) == (
+        found or 0xfe04_0000)
+
+
+def test_no_serial_port_is_named(m):
+    assert uart_of(m) == uart_of(m, dbg2()) == 0
+    usb = port(0, gas(LPSS), family=0x8002)
+    assert uart_of(m, dbg2(usb)) == 0
+    assert uart_of(m, dbg2(usb, port(0x14, gas(LPSS)))) == LPSS
+
+
+@pytest.mark.parametrize("devices, more", [
+    ([port(0x14, gas(LPSS), length=0)] * 2, {}),
+    ([port(3, gas(LPSS), length=0), port(0x14, gas(LPSS))], {}),
+    ([port(3, gas(LPSS), length=0xffff), port(0x14, gas(LPSS))], {}),
+    ([port(0x14, gas(LPSS))], {"offset": 0xffff_fff0}),
+    ([port(0x14, gas(LPSS))[:24]], {}), ([], {"count": 0xffff_ffff})])
+def test_a_debug_port_that_cannot_be(m, devices, more):
+    assert uart_of(m, dbg2(*devices, **more)) == 0
+
+
+def test_a_spcr_that_is_cut(m):
+    whole = spcr(0x12, gas(LPSS))
+    for size in (36, 37, 40, 51):
+        assert uart_of(m, table(b"SPCR", whole[36:size])) == 0
+    assert uart_of(m, table(b"SPCR", whole[36:52])) == LPSS

@@ -242,3 +242,57 @@ def test_a_line_that_takes_nothing(m):
     assert write(b"abc") <= first / 1000
     busy[0] = False
     assert write(b"x" * 17) == 2
+
+
+def test_two_lines_of_which_one_takes_nothing(m):
+    """The other one's bytes do not make it new."""
+    reads = []
+
+    def read(kind, port, size):
+        reads.append(port)
+        return 0x60 if port < COM1 else 0
+    m.on_read(read)
+    m.serial_write(COM1, b"a", 1)
+    for _ in range(3):
+        reads.clear()
+        m.serial_write_text(0x2f8, b"abc", 3)
+        m.serial_write_text(COM1, b"a whole line", 12)
+        assert reads.count(COM1 + 5) <= 1000
+
+
+class Mapped:
+    """Registers of 32 bits, four bytes apart, as those of an LPSS."""
+
+    def __init__(self, m):
+        self.base, self.regs, self.sent = 0x40_1000_0000, {5: 0x60}, []
+        m.on_read(self.read)
+        m.on_write(self.write)
+
+    def read(self, kind, addr, size):
+        assert (kind, size) == ("read", 4) and (addr - self.base) % 4 == 0
+        return self.regs.get((addr - self.base) // 4, 0)
+
+    def write(self, kind, addr, size, value):
+        assert (kind, size) == ("write", 4) and (addr - self.base) % 4 == 0
+        n = (addr - self.base) // 4
+        if n:
+            self.regs[n] = value
+        else:
+            self.sent.append(value)
+
+
+def test_a_port_in_memory(m):
+    """Its speed is firmware's: nobody knows its clock."""
+    port = Mapped(m)
+    port.regs[3] = 0x1b
+    assert m.serial_join(port.base)
+    assert (port.regs[3], port.regs[1], port.regs[2] & 1) == (0x1b, 0, 1)
+    assert port.sent == []
+    m.serial_write_text(port.base, b"ab\n", 3)
+    assert bytes(port.sent) == b"ab\r\n"
+
+
+def test_a_port_in_memory_that_sleeps(m):
+    m.on_read(lambda kind, addr, size: 0xffffffff)
+    m.on_write(lambda *_: None)
+    assert not m.serial_join(0x40_1000_0000)

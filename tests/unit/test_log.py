@@ -16,7 +16,7 @@ FAKES = """
 #include "kernel/screen.h"
 #include "kernel/serial.h"
 #define SINK 8192
-enum { AT_COM1, AT_COM2, AT_SCREEN, SINKS };
+enum { AT_COM1, AT_COM2, AT_SCREEN, AT_PCI, AT_UART, SINKS };
 char sink[SINKS][SINK];
 size_t sink_length[SINKS];
 bool sink_absent[SINKS];
@@ -26,13 +26,18 @@ static void put(int at, const char *text, size_t n)
 	for (size_t i = 0; i < n && sink_length[at] < SINK; i++)
 		sink[at][sink_length[at]++] = text[i];
 }
-static int at(enum serial_port port) { return port == COM1 ? 0 : 1; }
-bool serial_init(enum serial_port port) { return !sink_absent[at(port)]; }
-void serial_write_text(enum serial_port port, const char *text, size_t size)
+static int at(serial_port port)
+{
+	return port == COM1 ? AT_COM1 : port == COM2 ? AT_COM2
+	     : port == 0xe060 ? AT_PCI : AT_UART;
+}
+bool serial_join(serial_port port) { return !sink_absent[at(port)]; }
+bool serial_init(serial_port port) { return !sink_absent[at(port)]; }
+void serial_write_text(serial_port port, const char *text, size_t size)
 {
 	put(at(port), text, size);
 }
-void serial_drain(enum serial_port port) { drained[at(port)]++; }
+void serial_drain(serial_port port) { drained[at(port)]++; }
 bool screen_init(const struct boot_framebuffer *fb)
 {
 	return fb && !sink_absent[AT_SCREEN];
@@ -50,8 +55,8 @@ def m():
     return harness.build(
         "log", ["kernel/log.c"], fakes=FAKES,
         headers=["kernel/log_sink.h", "kernel/boot_info.h"],
-        cdef="extern char sink[3][8192]; extern size_t sink_length[3];"
-             "extern bool sink_absent[3]; extern unsigned drained[3];"
+        cdef="extern char sink[5][8192]; extern size_t sink_length[5];"
+             "extern bool sink_absent[5]; extern unsigned drained[5];"
              "void pages(bool on); extern unsigned room;")
 
 
@@ -163,7 +168,7 @@ class Log:
         while self.read(position)[0]:
             pass
         self.end, self.written = position[0], b""
-        for n in range(3):
+        for n in range(5):
             m.sink_length[n] = m.drained[n] = 0
             m.sink_absent[n] = False
 
@@ -284,6 +289,42 @@ def test_the_start_brings_sinks_up_to_date(m, log):
     position = m.new("u64[1]", [0])
     start = log.read(position, 8192)[0]
     assert log.at(1) == start       # as much as the fake keeps
+    m.log_start(0, m.LOG_INFO, m.NULL)
+
+
+LATE = [("LOG_PCI", 3, 0xe060), ("LOG_UART", 4, 0xffff_8000_fe03_2000)]
+
+
+@pytest.mark.parametrize("name, at, port", LATE)
+def test_a_port_that_is_found_late(m, log, name, at, port):
+    """It has what was said before, and what comes."""
+    log.emit(b"-" * m.LOG_RING)
+    log.emit(b"early\n")
+    sink = getattr(m, name)
+    m.log_start(sink | m.LOG_COM1, m.LOG_INFO, m.NULL)
+    assert not m.log_goes_to(sink) and log.at(at) == b""
+    before = log.at(0)
+    assert m.log_add_serial(sink, port) and m.log_goes_to(sink)
+    assert log.at(at)[-1000:] == before[-1000:]
+    m.sink_length[at] = 0
+    log.emit(b"late\n")
+    assert log.at(at) == b"late\n" and m.log_goes_to(m.LOG_COM1)
+    m.log_drain()
+    assert (m.drained[0], m.drained[1], m.drained[at]) == (1, 0, 1)
+    m.log_start(0, m.LOG_INFO, m.NULL)
+
+
+@pytest.mark.parametrize("name, at, port", LATE)
+def test_a_late_port_that_is_none(m, log, name, at, port):
+    m.sink_absent[at] = True
+    sink = getattr(m, name)
+    m.log_start(sink, m.LOG_ERROR, m.NULL)
+    assert not m.log_add_serial(sink, port) and not m.log_goes_to(sink)
+    m.sink_absent[at] = False
+    assert not m.log_add_serial(sink, 0) and not m.log_goes_to(sink)
+    assert m.log_add_serial(sink, port)
+    log.emit(b"line\n", m.LOG_WARN)
+    assert log.at(at) == b"", "quiet is for it, too"
     m.log_start(0, m.LOG_INFO, m.NULL)
 
 

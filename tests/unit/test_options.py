@@ -30,6 +30,7 @@ GOOD = [
     ("log=e9", "sinks", E9), ("log=screen", "sinks", SCREEN),
     ("log=screen,com2", "sinks", SCREEN | COM2),
     ("log=com1,com2,e9,screen", "sinks", 15),
+    ("log=pci", "sinks", 16), ("log=uart,com1", "sinks", 32 | COM1),
     ("log=e9,e9", "sinks", E9),
     ("quiet", "quiet", True), ("debug", "debug", True),
     ("no-vga", "no_vga", True), ("help", "help", True),
@@ -216,7 +217,7 @@ def test_help_lists_every_option_and_value(m):
     m.options_help()
     lines = [text.split(":")[0].strip() for _, text in m.log_lines()]
     assert lines == ["ram=relocated|identity", "guest=kernel|bios", "memory=N",
-                     "log=com1,com2,e9,screen", "quiet", "debug", "no-vga",
+                     "log=com1,com2,e9,screen,pci,uart", "quiet", "debug", "no-vga",
                      "assign=...", "strict-groups", "igd=off|open|closed",
                      "igd-gen=N", "igd-reset=auto|never|reboot|always",
                      "rom-init", "iommu=strict|off", "unsafe-dma",

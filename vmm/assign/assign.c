@@ -96,7 +96,7 @@ const char *assigned_objection(const struct assignment *all,
 	if (igd_is_one(f) && !all->options->igd)
 		return "is Intel's graphics; the option igd assigns it";
 	if (f->class == 0x0700)
-		return "is a serial port, and may be the console's";
+		return "is a serial port, which stays Monocle's: log=pci";
 	if (cannot_be_shown(all->pci, f))
 		return "stands where a guest would not find it";
 	if (all->vtd && !vtd_has_unit(all->vtd, f->bdf))
