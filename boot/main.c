@@ -10,12 +10,13 @@
 #include "drivers/vtd/vtd.h"
 #include "kernel/host_irq.h"
 #include "kernel/host_paging.h"
-#include "kernel/log.h"
+#include "kernel/log_ram.h"
 #include "kernel/log_sink.h"
 #include "kernel/panic.h"
 #include "kernel/percpu.h"
 #include "kernel/phys.h"
 #include "kernel/screen.h"
+#include "kernel/string.h"
 #include "kernel/time.h"
 #include "kernel/traps.h"
 #include "vmm/list.h"
@@ -29,6 +30,7 @@ extern const char image_start[], image_end[];
 
 static struct host host;
 static struct machine machine;
+static char last[1537]; /* what the last start has logged in the end */
 
 static NORETURN void refuse(void)
 {
@@ -84,6 +86,38 @@ static void read_boot_information(u32 magic, u32 info, u32 image)
 		 b->image, b->image + b->image_size, b->loader);
 }
 
+static void tell_last(bool all)
+{
+	size_t length = strlen(last), at = all || !length ? 0 : length - 1;
+
+	while (!all && at && last[at - 1] != '\n')
+		at--;
+	for (size_t n; at < length; at += n + 1) {
+		for (n = 0; last[at + n] && last[at + n] != '\n'; n++)
+			;
+		log_info("last start: %.*s", (int)n, last + at);
+	}
+}
+
+/*
+ * A copy of the log for the next start, which finds it at the same place: not
+ * where firmware and GRUB work, at the top of memory, nor where modules lie, at
+ * its beginning. `list` leaves the one that it tells of.
+ */
+static void keep_log(void)
+{
+	hpa_t at = phys_alloc(&host_memory, LOG_RAM_SIZE, PAGE_SIZE, 768 * MIB);
+
+	if (at == PHYS_NONE)
+		return;
+	log_ram_last(phys_to_virt(at), last, sizeof(last));
+	if (host.options.list)
+		return;
+	log_keep(phys_to_virt(at));
+	tell_last(false);
+	log_info("log: kept at 0x%lx for the next start", at);
+}
+
 /* Own memory, page tables, descriptor tables, stack. */
 static void take_memory(void)
 {
@@ -92,6 +126,7 @@ static void take_memory(void)
 
 	page_limit = 4 * GIB;
 	phys_init(&host.boot);
+	keep_log();
 	if (!host_paging_init(&host.boot))
 		cpu = percpu_create(0, cpuid(1, 0).ebx >> 24);
 	if (!cpu) {
@@ -351,6 +386,7 @@ static NORETURN void finish(enum vm_request how)
 static NORETURN void run(void)
 {
 	const char *words;
+	int err;
 
 	read_tables();
 	find_iommu();
@@ -358,7 +394,9 @@ static NORETURN void run(void)
 		host.tsc_hz = tsc_frequency(host.power.pm_timer);
 		machine_connect(&machine, &host);
 		words = list_functions(&machine);
-		list_verdict(&machine, words, plan());
+		err = plan();
+		tell_last(true);
+		list_verdict(&machine, words, err);
 		end(END_POWER_OFF, "list");
 	}
 	if (plan())

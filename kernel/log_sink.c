@@ -2,6 +2,7 @@
 #include "kernel/log_sink.h"
 
 #include "arch/x86/io.h"
+#include "kernel/log_ram.h"
 #include "kernel/screen.h"
 #include "kernel/string.h"
 
@@ -46,6 +47,7 @@ void log_emit(enum log_level level, const char *line, size_t length)
 {
 	for (size_t i = 0; i < length; i++)
 		state.ring[state.end++ % LOG_RING] = line[i];
+	log_ram_write(line, length);
 	if (!state.sinks || level > state.level)
 		return;
 	if (log_page && log_goes_to(LOG_SCREEN) && !screen_has_room(length))
@@ -64,7 +66,7 @@ size_t log_read(u64 *from, char *buf, size_t size)
 	return n;
 }
 
-/* With what was written before it was there. */
+/* With what was written before it was there; 0: the copy in memory. */
 static void add_sinks(unsigned sinks)
 {
 	char part[128];
@@ -72,10 +74,17 @@ static void add_sinks(unsigned sinks)
 	size_t n;
 
 	state.sinks |= sinks;
-	if (state.level < LOG_INFO)
-		return;
 	while ((n = log_read(&from, part, sizeof(part))) > 0)
-		emit_to(sinks, part, n);
+		if (!sinks)
+			log_ram_write(part, n);
+		else if (state.level >= LOG_INFO)
+			emit_to(sinks, part, n);
+}
+
+void log_keep(void *place)
+{
+	log_ram_start(place);
+	add_sinks(0);
 }
 
 void log_start(unsigned sinks, enum log_level level,

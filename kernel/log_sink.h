@@ -32,6 +32,8 @@ void log_start(unsigned sinks, enum log_level level,
 	       const struct boot_framebuffer *fb);
 /* False: no UART answers there, or port is 0. */
 bool log_add_serial(enum log_sink sink, serial_port port);
+/* A copy is kept there (kernel/log_ram.h), from the first line on. */
+void log_keep(void *place);
 /* The screen belongs to the guest from now on. */
 void log_leave_screen(void);
 /* A panic takes it back. */

@@ -4,6 +4,8 @@ import struct
 
 import pytest
 
+import rigs.iso
+
 from boot import runs
 
 
@@ -53,3 +55,39 @@ def test_it_stays_monocles(run):
     assert "serial port" in row.split("\n")[0] and " no\n" in row
     assert "is a serial port, which stays Monocle's: log=pci" in \
         " ".join(row.replace("monocle:", "").split())
+
+
+@runs.define("log-last")
+def last():
+    """A start, the reset button, and a start with `list`."""
+    words = {"rig": "tcg", "module": False, "memory": 1024,
+             "qemu": ("-action", "reboot=reset")}
+    second = runs.work("log-last")
+    second.mkdir()
+    image = rigs.iso.build(runs.spec(**words), "log=e9 list", second)
+    with runs.start(**words) as machine:
+        machine.wait_for("monocle: end: 4 refused", runs.TIMEOUT, "log")
+        first = machine.text("log")
+        machine.qmp.command("blockdev-change-medium", device="ide2-cd0",
+                            filename=str(image))
+        with machine.change:
+            machine.streams["log"], machine.ended = b"", None
+        machine.qmp.command("system_reset")
+        return first, machine.finish()
+
+
+@pytest.mark.runs("log-last")
+def test_list_shows_the_end_of_the_last_start(run):
+    """QEMU's reset keeps memory, as many a machine's does."""
+    first, result = run("log-last")
+    assert (result.status, result.text) == (0, "list"), result.report()
+    kept = first.index("monocle: log: kept at ")
+    assert "last start" not in first
+    told = [line.removeprefix("monocle: last start: ")
+            for line in result.log.splitlines() if "last start: " in line]
+    lines = first.splitlines()
+    assert len(told) > 5 and told[1:] == lines[len(lines) - len(told) + 1:]
+    # Before the verdict, behind what the list has to say.
+    assert result.log.rindex("last start: ") < result.log.index("IOMMU: ") \
+        and "assign" in result.log[:result.log.index("last start: ")]
+    assert kept and "\nmonocle: log: kept at" not in result.log

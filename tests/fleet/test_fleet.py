@@ -140,6 +140,22 @@ def test_the_line_that_list_ends_with_gives_all(rows):
     assert tried > 20
 
 
+@pytest.mark.parametrize("words", [HV, f"{HV} {BROADWELL}"])
+def test_the_logs_copy_is_nobody_elses(words):
+    """Neither the EPT nor, by the region list, a device reaches it."""
+    run = judge.Run(own("usb-rmrr"), words)
+    start = judge.Start(paper.Machine(own("usb-rmrr")), run)
+    at = int(re.search(r"log: kept at (0x\w+)", run.log)[1], 16)
+    end = at + 0x21000
+    assert start.pieces and start.regions and end <= 768 << 20
+    for p in [*start.pieces, *start.regions]:
+        assert p.hpa is None or p.hpa >= end or \
+            p.hpa + p.end - p.gpa <= at, p
+    assert run.read(at, 8) == b"!MONLOG1" and \
+        run.read(at + 64, 9) == b"monocle: "
+    run.close()
+
+
 def test_quiet_hides_neither_help_nor_what_is_wrong():
     help_ = judge.Run(own("usb-rmrr"), "quiet help")
     assert help_.end() == "ended" and "assign=..." in help_.log

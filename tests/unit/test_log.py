@@ -53,8 +53,9 @@ void pages(bool on) { log_page = on ? page : 0; }
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "log", ["kernel/log.c"], fakes=FAKES,
-        headers=["kernel/log_sink.h", "kernel/boot_info.h"],
+        "log", ["kernel/log.c", "kernel/log_ram.c"], fakes=FAKES,
+        headers=["kernel/log_sink.h", "kernel/boot_info.h",
+                 "kernel/log_ram.h"],
         cdef="extern char sink[5][8192]; extern size_t sink_length[5];"
              "extern bool sink_absent[5]; extern unsigned drained[5];"
              "void pages(bool on); extern unsigned room;")
@@ -362,6 +363,21 @@ def test_a_full_screen_is_a_page(m, log):
             log.emit(b"not shown", m.LOG_WARN)
     m.pages(False)
     assert log.at(2) == b"1--234--5"
+
+
+KEPT = []
+
+
+def test_the_copy_has_the_log_from_its_first_line_on(m, log):
+    place = m.new("u64[]", m.LOG_RAM_SIZE // 8)
+    KEPT.append(place)          # it is written to from now on
+    text = m.new("char[201]")
+    log.emit(b"." * m.LOG_RING)
+    log.emit(b"early\n")
+    m.log_keep(place)
+    log.emit(b"late\n", m.LOG_DEBUG)
+    m.log_ram_last(place, text, 201)
+    assert m.ffi.string(text) == b"." * 189 + b"early\nlate\n"
 
 
 def test_drain_waits_for_the_uarts(m, log):
