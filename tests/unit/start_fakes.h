@@ -20,9 +20,16 @@ struct start {
 	int index; /* of the entry for a pin */
 	unsigned ecam_kind, exit_code, how, classes;
 	u16 class[8];
+	u32 bar; /* 0 of each function */
+	u64 table_uart;
+	unsigned uart_memory;
+	char last[64]; /* the last start's log */
+	hpa_t log_at;
 	/* Seen. */
 	struct vtd_config config;
 	struct vtd_pin pin;
+	serial_port uart;
+	u32 command;
 	unsigned sinks, level, apic_id;
 	int verdict;
 	char notes[2048]; /* a word for each call */

@@ -116,6 +116,53 @@ def test_the_screen_is_mapped_as_large_as_it_is(m, on_screen):
     assert ("mmio_map" in notes(m)) == on_screen
 
 
+# -- the log, here and of the last start
+
+def test_the_last_starts_log(m):
+    """Its last line; this start's is kept at the same place."""
+    m.start.log_at, m.start.last = 0x5000, b"one\ntwo\n"
+    m.start_takes_memory()
+    assert [text for _, text in m.log_lines() if "last start" in text] == [
+        "last start: two"]
+    assert notes(m).count("log_keep") == 1
+    assert "log: kept at 0x5000 for the next start" in m.log_text()
+
+
+def test_the_list_tells_all_of_it_and_leaves_it(m):
+    m.start.log_at, m.start.last = 0x5000, b"one\ntwo"
+    m.start.options.list = True
+    m.start_reads(MAGIC)
+    m.start_takes_memory()
+    m.start_runs()
+    assert [text for _, text in m.log_lines() if "last start" in text] == [
+        "last start: one", "last start: two"]
+    assert "log_keep" not in notes(m)
+
+
+@pytest.mark.parametrize("cls, bar, port", [
+    (0x0700, 0xf0a1, 0xf0a0), (0x0700, 0xf7f00000, 0), (0x0600, 0xf0a1, 0)])
+def test_a_serial_port_on_the_pci(m, cls, bar, port):
+    """Its ports are switched on: firmware may have left them off."""
+    m.start.options.sinks, m.start.classes = m.LOG_PCI, 1
+    getattr(m.start, "class")[0] = cls
+    m.start.bar = bar
+    m.start_runs()
+    assert m.start.uart == port
+    assert bool(m.start.command & 1) == bool(port)
+    assert ("no PCI function is a serial port" in m.log_text()) == (not port)
+
+
+@pytest.mark.parametrize("at, kind, port", [
+    (0x2f8, 0, 0x2f8), (0, 0, 0), (0xe0000000, 1, 0)])
+def test_a_serial_port_by_table(m, at, kind, port):
+    """One that lies in RAM is wrong."""
+    m.start.options.sinks, m.start.table_uart = m.LOG_UART, at
+    m.start.mcfg.base, m.start.ecam_kind = 0xe0000000, kind
+    m.start_runs()
+    assert m.start.uart == port
+    assert ("neither SPCR nor DBG2" in m.log_text()) == (not port)
+
+
 # -- the order
 
 BEFORE = ["acpi_init", "acpi_madt_init", "acpi_power_init", "acpi_mcfg_init",
