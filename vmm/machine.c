@@ -123,14 +123,14 @@ static int write_acpi(struct machine *m)
 		.vcpus = 1,
 		.ioapic_id = IOAPIC_ID,
 		.ecam = m->ecam,
-		.last_bus = m->last_bus,
+		.roots = m->roots,
+		.root_count = m->root_count,
 		.no_8042 = !i8042_present(),
 		.no_vga = !m->assign.vga,
 	};
 	gpa_t rsdp;
 
-	machine_windows(m, cfg.below_4g, ARRAY_SIZE(cfg.below_4g),
-			&cfg.above_4g);
+	machine_windows(m, &cfg);
 	return guest_acpi_build(&cfg, &m->vm.map, &rsdp);
 }
 
@@ -344,12 +344,15 @@ static int init_legacy(struct machine *m)
 /* The hole for devices below 4 GiB, uncached as firmware would say it. */
 static int init_mtrr(struct machine *m)
 {
-	struct guest_acpi_window below[GUEST_ACPI_WINDOWS], above;
-	struct mtrr_hole hole;
+	struct guest_acpi_config cfg = {0};
+	struct mtrr_hole hole = {.base = 4 * GIB};
 
-	machine_windows(m, below, ARRAY_SIZE(below), &above);
+	machine_windows(m, &cfg);
+	for (unsigned i = 0; i < cfg.window_count; i++)
+		if (!cfg.windows[i].ports && cfg.windows[i].base >= MIB)
+			hole.base = MIN(hole.base, cfg.windows[i].base);
 	/* From a boundary that few ranges describe. */
-	hole.base = ALIGN_UP(below[0].base, 256 * MIB);
+	hole.base = ALIGN_UP(hole.base, 256 * MIB);
 	hole.size = 4 * GIB - hole.base;
 	return mtrr_init(&m->mtrr, &m->vm.bus, m->vm.features.physical_bits,
 			 &hole, hole.base < 4 * GIB ? 1 : 0);
@@ -362,8 +365,8 @@ static int init_pci(struct machine *m)
 	int err = vpci_init(&m->vpci, &m->vm.bus);
 
 	if (!err && m->ecam)
-		err = vpci_add_ecam(&m->vpci, &m->vm.bus, m->ecam, m->last_bus);
-
+		err = vpci_add_ecam(&m->vpci, &m->vm.bus, m->ecam,
+				    m->roots[m->root_count - 1].last_bus);
 	pci_identity_read(host, BDF(0, 0, 0), &bridge);
 	pci_identity_isa(host, &isa);
 	if (!err)

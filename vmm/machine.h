@@ -27,6 +27,7 @@
 #include "vmm/devmodel/reset.h"
 #include "vmm/devmodel/rtc.h"
 #include "vmm/load/bios.h"
+#include "vmm/load/guest_acpi.h"
 #include "vmm/rom_init.h"
 #include "vmm/vcpu/vcpu.h"
 
@@ -73,8 +74,9 @@ struct machine {
 	struct boot_framebuffer text; /* the screen after it */
 	void *rsdp;		      /* where the guest's BIOS area holds it */
 	gpa_t acpi_base;	      /* the guest's ACPI tables */
-	gpa_t ecam;  /* the guest's, 0: none; a MiB for each bus */
-	u8 last_bus; /* that the guest has */
+	gpa_t ecam; /* the guest's, 0: none; a MiB for each bus */
+	struct guest_acpi_root roots[GUEST_ACPI_ROOTS]; /* that it finds */
+	unsigned root_count;
 	unsigned resets;
 };
 

@@ -65,21 +65,6 @@ static int pin_bios(struct machine *m)
 	return err ? err : region_pin(&m->vm.map, &r);
 }
 
-/* Where the host's RAM below 4 GiB ends: there begins its PCI hole. */
-static hpa_t low_limit(const struct machine *m)
-{
-	const struct boot_info *b = &m->host->boot;
-	hpa_t end = MIB;
-
-	for (unsigned i = 0; i < b->memory_count; i++) {
-		hpa_t top = b->memory[i].base + b->memory[i].size;
-
-		if (b->memory[i].kind == MEMORY_AVAILABLE && top <= 4 * GIB)
-			end = MAX(end, top);
-	}
-	return ALIGN_DOWN(end, PAGE_SIZE);
-}
-
 /* The highest place of that size below the limit; what is pinned stays. */
 static gpa_t last_free(const struct region_list *list, gpa_t limit, u64 size)
 {
@@ -119,18 +104,6 @@ static int pin_acpi(struct machine *m, gpa_t limit)
 	return region_pin(&m->vm.map, &r);
 }
 
-static u8 last_bus(const struct machine *m)
-{
-	unsigned last = 0;
-
-	for (unsigned i = 0; i < m->assign.port_count; i++)
-		last = MAX(last,
-			   pci_config_read(&m->host->pci,
-					   m->assign.ports[i].function->bdf,
-					   PCI_SUBORDINATE_BUS, 1));
-	return (u8)last;
-}
-
 /* A free place below the IOAPIC, aligned as PCIe 7.2.2 wants it, or 0. */
 static gpa_t find_ecam(const struct machine *m, u64 size, gpa_t from)
 {
@@ -148,19 +121,27 @@ static gpa_t find_ecam(const struct machine *m, u64 size, gpa_t from)
 	return 0;
 }
 
-/* Where the host's is, else where its devices are not likely to be. */
+/*
+ * Where the host's is, else where its devices are not likely to be. Where
+ * there is no room the guest has mechanism #1, which has all buses, too.
+ */
 static int pin_ecam(struct machine *m, gpa_t limit)
 {
 	const struct pci_host *host = &m->host->pci;
-	u64 size;
+	u8 last = m->roots[m->root_count - 1].last_bus;
+	u64 size = (last + 1) * MIB;
 
-	m->last_bus = last_bus(m);
-	size = (m->last_bus + 1) * MIB;
 	if (host->ecam >= limit && host->ecam + size <= GUEST_IOAPIC &&
-	    m->last_bus <= host->ecam_last_bus)
+	    last <= host->ecam_last_bus)
 		m->ecam = host->ecam;
 	else
 		m->ecam = find_ecam(m, size, MAX(limit, ECAM_FROM));
+	if (!m->ecam)
+		m->ecam = find_ecam(m, size, limit);
+	if (!m->ecam)
+		log_warn("pci: no room below 4 GiB for ECAM of %u buses; the "
+			 "guest has ports 0xcf8 and 0xcfc alone",
+			 last + 1);
 	return m->ecam ? region_pin_hole(&m->vm.map, m->ecam, size, "ECAM") : 0;
 }
 
@@ -171,12 +152,14 @@ int machine_map(struct machine *m)
 		.host = &host_memory,
 		.limit = m->host->options.memory,
 		.reserve = MEMORY_RESERVE + phys_total(&host_memory) / 256,
-		.low_limit = low_limit(m),
+		.low_limit = machine_low_limit(m),
 	};
 	bool bios = m->host->options.guest == GUEST_BIOS;
 	int err;
 
-	err = assigned_regions(&m->assign, &m->vm.map);
+	err = machine_roots(m);
+	if (!err)
+		err = assigned_regions(&m->assign, &m->vm.map);
 	if (!err)
 		err = pin_ecam(m, map.low_limit);
 	if (!err)
@@ -192,59 +175,6 @@ int machine_map(struct machine *m)
 	if (!err)
 		err = physmap_fill(&m->vm.map, &map);
 	return err;
-}
-
-/* Memory of the graphics and ECAM lie among the BARs, and are none. */
-static void windows_below(const struct machine *m,
-			  struct guest_acpi_window below[], unsigned count)
-{
-	gpa_t at = low_limit(m);
-	unsigned n = 0;
-
-	memset(below, 0, count * sizeof(*below));
-	for (unsigned i = 0; i < m->vm.map.count; i++) {
-		const struct region *r = &m->vm.map.regions[i];
-
-		if (r->kind == REGION_RAM || r->kind == REGION_ROM ||
-		    r->e820 == E820_NONE || r->gpa + r->size <= at ||
-		    r->gpa >= GUEST_IOAPIC)
-			continue;
-		if (r->gpa > at && n < count - 1)
-			below[n++] =
-				(struct guest_acpi_window){at, r->gpa - at};
-		at = r->gpa + r->size;
-	}
-	if (at < GUEST_IOAPIC)
-		below[n] = (struct guest_acpi_window){at, GUEST_IOAPIC - at};
-}
-
-void machine_windows(const struct machine *m, struct guest_acpi_window below[],
-		     unsigned count, struct guest_acpi_window *above)
-{
-	gpa_t first = ~0ull, last = 0;
-
-	windows_below(m, below, count);
-	for (unsigned i = 0; i < m->vm.map.count; i++) {
-		const struct region *r = &m->vm.map.regions[i];
-
-		if (r->kind != REGION_DEVICE || r->e820 != E820_NONE ||
-		    r->gpa < 4 * GIB)
-			continue;
-		first = MIN(first, r->gpa);
-		last = MAX(last, r->gpa + r->size);
-	}
-	for (unsigned i = 0; i < m->assign.port_count; i++) {
-		u64 base, end;
-
-		if (!pci_port_window(&m->host->pci,
-				     m->assign.ports[i].function->bdf, &base,
-				     &end))
-			continue;
-		first = MIN(first, base);
-		last = MAX(last, end);
-	}
-	*above = (struct guest_acpi_window){.base = last ? first : 0,
-					    .size = last ? last - first : 0};
 }
 
 struct port_row {

@@ -11,10 +11,20 @@
 
 /* Fills m->vm.map. One log_error line with every error. */
 int machine_map(struct machine *m);
-/* The windows that the guest's PCI root passes on, for its ACPI tables. */
-void machine_windows(const struct machine *m, struct guest_acpi_window below[],
-		     unsigned count, struct guest_acpi_window *above);
 /* Opens the legacy ports of the display, as a table says. */
 void machine_open_ports(struct machine *m);
+
+/* machine_windows.c */
+
+/* Where the host's RAM below 4 GiB ends: there begins its PCI hole. */
+hpa_t machine_low_limit(const struct machine *m);
+/*
+ * Fills in m->roots: bus 0's, and of the others those that lead to what is
+ * assigned. -ENOTSUP: they are too many, which is logged.
+ */
+int machine_roots(struct machine *m);
+/* What each root passes on, for the guest's ACPI tables. After machine_map().
+ */
+void machine_windows(const struct machine *m, struct guest_acpi_config *cfg);
 
 #endif

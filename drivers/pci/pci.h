@@ -156,6 +156,16 @@ pci_bridge_above(const struct pci_host *pci, bdf_t bdf)
 	return NULL;
 }
 
+/* What leads to bdf from its root bus: a bridge there, or bdf itself. */
+static inline bdf_t pci_on_root(const struct pci_host *pci, bdf_t bdf)
+{
+	const struct pci_function *above;
+
+	while ((above = pci_bridge_above(pci, bdf)))
+		bdf = above->bdf;
+	return bdf;
+}
+
 /* groups.c */
 
 /* Offset of the extended capability, or 0: none, or no ECAM. */

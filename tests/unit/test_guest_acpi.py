@@ -30,7 +30,11 @@ def m():
 
 
 class Build:
-    def __init__(self, m, size=64 * 1024, **config):
+    """roots: (first bus, last bus, devices); windows: (base, size, whether
+    of ports, root)."""
+
+    def __init__(self, m, size=64 * 1024, roots=((0, 255, ~0 & 0xffffffff),),
+                 windows=(), **config):
         self.m = m
         self.guest = Guest(m, [
             Row(0, 0xa0000),
@@ -38,12 +42,12 @@ class Build:
             Row(MIB, MIB),
             Row(TABLES, 64 * 1024, "RAM", "NVS", "acpi")])
         rom = m.ffi.from_buffer(self.guest.rows[1].memory)
-        windows = config.pop("below_4g", [(0x80000000, 0x60000000)])
+        self.roots = m.new("struct guest_acpi_root[]", list(roots))
         self.config = m.new("struct guest_acpi_config *", {
             "tables": TABLES, "tables_size": size, "rsdp": RSDP,
-            "rsdp_host": rom, "vcpus": 1, "ioapic_id": 1, "last_bus": 255,
-            "below_4g": [{"base": b, "size": s} for b, s in windows],
-            **config})
+            "rsdp_host": rom, "vcpus": 1, "ioapic_id": 1,
+            "roots": self.roots, "root_count": len(roots),
+            "windows": list(windows), "window_count": len(windows), **config})
         self.rsdp = m.new("gpa_t *")
         m.reset()
         self.status = m.guest_acpi_build(self.config, self.guest.list,
@@ -91,11 +95,22 @@ class Build:
         return found
 
 
+GIB = 1 << 30
+ROOTS = (0, 0x3f, 0xffffffff), (0x40, 0x41, 1 << 3), \
+    (0x80, 0x86, 1 << 0x14 | 1 << 0x1c)
+WINDOWS = (
+    (0, 0xcf8, True, 0), (0xd00, 0x2300, True, 0), (0x3000, 0x1000, True, 2),
+    (0x4000, 0xc000, True, 0), (0xa0000, 0x20000, False, 1),
+    (0x80000000, 0x60000000, False, 0), (0xe8000000, 0x123000, False, 2),
+    (0xe8123000, 0x800000, False, 0), (0xfd000000, 0x1000000, False, 1),
+    (0xfff00000, 0x100000, False, 0), (4 * GIB, 0x1000, False, 2),
+    (0x800000000, 0x800000000, False, 0))
+
+
 @pytest.fixture(scope="module")
 def built(m):
-    return Build(m, vcpus=2, ioapic_id=7, ecam=0xe0000000, last_bus=4,
-                 above_4g={"base": 0x800000000, "size": 0x800000000},
-        below_4g=[(0x80000000, 0x60000000), (0xfd000000, 0x1000000)])
+    return Build(m, vcpus=2, ioapic_id=7, ecam=0xe0000000, roots=ROOTS,
+                 windows=WINDOWS)
 
 
 def run(tmp_path, *command):
@@ -267,18 +282,21 @@ def test_s5(built, tmp_path):
     assert len(numbers(text)) == 4
 
 
-def test_routing(built, tmp_path):
-    """Every pin of every slot of bus 0 has a GSI of INTA to INTD."""
-    text = acpiexec(tmp_path, built.tables["DSDT"], "evaluate \\_SB.PCI0._PRT")
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_routing(built, tmp_path, n):
+    """Every pin of each slot of a root's bus has a GSI of INTA to INTD."""
+    devices = [dev for dev in range(32) if ROOTS[n][2] >> dev & 1]
+    text = acpiexec(tmp_path, built.tables["DSDT"],
+                    f"evaluate \\_SB.PCI{n}._PRT")
     values = numbers(text)
     rows = [tuple(values[i:i + 4]) for i in range(0, len(values), 4)]
     assert [(r[0], r[1]) for r in rows] == [
-        (dev << 16 | 0xffff, pin) for dev in range(32) for pin in range(4)]
+        (dev << 16 | 0xffff, pin) for dev in devices for pin in range(4)]
     assert all(r[2] == 0 for r in rows)
     # The conventional rotation, so that neighbours do not share a line.
     assert [r[3] for r in rows] == [
         built.m.VIRQ_PCI + (dev + pin) % 4
-        for dev in range(32) for pin in range(4)]
+        for dev in devices for pin in range(4)]
     assert {r[3] for r in rows} == {16, 17, 18, 19}
 
 
@@ -324,20 +342,31 @@ def ports(found):
     return out
 
 
-def test_root(built, compiled, tmp_path):
-    raw, source = built.tables["DSDT"], compiled["DSDT"][0]
-    assert re.search(r'Device \(PCI0\)\s*{\s*Name \(_HID, EisaId '
-                     r'\("PNP0A03"\)', source)
-    root = resources(tmp_path, raw, "\\_SB.PCI0")
-    assert windows(root, "Bus Number Range") == [(0, 4)]
-    assert windows(root, "I/O Range") == [(0, 0xcf7), (0xd00, 0xffff)]
-    assert windows(root, "Memory Range") == [
-        (0xa0000, 0xbffff), (0x80000000, 0xdfffffff),
-        (0xfd000000, 0xfdffffff), (0x800000000, 0xfffffffff)]
+@pytest.mark.parametrize("n, ids", [
+    (0, {"_HID": 'EisaId \\("PNP0A03"', "_UID": "Zero"}),
+    (1, {"_HID": 'EisaId \\("PNP0A08"', "_CID": 'EisaId \\("PNP0A03"',
+         "_UID": "0x40", "_SEG": "Zero", "_BBN": "0x40"}),
+    (2, {"_HID": 'EisaId \\("PNP0A08"', "_CID": 'EisaId \\("PNP0A03"',
+         "_UID": "0x80", "_SEG": "Zero", "_BBN": "0x80"})])
+def test_roots(built, compiled, tmp_path, n, ids):
+    """Each with its buses, and what it alone passes on."""
+    source = compiled["DSDT"][0]
+    assert source.count("PNP0A03") == 3
+    device = source[source.index(f"Device (PCI{n})"):]
+    device = device[:device.index("Name (_CRS")]
+    found = dict(re.findall(r"Name \((\w+), (.*?)\)", device))
+    assert found.keys() == ids.keys()
+    assert all(re.match(ids[key], found[key]) for key in ids)
+    root = resources(tmp_path, built.tables["DSDT"], f"\\_SB.PCI{n}")
+    assert windows(root, "Bus Number Range") == [ROOTS[n][:2]]
+    for kind, is_ports in ("I/O Range", True), ("Memory Range", False):
+        assert windows(root, kind) == [
+            (base, base + size - 1) for base, size, p, of in WINDOWS
+            if (p, of) == (is_ports, n)]
     assert all(d["Caching"] == "NonCacheable" and
                d["Write Protect"] == "ReadWrite"
                for _, d in root if d.get("Resource Type") == "Memory Range")
-    assert ports(root) == [(0xcf8, 8)]
+    assert ports(root) == [(0xcf8, 8)][n:]
 
 
 def test_ecam(built, compiled, tmp_path):
@@ -346,13 +375,13 @@ def test_ecam(built, compiled, tmp_path):
     assert {k: got[k] for k in ("Base Address", "Segment Group Number",
                                 "Start Bus Number", "End Bus Number")} == {
         "Base Address": "00000000E0000000", "Segment Group Number": "0000",
-        "Start Bus Number": "00", "End Bus Number": "04"}
+        "Start Bus Number": "00", "End Bus Number": "86"}
     assert re.search(r'Device \(ECAM\)\s*{\s*Name \(_HID, EisaId '
                      r'\("PNP0C02"\)', compiled["DSDT"][0])
     (kind, found), = resources(tmp_path, built.tables["DSDT"], "\\_SB.ECAM")
     assert kind == "32-Bit Fixed Memory Range"
     assert (int(found["Address"], 16), int(found["Address Length"], 16)) == \
-        (0xe0000000, 5 << 20)
+        (0xe0000000, 0x87 << 20)
 
 
 def test_without_ecam(m, tmp_path):
@@ -361,12 +390,6 @@ def test_without_ecam(m, tmp_path):
     assert b"ECAM" not in build.tables["DSDT"]
     root = resources(tmp_path, build.tables["DSDT"], "\\_SB.PCI0")
     assert windows(root, "Bus Number Range") == [(0, 255)]
-
-
-def test_no_windows_but_the_legacy_one(m, tmp_path):
-    root = resources(tmp_path, Build(m, below_4g=[]).tables["DSDT"],
-                     "\\_SB.PCI0")
-    assert windows(root, "Memory Range") == [(0xa0000, 0xbffff)]
 
 
 @pytest.mark.parametrize("name, hid, io, irq", [
@@ -390,11 +413,16 @@ def test_isa_devices(built, compiled, tmp_path, name, hid, io, irq):
 
 
 def test_the_tables_fit_what_is_promised(m):
+    """As many roots and windows as there may be, and in the end all of a
+    guest's functions, each a device of a root."""
+    last = m.GUEST_ACPI_ROOTS - 1
+    roots = [(0, 0, 0xffffffff), *((n, n, 0x1fe) for n in range(1, last)),
+             (last, 255, 0xffff)]
+    assert sum(bin(root[2]).count("1") for root in roots[1:]) >= 128
     build = Build(m, size=m.GUEST_ACPI_SIZE, vcpus=m.GUEST_ACPI_VCPUS,
-                  below_4g=[(0x80000000 + n * 0x100000, 0x1000)
-                            for n in range(m.GUEST_ACPI_WINDOWS)],
-                  above_4g={"base": 1 << 40, "size": 1 << 40},
-                  ecam=0xe0000000, last_bus=4)
+                  roots=roots, ecam=0xe0000000,
+                  windows=[((1 << 40) + n * GIB, 0x1000, False, n % last)
+                           for n in range(m.GUEST_ACPI_WINDOWS)])
     assert build.status == 0
 
 
@@ -413,7 +441,8 @@ def test_sizes_that_are_too_small(m):
 @pytest.mark.parametrize("config", [
     {"vcpus": 0}, {"vcpus": 65}, {"rsdp": 0xf0008}, {"rsdp": 0x80000},
     {"rsdp": 0xffff0}, {"tables": TABLES + 8}, {"tables": 0x7000000000},
-    {"ecam": 0xfff00000}, {"tables": RSDP}, {"tables": TABLES, "tables_size": 1 << 20}])
+    {"ecam": 0xfff00000}, {"tables": RSDP}, {"root_count": 0},
+    {"root_count": 17}, {"tables": TABLES, "tables_size": 1 << 20}])
 def test_bad_configurations(m, config):
     assert "place" in Build(m, **config).refusal()
 

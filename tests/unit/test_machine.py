@@ -7,12 +7,15 @@ the test, between vcpu_run()'s call and its return.
 import itertools
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import devmodel
 import harness
 
 KIB, MIB, GIB, PAGE = 2**10, 2**20, 2**30, 2**12
-SOURCES = ["vmm/machine.c", "vmm/machine_map.c", "vmm/physmap.c",
+SOURCES = ["vmm/machine.c", "vmm/machine_map.c", "vmm/machine_windows.c",
+           "vmm/physmap.c",
            "vmm/assign/assigned_rom.c", "vmm/assign/assigned_stats.c",
            "vmm/core/bus.c", "vmm/core/guest_mem.c", "vmm/core/vclock.c",
            "vmm/core/vm.c",
@@ -71,6 +74,37 @@ class Machine:
         self.assign.functions[0].function = f
         self.assign.functions[0].all = self.m.ffi.addressof(self.assign)
         return f
+
+    def _add(self, bus, dev, **fields):
+        pci = self.host.pci
+        f = self.m.ffi.addressof(pci.functions[pci.count])
+        f.bdf = bus << 8 | dev << 3
+        for name, value in fields.items():
+            setattr(f, name, value)
+        pci.count += 1
+        return f
+
+    def give(self, bus, dev, *bars):
+        """Assigns a function: its BARs are (base, size, whether ports)."""
+        f = self._add(bus, dev)
+        for n, (base, size, *io) in enumerate(bars):
+            f.bars[n] = {"base": base, "size": size, "io": bool(io)}
+        a = self.m.ffi.addressof(self.assign.functions[self.assign.count])
+        a.function, a.all = f, self.m.ffi.addressof(self.assign)
+        self.assign.count += 1
+
+    def bridge(self, bus, dev, secondary, subordinate, io=0x00f0,
+               memory=0x0000fff0, wide=(0x0001fff1, 0, 0)):
+        """On the way to what is assigned; no two with one number."""
+        f = self._add(bus, dev, header_type=1, secondary_bus=secondary)
+        config = self.m.machine_config[dev << 3]
+        for at, value in ((0x18, bus | secondary << 8 | subordinate << 16),
+                          (0x1c, io), (0x20, memory), (0x24, wide[0]),
+                          (0x28, wide[1]), (0x2c, wide[2])):
+            for n, byte in enumerate(value.to_bytes(4, "little")):
+                config[at + n] = byte
+        self.assign.ports[self.assign.port_count].function = f
+        self.assign.port_count += 1
 
     def plan(self):
         return self.m.machine_plan(self.machine)
@@ -465,7 +499,7 @@ def test_where_configuration_space_is(m, ecam, last, subordinate, at):
     assert m.machine_map(x.machine) == 0
     hole = x.region("ECAM")
     assert (hole.gpa, hole.size) == (at, (subordinate + 1) * MIB)
-    assert x.machine.last_bus == subordinate
+    assert x.machine.roots[0].last_bus == subordinate
 
 
 def test_configuration_space_is_aligned_where_something_is_in_the_way(m):
@@ -493,13 +527,152 @@ def test_room_that_is_just_large_enough_has_configuration_space(m):
     assert (x.region("ECAM").gpa, x.machine.ecam) == (0xe8000000,) * 2
 
 
-def test_without_room_there_is_no_configuration_space(m):
-    """The guest has mechanism #1 all the same."""
+def test_configuration_space_of_many_buses_finds_its_place(m):
+    """A root bus at 0xd0 needs 209 MiB; BARs are in the way at the top."""
     x = Machine(m)
-    m.region_pin_hole(m.ffi.addressof(x.machine.vm, "map"), 0xe0000000,
-                      0x1ec00000, b"BARs")
-    assert m.machine_map(x.machine) == 0 and x.machine.ecam == 0
+    x.give(0xd0, 3)
+    for at in 0xe0000000, 0xf0000000:
+        m.region_pin_hole(m.ffi.addressof(x.machine.vm, "map"), at, MIB,
+                          b"a BAR")
+    assert m.machine_map(x.machine) == 0
+    ecam = x.region("ECAM")
+    assert (ecam.gpa, ecam.size) == (256 * MIB, 0xd1 * MIB)
+
+
+def test_without_room_for_configuration_space_the_guest_has_the_ports(m):
+    x = Machine(m)
+    x.give(0xd0, 3)
+    for at in range(64 * MIB, 4 * GIB - 64 * MIB, 128 * MIB):
+        m.region_pin_hole(m.ffi.addressof(x.machine.vm, "map"), at, PAGE,
+                          b"a BAR")
+    assert m.machine_map(x.machine) == 0
+    assert x.machine.ecam == 0
     assert "ECAM" not in [m.string(r.name) for r in x.regions()]
+    assert [line for level, line in m.log_lines() if level == m.LOG_WARN] == [
+        "pci: no room below 4 GiB for ECAM of 209 buses; the guest has ports "
+        "0xcf8 and 0xcfc alone"]
+
+
+# -- PCI roots
+
+def test_roots_are_those_that_lead_to_what_is_assigned(m):
+    """Bus 0's has no more buses than there are in front of the next; a
+    bridge's last bus may be junk."""
+    x = Machine(m)
+    x.bridge(0, 0x1c, 1, 255)
+    x.give(1, 0)
+    x.give(0x64, 5)
+    x.give(0x64, 6)
+    x.bridge(0x80, 0x1d, 0x81, 0)
+    x.give(0x81, 2)
+    x.bridge(0x80, 0x1b, 0x82, 0x84)
+    x.give(0x82, 0x1a)
+    assert m.machine_roots(x.machine) == 0
+    roots = x.machine.roots[0:x.machine.root_count]
+    assert [(r.bus, r.last_bus, r.devices) for r in roots] == [
+        (0, 0x63, 0xffffffff), (0x64, 0x64, 1 << 5 | 1 << 6),
+        (0x80, 0x84, 1 << 0x1d | 1 << 0x1b)]
+
+
+def test_too_many_roots_are_refused(m):
+    x = Machine(m)
+    for n in range(m.GUEST_ACPI_ROOTS):
+        assert m.machine_roots(x.machine) == 0
+        x.give(0x10 + n, n)
+    assert x.plan() < 0
+    level, line = m.log_lines()[-1]
+    assert level == m.LOG_ERROR and "-BB:DD.F" in line
+
+
+def shared_out(m, x):
+    """{root: [(first, last)]} of addresses, and of ports."""
+    assert m.machine_map(x.machine) == 0, m.log_text()
+    cfg = m.new("struct guest_acpi_config *")
+    m.machine_windows(x.machine, cfg)
+    out = {}, {}
+    for w in cfg.windows[0:cfg.window_count]:
+        out[w.ports].setdefault(w.root, []).append(
+            (w.base, w.base + w.size - 1))
+    return out
+
+
+LOW, TOP = 64 * MIB, 0xfec00000 - 1     # MEMORY's end, the I/O APIC
+
+
+def test_one_root_passes_on_all(m):
+    x = Machine(m)
+    x.give(0, 2, (0xd0000000, 16 * MIB), (0xe000, 64, True),
+           (64 * GIB, GIB), (72 * GIB, MIB))
+    ecam = 0xe0000000, 0xe00fffff
+    assert shared_out(m, x) == (
+        {0: [(0xa0000, 0xbffff), (LOW, ecam[0] - 1), (ecam[1] + 1, TOP),
+             (64 * GIB, 72 * GIB + MIB - 1)]},
+        {0: [(0, 0xcf7), (0xd00, 0xffff)]})
+
+
+def test_another_root_passes_on_what_is_behind_it(m):
+    """From its first BAR to its last one; where bus 0's is between, not."""
+    x = Machine(m)
+    x.give(0, 2, (0x90000000, MIB), (0xe000, 64, True), (64 * GIB, GIB))
+    x.give(0x64, 5, (0x88000000, PAGE), (0x88010000, PAGE),
+           (0x98000000, 256), (0xd000, 32, True))
+    x.give(0x64, 6, (80 * GIB, GIB))
+    x.bridge(0x80, 0x1d, 0x81, 0x82, io=0xc1b1, memory=0xc070c010,
+             wide=(0x8ff18001, 16, 16))
+    x.give(0x81, 2, (0xc0200000, MIB), (0xb000, 8, True))
+    found = shared_out(m, x)
+    assert found == ({
+        0: [(0xa0000, 0xbffff), (LOW, 0x88000000 - 1),
+            (0x88011000, 0x98000000 - 1), (0x98000100, 0xc0100000 - 1),
+            (0xc0800000, 0xe0000000 - 1), (0xe8300000, TOP),
+            (64 * GIB, 65 * GIB - 1)],
+        1: [(0x88000000, 0x88010fff), (0x98000000, 0x980000ff),
+            (80 * GIB, 81 * GIB - 1)],
+        2: [(0xc0100000, 0xc07fffff),
+            (16 * 4 * GIB + 0x80000000, 16 * 4 * GIB + 0x90000000 - 1)]}, {
+        0: [(0, 0xcf7), (0xd00, 0xafff), (0xd020, 0xffff)],
+        1: [(0xd000, 0xd01f)], 2: [(0xb000, 0xcfff)]})
+
+
+def test_the_display_has_vga_with_it(m):
+    x = Machine(m)
+    x.give(0x64, 5, (0x88000000, 16 * MIB))
+    x.assign.display, x.assign.vga = x.assign.functions[0].function, True
+    assert shared_out(m, x) == ({
+        0: [(LOW, 0x88000000 - 1), (0x89000000, 0xe0000000 - 1),
+            (0xe6500000, TOP)],
+        1: [(0xa0000, 0xbffff), (0x88000000, 0x88ffffff)]}, {
+        0: [(0, 0x3af), (0x3e0, 0xcf7), (0xd00, 0xffff)],
+        1: [(0x3b0, 0x3df)]})
+
+
+def test_a_bar_that_lies_in_two_windows_ends_the_first(m):
+    """Over ECAM, which a plan refuses."""
+    x = Machine(m)
+    x.give(0x64, 5, (0xdf000000, 32 * MIB))
+    assert shared_out(m, x)[0][1] == [(0xdf000000, 0xe0000000 - 1)]
+
+
+PLACES = st.lists(st.tuples(
+    st.sampled_from([0, 0x40, 0x80]), st.integers(0x80, 0xd0),
+    st.integers(1, 64)), max_size=12, unique_by=lambda p: p[1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(PLACES)
+def test_no_two_roots_pass_on_the_same(m, places):
+    """And each BAR is in one window, of its own root."""
+    x = Machine(m)
+    for n, (bus, at, size) in enumerate(places):
+        x.give(bus, n + 1, (at << 24, size * PAGE))
+    found = shared_out(m, x)[0]
+    rows = sorted((*window, root) for root, windows in found.items()
+                  for window in windows)
+    assert all(a[1] < b[0] for a, b in zip(rows, rows[1:]))
+    buses = [r.bus for r in x.machine.roots[0:x.machine.root_count]]
+    for bus, at, size in places:
+        assert any(first <= at << 24 and (at << 24) + size * PAGE <= last + 1
+                   for first, last in found[buses.index(bus)])
 
 
 # -- ports
@@ -851,11 +1024,13 @@ def test_a_boot_sector_is_on_a_disk_that_is_given(m, classes, disk):
 # -- what the guest is told of addresses
 
 def described(m, x):
-    below = m.new(f"struct guest_acpi_window[{m.GUEST_ACPI_WINDOWS}]")
-    above = m.new("struct guest_acpi_window *")
-    m.machine_windows(x.machine, below, m.GUEST_ACPI_WINDOWS, above)
-    return [(w.base, w.size) for w in below if w.size], \
-        (above.base, above.size)
+    """Windows for devices, (base, size): below 4 GiB, and above."""
+    cfg = m.new("struct guest_acpi_config *")
+    m.machine_windows(x.machine, cfg)
+    found = [(w.base, w.size) for w in cfg.windows[0:cfg.window_count]
+             if not w.ports and w.base >= MIB]
+    return [w for w in found if w[0] < 4 * GIB], \
+        [w for w in found if w[0] >= 4 * GIB]
 
 
 def test_windows_for_devices(m):
@@ -874,50 +1049,43 @@ def test_windows_for_devices(m):
     assert described(m, x) == ([
         (64 * MIB, 0xd8000000 - 64 * MIB),
         (0xd8100000, 0xe0000000 - 0xd8100000),
-        (0xe0100000, 0xfec00000 - 0xe0100000)], (0, 0))
+        (0xe0100000, 0xfec00000 - 0xe0100000)], [])
 
 
 def test_more_pieces_than_windows(m):
-    """The last one is the rest."""
+    """Those that are left out are said."""
     x = Machine(m)
     map_ = m.ffi.addressof(x.machine.vm, "map")
-    for n in range(10):
+    for n in range(m.GUEST_ACPI_WINDOWS):
         m.region_pin_hole(map_, 0x80000000 + n * 2 * MIB, MIB, b"hole")
     assert m.machine_map(x.machine) == 0
     below, _ = described(m, x)
-    assert len(below) == m.GUEST_ACPI_WINDOWS
+    assert len(below) == m.GUEST_ACPI_WINDOWS - 3   # ports, and VGA
     assert below[0] == (64 * MIB, 0x80000000 - 64 * MIB)
-    assert below[1:-1] == [(0x80100000 + n * 2 * MIB, MIB) for n in range(6)]
-    assert below[-1] == (0xe0100000, 0xfec00000 - 0xe0100000)
+    assert below[1:] == [(0x80100000 + n * 2 * MIB, MIB)
+                         for n in range(len(below) - 1)]
+    assert m.log_lines()[-1] == (
+        m.LOG_WARN, "the guest's PCI windows are too many: "
+        "0xe0100000-0xfebfffff is in none")
 
 
 @pytest.mark.parametrize("bars, port, above", [
-    ([], None, (0, 0)),
-    ([(8 * GIB, GIB)], None, (8 * GIB, GIB)),
-    ([(8 * GIB, GIB), (16 * GIB, MIB)], None, (8 * GIB, 8 * GIB + MIB)),
-    ([], (12 * GIB, GIB), (12 * GIB, GIB)),
-    ([(16 * GIB, MIB)], (12 * GIB, GIB), (12 * GIB, 4 * GIB + MIB)),
-    ([(8 * GIB, MIB)], (12 * GIB, GIB), (8 * GIB, 5 * GIB))])
+    ([], None, []),
+    ([(8 * GIB, GIB)], None, [(8 * GIB, GIB)]),
+    ([(8 * GIB, GIB), (16 * GIB, MIB)], None, [(8 * GIB, 8 * GIB + MIB)]),
+    ([], (12 * GIB, GIB), [(12 * GIB, GIB)]),
+    ([(16 * GIB, MIB)], (12 * GIB, GIB), [(12 * GIB, 4 * GIB + MIB)]),
+    ([(8 * GIB, MIB)], (12 * GIB, GIB), [(8 * GIB, 5 * GIB)])])
 def test_the_window_above_4_gib(m, bars, port, above):
     """All BARs there, and what a bridge lets through (PCI bridges 1.2,
     3.2.5.10); the guest may move a BAR within."""
     x = Machine(m)
-    map_ = m.ffi.addressof(x.machine.vm, "map")
-    for gpa, size in bars:
-        r = m.new("struct region *", {"gpa": gpa, "hpa": gpa, "size": size,
-                                      "kind": m.REGION_DEVICE, "cpu": 3})
-        assert m.region_add(map_, r, m.NULL) == 0
-    m.ffi.memmove(m.machine_config[8], bytes(256), 256)
+    x.give(0, 2, *bars)
     if port:
         base, last = port[0], sum(port) - 1
-        config = m.ffi.buffer(m.machine_config[8])
-        config[0x24:0x26] = (base >> 16 & 0xfff0 | 1).to_bytes(2, "little")
-        config[0x26:0x28] = (last >> 16 & 0xfff0 | 1).to_bytes(2, "little")
-        config[0x28:0x2c] = (base >> 32).to_bytes(4, "little")
-        config[0x2c:0x30] = (last >> 32).to_bytes(4, "little")
-    x.host.pci.functions[1].bdf = 8
-    x.assign.ports[0].function = m.ffi.addressof(x.host.pci.functions[1])
-    x.assign.port_count = 1
+        x.bridge(0, 1, 1, 1, wide=(
+            base >> 16 & 0xfff0 | 1 | (last >> 16 & 0xfff0 | 1) << 16,
+            base >> 32, last >> 32))
     assert m.machine_map(x.machine) == 0
     assert described(m, x)[1] == above
 

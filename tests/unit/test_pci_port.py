@@ -172,23 +172,28 @@ def test_a_port_that_firmware_left_off_is_on(m, command, io, memory, wide, on):
     assert b.read(PORT, 4, 2) == command & 7
 
 
-def with_window(low, base, limit):
+@pytest.mark.parametrize("which, at, fields, window", [
+    ("PREFETCHABLE", 0x24, (0x8ff18001, 0x60, 0x60),
+     (0x6080000000, 0x6090000000)),
+    ("PREFETCHABLE", 0x24, (0xfff18001, 0x60, 0x61),
+     (0x6080000000, 0x6200000000)),
+    # A 32-bit one has no upper halves.
+    ("PREFETCHABLE", 0x24, (0x8ff08000, 0x60, 0x60), (0x80000000, 0x90000000)),
+    ("PREFETCHABLE", 0x24, (0x8ff18001, 0, 0), (0x80000000, 0x90000000)),
+    ("PREFETCHABLE", 0x24, (0x0001fff1, 1, 0), None),       # closed
+    ("MEMORY", 0x20, (0xd000cff0,), (0xcff00000, 0xd0100000)),
+    ("MEMORY", 0x20, (0x0000fff0,), None),
+    ("MEMORY", 0x20, (0,), None),                   # never set up
+    ("IO", 0x1c, (0x2000e1d1,), (0xd000, 0xf000)),
+    ("IO", 0x1c, (0x00f0,), None), ("IO", 0x1c, (0,), None)])
+def test_windows(m, which, at, fields, window):
     config = bridge()
-    for at, value in (0x24, low), (0x28, base), (0x2c, limit):
-        config[at:at + 4] = value.to_bytes(4, "little")
-    return config
-
-
-@pytest.mark.parametrize("low, base, limit, window", [
-    (0x8ff18001, 0x60, 0x60, (0x6080000000, 0x6090000000)),
-    (0xfff18001, 0x60, 0x61, (0x6080000000, 0x6200000000)),
-    (0x8ff08000, 0x60, 0x60, None),     # a 32-bit window
-    (0x8ff18001, 0, 0, None),           # below 4 GiB
-    (0x0001fff1, 1, 0, None)])          # closed
-def test_windows_above_4_gib(m, low, base, limit, window):
-    b = Bridge(m, with_window(low, base, limit))
+    for n, value in enumerate(fields):
+        config[at + 4 * n:at + 4 * n + 4] = value.to_bytes(4, "little")
+    b = Bridge(m, config)
     found = m.new("u64[2]")
-    on = m.pci_port_window(b.host, PORT, found, found + 1)
+    on = m.pci_port_window(b.host, PORT, getattr(m, f"PCI_PORT_{which}"),
+                           found, found + 1)
     assert (tuple(found) if on else None) == window
 
 

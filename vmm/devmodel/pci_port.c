@@ -166,15 +166,28 @@ int pci_port_init(struct pci_port *port, struct vpci *pci,
 	return vpci_add(pci, function->bdf, &port_ops, port);
 }
 
-bool pci_port_window(const struct pci_host *host, bdf_t bdf, u64 *base,
-		     u64 *end)
+/* PCI-to-PCI bridges 1.2, 3.2.5.6 to 3.2.5.10 */
+bool pci_port_window(const struct pci_host *host, bdf_t bdf,
+		     enum pci_port_window which, u64 *base, u64 *end)
 {
-	u32 low = pci_config_read(host, bdf, PREFETCHABLE, 4);
-	u64 high = pci_config_read(host, bdf, PREFETCHABLE_LIMIT_UPPER, 4);
+	u32 low = pci_config_read(
+		host, bdf,
+		which == PCI_PORT_MEMORY ? MEMORY_WINDOW : PREFETCHABLE, 4);
+	u64 high = 0;
 
-	*base = (u64)pci_config_read(host, bdf, PREFETCHABLE_BASE_UPPER, 4)
-			<< 32 |
-		(low & 0xfff0) << 16;
+	if (which == PCI_PORT_IO) {
+		low = pci_config_read(host, bdf, IO_WINDOW, 2);
+		*base = (low & 0xf0) << 8;
+		*end = (low & 0xf000) + 0x1000;
+		return *base && *base < *end;
+	}
+	*base = (low & 0xfff0) << 16;
+	if (which == PCI_PORT_PREFETCHABLE && (low & 15) == WINDOW_64) {
+		high = pci_config_read(host, bdf, PREFETCHABLE_LIMIT_UPPER, 4);
+		*base |= (u64)pci_config_read(host, bdf,
+					      PREFETCHABLE_BASE_UPPER, 4)
+			 << 32;
+	}
 	*end = (high << 32 | (low & 0xfff00000) | 0xfffff) + 1;
-	return (low & 15) == WINDOW_64 && *base >= 4 * GIB && *base < *end;
+	return *base && *base < *end;
 }

@@ -37,11 +37,10 @@ struct pci_port {
 int pci_port_init(struct pci_port *port, struct vpci *pci,
 		  const struct pci_host *host,
 		  const struct pci_function *function);
-/*
- * The prefetchable window of the host's bridge [*base, *end), if it is one
- * above 4 GiB.
- */
-bool pci_port_window(const struct pci_host *host, bdf_t bdf, u64 *base,
-		     u64 *end);
+enum pci_port_window { PCI_PORT_IO, PCI_PORT_MEMORY, PCI_PORT_PREFETCHABLE };
+/* The window [*base, *end) of the host's bridge, ports or addresses, if it is
+ * open. */
+bool pci_port_window(const struct pci_host *host, bdf_t bdf,
+		     enum pci_port_window which, u64 *base, u64 *end);
 
 #endif

@@ -202,22 +202,33 @@ static void finish(struct acpi_header *h, const char *signature, u8 revision,
 	h->checksum = sum_to_zero(h, length);
 }
 
-static u64 ecam_size(const struct guest_acpi_config *cfg)
+static u8 last_bus(const struct guest_acpi_config *cfg)
 {
-	return (cfg->last_bus + 1) * MIB;
+	return cfg->roots[cfg->root_count - 1].last_bus;
 }
 
-static void put_routing(struct aml *a)
+static u64 ecam_size(const struct guest_acpi_config *cfg)
 {
+	return (last_bus(cfg) + 1) * MIB;
+}
+
+static void put_routing(struct aml *a, const struct guest_acpi_root *r)
+{
+	unsigned rows = 0;
 	aml_mark all;
 
 	/* 6.2.13: address (any function), pin, source 0: a GSI. */
 	aml_name(a, "_PRT");
-	all = aml_package(a, 32 * 4);
+	for (unsigned dev = 0; dev < 32; dev++)
+		rows += 4 * (r->devices >> dev & 1);
+	all = aml_package(a, (u8)rows);
 	for (unsigned i = 0; i < 32 * 4; i++) {
 		unsigned dev = i / 4, pin = i % 4;
-		aml_mark row = aml_package(a, 4);
+		aml_mark row;
 
+		if (!(r->devices & BIT(dev)))
+			continue;
+		row = aml_package(a, 4);
 		aml_integer(a, dev << 16 | 0xffff);
 		aml_integer(a, pin);
 		aml_integer(a, 0);
@@ -227,24 +238,28 @@ static void put_routing(struct aml *a)
 	aml_end(a, all);
 }
 
-static void put_root_resources(struct aml *a,
-			       const struct guest_acpi_config *cfg)
+static void put_window(struct aml *a, const struct guest_acpi_window *w)
 {
+	bool high = w->base + w->size > 4 * GIB;
+
+	if (w->ports)
+		aml_window(a, 2, AML_IO, w->base, w->size);
+	else
+		aml_window(a, high ? 8 : 4, AML_MEMORY, w->base, w->size);
+}
+
+static void put_root_resources(struct aml *a,
+			       const struct guest_acpi_config *cfg, unsigned n)
+{
+	const struct guest_acpi_root *r = &cfg->roots[n];
 	aml_mark crs = aml_resources(a);
 
-	aml_window(a, 2, AML_BUS, 0, cfg->last_bus + 1u);
-	aml_io(a, VPCI_ADDRESS_PORT, 8);
-	aml_window(a, 2, AML_IO, 0, VPCI_ADDRESS_PORT);
-	aml_window(a, 2, AML_IO, VPCI_ADDRESS_PORT + 8,
-		   0x10000 - VPCI_ADDRESS_PORT - 8);
-	aml_window(a, 4, AML_MEMORY, 0xa0000, 128 * KIB);
-	for (unsigned i = 0; i < GUEST_ACPI_WINDOWS; i++)
-		if (cfg->below_4g[i].size)
-			aml_window(a, 4, AML_MEMORY, cfg->below_4g[i].base,
-				   cfg->below_4g[i].size);
-	if (cfg->above_4g.size)
-		aml_window(a, 8, AML_MEMORY, cfg->above_4g.base,
-			   cfg->above_4g.size);
+	aml_window(a, 2, AML_BUS, r->bus, r->last_bus - r->bus + 1u);
+	if (!n)
+		aml_io(a, VPCI_ADDRESS_PORT, 8);
+	for (unsigned i = 0; i < cfg->window_count; i++)
+		if (cfg->windows[i].root == n)
+			put_window(a, &cfg->windows[i]);
 	aml_resources_end(a, crs);
 }
 
@@ -297,11 +312,11 @@ static void put_ecam(struct aml *a, const struct guest_acpi_config *cfg)
 	aml_end(a, device);
 }
 
+static const char digits[] = "0123456789ABCDEF";
+
 /* ACPI 8.4, by the IDs of the MADT. */
 static void put_processors(struct aml *a, unsigned count)
 {
-	static const char digits[] = "0123456789ABCDEF";
-
 	for (unsigned i = 0; i < count; i++) {
 		const char name[] = {'C', 'P', digits[i / 16], digits[i % 16],
 				     0};
@@ -315,23 +330,45 @@ static void put_processors(struct aml *a, unsigned count)
 	}
 }
 
-static void put_root(struct aml *a, const struct guest_acpi_config *cfg)
+static void put_isa(struct aml *a, const struct guest_acpi_config *cfg)
 {
 	unsigned count = ARRAY_SIZE(isa_devices) - (cfg->no_8042 ? 2 : 0);
-	aml_mark root = aml_device(a, "PCI0"), isa;
+	aml_mark isa = aml_device(a, "ISA");
 
-	aml_name(a, "_HID");
-	aml_eisa_id(a, "PNP0A03");
-	aml_name(a, "_UID");
-	aml_integer(a, 0);
-	put_root_resources(a, cfg);
-	put_routing(a);
-	isa = aml_device(a, "ISA");
 	aml_name(a, "_ADR");
 	aml_integer(a, 0x1f << 16); /* 00:1f.0 */
 	for (unsigned i = 0; i < count; i++)
 		put_isa_device(a, &isa_devices[i]);
 	aml_end(a, isa);
+}
+
+/* 6.5.5, 6.5.6: what bus 0's is without being said. */
+static void put_place(struct aml *a, const struct guest_acpi_root *r)
+{
+	aml_name(a, "_CID");
+	aml_eisa_id(a, "PNP0A03");
+	aml_name(a, "_SEG");
+	aml_integer(a, 0);
+	aml_name(a, "_BBN");
+	aml_integer(a, r->bus);
+}
+
+static void put_root(struct aml *a, const struct guest_acpi_config *cfg,
+		     unsigned n)
+{
+	const char name[] = {'P', 'C', 'I', digits[n], 0};
+	aml_mark root = aml_device(a, name);
+
+	aml_name(a, "_HID");
+	aml_eisa_id(a, n ? "PNP0A08" : "PNP0A03");
+	aml_name(a, "_UID");
+	aml_integer(a, cfg->roots[n].bus);
+	if (n)
+		put_place(a, &cfg->roots[n]);
+	put_root_resources(a, cfg, n);
+	put_routing(a, &cfg->roots[n]);
+	if (!n)
+		put_isa(a, cfg);
 	aml_end(a, root);
 }
 
@@ -360,7 +397,8 @@ static struct acpi_header *build_dsdt(struct builder *b,
 	a.buf = (u8 *)(h + 1);
 	a.size = (u32)(b->size - b->used);
 	scope = aml_scope(&a, "\\_SB_");
-	put_root(&a, cfg);
+	for (unsigned n = 0; n < cfg->root_count; n++)
+		put_root(&a, cfg, n);
 	put_ecam(&a, cfg);
 	put_processors(&a, cfg->vcpus);
 	aml_end(&a, scope);
@@ -477,7 +515,7 @@ static struct mcfg *build_mcfg(struct builder *b,
 	if (!mcfg)
 		return NULL;
 	mcfg->base = cfg->ecam;
-	mcfg->last_bus = cfg->last_bus;
+	mcfg->last_bus = last_bus(cfg);
 	finish(&mcfg->header, "MCFG", 1, sizeof(*mcfg));
 	return mcfg;
 }
@@ -525,6 +563,7 @@ static int build_all(struct builder *b, const struct guest_acpi_config *cfg)
 static bool config_ok(const struct guest_acpi_config *cfg)
 {
 	return cfg->vcpus >= 1 && cfg->vcpus <= GUEST_ACPI_VCPUS &&
+	       cfg->root_count >= 1 && cfg->root_count <= GUEST_ACPI_ROOTS &&
 	       cfg->rsdp_host && !(cfg->rsdp & 15) && cfg->rsdp >= 0xe0000 &&
 	       cfg->rsdp + sizeof(struct acpi_rsdp) <= 0x100000 &&
 	       !(cfg->tables & PAGE_MASK) && cfg->tables < 4 * GIB &&

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The guest's ACPI tables (ACPI 6.4, 5.2): RSDP, RSDT, XSDT, FADT, FACS,
- * MADT, MCFG and a DSDT with one PCI root, its interrupt routing, the ISA devices,
- * the processors and S5. They describe the machine that vmm/devmodel/ builds.
+ * MADT, MCFG and a DSDT with the PCI roots, their interrupt routing, the ISA
+ * devices, the processors and S5. They describe the machine that
+ * vmm/devmodel/ builds.
  */
 #ifndef VMM_LOAD_GUEST_ACPI_H
 #define VMM_LOAD_GUEST_ACPI_H
@@ -15,13 +16,20 @@
 #define GUEST_LAPIC 0xfee00000ull
 
 #define GUEST_ACPI_SIZE (16 * KIB) /* what the tables need at most */
-#define GUEST_ACPI_WINDOWS 8
+#define GUEST_ACPI_WINDOWS 40
+#define GUEST_ACPI_ROOTS 16
 #define GUEST_ACPI_VCPUS 64
 
-/* Guest-physical addresses that the PCI root decodes. */
+struct guest_acpi_root {
+	u8 bus, last_bus; /* its own, and the last one behind it */
+	u32 devices;	  /* bit n: device n of its bus has interrupts */
+};
+
+/* What a root passes on, and no other one. */
 struct guest_acpi_window {
-	gpa_t base;
-	u64 size; /* bytes; 0: no window */
+	u64 base, size; /* guest-physical addresses, or ports */
+	bool ports;
+	u8 root; /* its index */
 };
 
 struct guest_acpi_config {
@@ -32,10 +40,11 @@ struct guest_acpi_config {
 	void *rsdp_host; /* the same bytes: the guest's BIOS area is ROM */
 	unsigned vcpus;	 /* 1 or more; their APIC IDs count from 0 */
 	u8 ioapic_id;	 /* what the IOAPIC's ID register holds at reset */
-	struct guest_acpi_window below_4g[GUEST_ACPI_WINDOWS];
-	struct guest_acpi_window above_4g;
-	gpa_t ecam;  /* a MiB for each bus, below 4 GiB; 0: none */
-	u8 last_bus; /* of the PCI root */
+	const struct guest_acpi_root *roots; /* bus 0's first, by number */
+	unsigned root_count;		     /* at most GUEST_ACPI_ROOTS */
+	unsigned window_count;
+	struct guest_acpi_window windows[GUEST_ACPI_WINDOWS];
+	gpa_t ecam; /* a MiB for each bus, below 4 GiB; 0: none */
 	bool no_8042, no_vga;
 };
 
