@@ -31,6 +31,11 @@ static u16 select_register(bdf_t bdf, unsigned offset)
 	return (u16)(CONFIG_DATA + (offset & 3));
 }
 
+u32 pci_port_read(bdf_t bdf, unsigned offset, unsigned size)
+{
+	return port_read(select_register(bdf, offset), size);
+}
+
 u32 pci_config_read(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 		    unsigned size)
 {
@@ -43,21 +48,18 @@ u32 pci_config_read(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 		return (u32)mmio_read(p, size);
 	if (offset >= CONFIG_SIZE)
 		return size == 4 ? ~0u : (1u << size * 8) - 1;
-	return port_read(select_register(bdf, offset), size);
+	return pci_port_read(bdf, offset, size);
 }
 
 bool pci_use_ecam(struct pci_host *pci, u64 base, u8 last_bus)
 {
-	u32 by_ports[2];
 	bool same = true;
 
-	for (unsigned i = 0; i < 2; i++)
-		by_ports[i] = pci_config_read(pci, 0, i * PCI_REVISION, 4);
 	pci->ecam = base;
 	pci->ecam_last_bus = last_bus;
-	for (unsigned i = 0; i < 2; i++)
-		same &= pci_config_read(pci, 0, i * PCI_REVISION, 4) ==
-			by_ports[i];
+	for (unsigned at = 0; at <= PCI_REVISION; at += PCI_REVISION)
+		same &= pci_config_read(pci, 0, at, 4) ==
+			pci_port_read(0, at, 4);
 	pci->ecam = same ? base : 0;
 	return same;
 }

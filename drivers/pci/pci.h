@@ -18,7 +18,7 @@ typedef u16 bdf_t;
 /* For "%02x:%02x.%x" */
 #define BDF_ARGS(b) BDF_BUS(b), BDF_DEV(b), BDF_FN(b)
 
-#define PCI_FUNCTIONS_MAX 256
+#define PCI_FUNCTIONS_MAX 512
 
 enum pci_reg {
 	PCI_VENDOR = 0x00,
@@ -122,14 +122,18 @@ u32 pci_config_read(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 		    unsigned size);
 void pci_config_write(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 		      unsigned size, u32 value);
+/* By mechanism #1, where there is ECAM, too; offset below 256. */
+u32 pci_port_read(bdf_t bdf, unsigned offset, unsigned size);
 /*
  * From now on by ECAM, whose base is bus 0's. False: 00:00.0's IDs are others
  * there than by mechanism #1, which remains.
  */
 bool pci_use_ecam(struct pci_host *pci, u64 base, u8 last_bus);
 /*
- * Finds the functions, recursing through bridges with a bound (a secondary
- * bus is visited once). What does not fit the table is counted and logged.
+ * Finds the functions: those of bus 0, and of each bus with functions that
+ * no bridge leads to (of those that ECAM has, if there is ECAM); from there
+ * through bridges with a bound (a bus is visited once). What does not fit the
+ * table is counted and logged.
  */
 void pci_scan(struct pci_host *pci);
 struct pci_function *pci_find(struct pci_host *pci, bdf_t bdf);

@@ -6,6 +6,8 @@
 
 #define BUSES 256
 #define HEADER_MULTI_FUNCTION 0x80
+#define HEADER_SIZE 0x40
+#define CACHE_LINE 0x0c /* and latency, header type, BIST */
 #define HEADER_NORMAL 0
 #define HEADER_CARDBUS 2
 #define STATUS_CAPABILITIES 0x10
@@ -13,11 +15,14 @@
 #define CLASS_HOST_BRIDGE 0x0600
 #define CAPABILITIES_MAX 48 /* of 4 bytes, what 0x40-0xff holds */
 
-/* Buses by number: those seen, and of these the ones still to scan. */
+/*
+ * Buses by number: those seen, of these the ones still to scan, and those
+ * that a bridge passes on.
+ */
 struct scan {
 	struct pci_host *pci;
-	unsigned lost, buses;
-	u64 seen[BUSES / 64], pending[BUSES / 64];
+	unsigned lost, buses, roots;
+	u64 seen[BUSES / 64], pending[BUSES / 64], below[BUSES / 64];
 };
 
 static void scan_later(struct scan *s, unsigned bus)
@@ -91,6 +96,16 @@ static bool present(u32 id)
 	return vendor != 0xffff && vendor != 0;
 }
 
+/* What a bridge says that stands on a bus of a lower number, as it has to. */
+static void note_below(struct scan *s, const struct pci_function *f)
+{
+	unsigned last = pci_config_read(s->pci, f->bdf, PCI_SUBORDINATE_BUS, 1);
+
+	for (unsigned bus = f->secondary_bus;
+	     bus > BDF_BUS(f->bdf) && bus <= last; bus++)
+		s->below[bus / 64] |= BIT(bus % 64);
+}
+
 /* Returns the header type with the multi-function bit; 0: no function. */
 static u8 scan_function(struct scan *s, bdf_t bdf)
 {
@@ -112,6 +127,7 @@ static u8 scan_function(struct scan *s, bdf_t bdf)
 		f.secondary_bus =
 			(u8)pci_config_read(pci, bdf, PCI_SECONDARY_BUS, 1);
 		scan_later(s, f.secondary_bus);
+		note_below(s, &f);
 	}
 	insert(s, &f);
 	return type;
@@ -130,23 +146,97 @@ static void scan_bus(struct scan *s, unsigned bus)
 	s->buses++;
 }
 
+/* PCI 3.0, 6.1: all of the header but COMMAND, STATUS, and BIST's dword. */
+static bool is_same(const struct pci_host *pci, bdf_t a, bdf_t b)
+{
+	for (unsigned at = 0; at < HEADER_SIZE; at += 4)
+		if (at != PCI_COMMAND && at != CACHE_LINE &&
+		    pci_config_read(pci, a, at, 4) !=
+			    pci_config_read(pci, b, at, 4))
+			return false;
+	return true;
+}
+
+/*
+ * Where a chipset decodes fewer bits of the bus number than there are, a bus
+ * shows another one's functions, BARs and all.
+ */
+static bool is_alias(const struct pci_host *pci, unsigned bus)
+{
+	unsigned last = BUSES;
+	bool same = false;
+
+	for (unsigned i = 0; i < pci->count; i++) {
+		bdf_t bdf = pci->functions[i].bdf;
+
+		if (BDF_BUS(bdf) != last && same)
+			return true;
+		same = (same || BDF_BUS(bdf) != last) &&
+		       is_same(pci, bdf, BDF(bus, bdf >> 3 & 31, bdf & 7));
+		last = BDF_BUS(bdf);
+	}
+	return same;
+}
+
+/*
+ * As Linux looks for peer bridges where no table names them. MCFG may state
+ * more buses than ECAM has; mechanism #1 tells memory from functions.
+ */
+static bool is_root(const struct scan *s, unsigned bus)
+{
+	for (unsigned dev = 0; dev < 32; dev++) {
+		bdf_t bdf = BDF(bus, dev, 0);
+		u32 id = pci_config_read(s->pci, bdf, PCI_VENDOR, 4);
+
+		if (present(id))
+			return id == pci_port_read(bdf, PCI_VENDOR, 4) &&
+			       !is_alias(s->pci, bus);
+	}
+	return false;
+}
+
 void pci_scan(struct pci_host *pci)
 {
 	struct scan s = {.pci = pci};
-	unsigned bus;
+	unsigned last = pci->ecam ? pci->ecam_last_bus : BUSES - 1, next;
 
 	pci->count = 0;
-	scan_later(&s, 0);
-	while ((bus = scan_next(&s)) < BUSES)
-		scan_bus(&s, bus);
-	log_info("pci: %u functions on %u buses", pci->count + s.lost, s.buses);
+	for (unsigned bus = 0; bus <= last; bus++) {
+		u64 known = s.seen[bus / 64] | s.below[bus / 64];
+
+		if (known & BIT(bus % 64) || (bus && !is_root(&s, bus)))
+			continue;
+		s.roots++;
+		scan_later(&s, bus);
+		while ((next = scan_next(&s)) < BUSES)
+			scan_bus(&s, next);
+	}
+	log_info("pci: %u functions on %u buses, %u of them roots",
+		 pci->count + s.lost, s.buses, s.roots);
 	if (s.lost)
 		log_warn("pci: %u functions are too many, left out", s.lost);
 }
 
+/*
+ * Intel's of servers, where BARs stand other registers (Linux,
+ * pci_invalid_bar(); Xeon E5 v4's erratum BDF2): home agents, power control,
+ * the C620's MROM.
+ */
+static bool lacks_bars(const struct pci_function *f)
+{
+	static const u16 devices[] = {0x2fc0, 0x6f60, 0x6fa0, 0x6fc0,
+				      0xa1ec, 0xa1ed, 0xa26c, 0xa26d};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(devices); i++)
+		if (f->vendor == 0x8086 && f->device == devices[i])
+			return true;
+	return false;
+}
+
 static unsigned bar_count(const struct pci_function *f)
 {
-	return f->header_type == HEADER_NORMAL	     ? 6
+	return lacks_bars(f)			     ? 0
+	       : f->header_type == HEADER_NORMAL     ? 6
 	       : f->header_type == PCI_HEADER_BRIDGE ? 2
 						     : 0;
 }

@@ -164,10 +164,11 @@ static void guest_bars(unsigned bdf)
 	set_config(bdf, PCI_COMMAND, 2, command);
 }
 
-static void guest_bus(unsigned bus, unsigned depth)
+/* Which buses a guest would look at is for judge.py to say. */
+static void guest_bus(unsigned bus)
 {
 	for (unsigned at = 0; at < 256; at++) {
-		unsigned bdf = bus << 8 | at, type, next;
+		unsigned bdf = bus << 8 | at, type;
 		u32 id = config_of(bdf, PCI_VENDOR, 4);
 
 		if ((u16)id == 0xffff || !(u16)id) {
@@ -177,11 +178,11 @@ static void guest_bus(unsigned bus, unsigned depth)
 		type = config_of(bdf, PCI_HEADER_TYPE, 1);
 		printf("fact seen %02x:%02x.%x %04x:%04x %04x\n", BDF_ARGS(bdf),
 		       (u16)id, id >> 16, config_of(bdf, PCI_CLASS, 2));
-		next = config_of(bdf, PCI_SECONDARY_BUS, 1);
 		if ((type & 0x7f) == 0)
 			guest_bars(bdf);
-		else if ((type & 0x7f) == 1 && next > bus && depth < 32)
-			guest_bus(next, depth + 1);
+		else if ((type & 0x7f) == 1)
+			printf("fact leads %02x:%02x.%x %x\n", BDF_ARGS(bdf),
+			       config_of(bdf, PCI_SECONDARY_BUS, 1));
 		if (!(at & 7) && !(type & 0x80))
 			at |= 7;
 	}
@@ -362,7 +363,8 @@ int vmx_enter(u64 gpr[16], bool launched)
 	tell_own(virt_to_phys(machine.vm.msr_bitmap), PAGE_SIZE);
 	for (unsigned i = 0; i < host.boot.module_count; i++)
 		tell_own(host.boot.modules[i].start, host.boot.modules[i].size);
-	guest_bus(0, 0);
+	for (unsigned bus = 0; bus < 256; bus++)
+		guest_bus(bus);
 	tell_ranges(BUS_MMIO, "memory");
 	tell_ranges(BUS_PORT, "ports");
 	tell_open_ports();

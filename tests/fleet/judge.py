@@ -4,7 +4,8 @@
 The second run has the word `list`: it has to foretell the first. Of a start
 everything is looked up where hardware, or a guest, would find it: context
 entries and the EPT in the memory that the start has written (tests/walker),
-the functions by a scan from bus 0, `_PRT` in the DSDT.
+the functions by a scan from the root buses that the DSDT names, with the
+windows and the `_PRT` of their root.
 """
 
 import os
@@ -15,7 +16,7 @@ import subprocess
 
 from walker import TableError, boot as walk, ept, parse_regions, vtd
 
-from . import paper
+from . import aml, paper
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "build" / "fleet" / "fleet"
@@ -140,55 +141,75 @@ class Start:
 
     # -- ACPI, as the guest reads it
 
-    def dsdt(self):
+    def tables(self):
+        """{signature: table}, of those that the XSDT names and the DSDT."""
         bios = self.guest_memory(0xe0000, 0x20000)
         at = bios.find(b"RSD PTR ")
         if at < 0:
-            return b""
+            return {}
         xsdt, = struct.unpack_from("<Q", bios, at + 24)
-        for table in struct.iter_unpack("<Q", self._table(xsdt)[36:]):
-            body = self._table(table[0])
-            if body[:4] == b"FACP":
-                return self._table(struct.unpack_from("<Q", body, 140)[0] or
-                                   struct.unpack_from("<I", body, 40)[0])
-        return b""
+        found = [self._table(table) for table, in
+                 struct.iter_unpack("<Q", self._table(xsdt)[36:])]
+        found += [self._table(struct.unpack_from("<Q", body, 140)[0] or
+                              struct.unpack_from("<I", body, 40)[0])
+                  for body in found if body[:4] == b"FACP"]
+        return {body[:4]: body for body in found}
+
+    def dsdt(self):
+        return self.tables().get(b"DSDT", b"")
 
     def _table(self, gpa):
         size = int.from_bytes(self.guest_memory(gpa + 4, 4), "little")
         return self.guest_memory(gpa, min(size, 1 << 20))
 
-    def routing(self):
-        """{(device, pin)} that a `_PRT` of the root names (ACPI 6.2.13)."""
-        aml, found = self.dsdt(), set()
-        for match in re.finditer(rb"\x08_PRT\x12", aml):
-            end, at, _ = _package(aml, match.end() - 1)
-            while at < end and aml[at] == 0x12:
-                after, field, _ = _package(aml, at)
-                address, field = _integer(aml, field)
-                found.add((address >> 16, _integer(aml, field)[0] + 1))
-                at = after
+    def last_bus(self):
+        """Of ECAM, as MCFG has it (PCI Firmware 3.0, 4.1.2)."""
+        mcfg = self.tables().get(b"MCFG", b"")
+        return mcfg[55] if len(mcfg) > 55 else None
+
+    def scan(self):
+        """{BDF in words: (its root, vendor and device)}, from each root on
+        and behind bridges whose buses are its own."""
+        seen = {words[0]: words[1] for words in self.run.facts("seen")}
+        leads = {words[0]: int(words[1], 16)
+                 for words in self.run.facts("leads")}
+        found = {}
+        for root in aml.roots(self.dsdt()):
+            first, last = root.buses[0] if len(root.buses) == 1 else (1, 0)
+            left = [first] * (first == root.bus and not root.segment)
+            while left:
+                bus = left.pop()
+                for text in seen:
+                    if int(text[:2], 16) != bus or text in found:
+                        continue
+                    found[text] = root, seen[text]
+                    if bus < leads.get(text, 0) <= last:
+                        left.append(leads[text])
         return found
 
     # -- what a function has
 
     def lacks(self):
         """A line for each thing that a given function does not have."""
-        seen = {words[0]: words[1] for words in self.run.facts("seen")}
-        routes, out = self.routing(), []
+        found, out = self.scan(), aml.overlaps(aml.roots(self.dsdt()))
         for bdf in self.given:
             f = self.machine.functions[bdf]
+            root, ident = found.get(paper.text_of(bdf), (None, None))
             missing = [
-                *self._scan(f, seen), *self._bars(f), *self._context(bdf),
-                *self._interrupt(f, routes)]
+                *self._scan(f, ident), *self._bars(f, root),
+                *self._context(bdf),
+                *self._interrupt(f, root.routes if root else ())]
             out += [f"{paper.text_of(bdf)} {what}" for what in missing]
         return out
 
-    @staticmethod
-    def _scan(f, seen):
-        if seen.get(paper.text_of(f.bdf)) != f"{f.vendor:04x}:{f.device:04x}":
-            yield "is not found by a scan from bus 0"
+    def _scan(self, f, ident):
+        if ident != f"{f.vendor:04x}:{f.device:04x}":
+            yield "is not found by a scan from the roots of the DSDT"
+        last = self.last_bus()
+        if last is not None and f.bdf >> 8 > last:
+            yield "is on a bus that MCFG does not have"
 
-    def _bars(self, f):
+    def _bars(self, f, root):
         guest = {int(n): (kind == "ports", int(base, 16), int(size, 16))
                  for bdf, n, kind, base, size in self.run.facts("bar")
                  if bdf == paper.text_of(f.bdf)}
@@ -200,6 +221,9 @@ class Start:
                 yield f"does not reach the ports of BAR {n}"
             elif not ports and not self._is_mapped(guest[n][1], base, size):
                 yield f"does not reach the memory of BAR {n}"
+            elif root and not root.passes("ports" if ports else "memory",
+                                          guest[n][1], size):
+                yield f"has BAR {n} in no window of its root"
 
     def _is_open(self, port):
         return any(first <= port <= last for first, last in self.ports)
@@ -279,24 +303,6 @@ class Start:
         return sum(r.end - r.gpa for r in self.regions if r.e820 == "ram")
 
 
-def _package(aml, at):
-    """(its end, where its elements begin, their number): ACPI 20.2.4."""
-    lead = aml[at + 1]
-    more = lead >> 6
-    size = lead & (0xf if more else 0x3f)
-    for i in range(more):
-        size |= aml[at + 2 + i] << (4 + 8 * i)
-    return at + 1 + size, at + 3 + more, aml[at + 2 + more]
-
-
-def _integer(aml, at):
-    """(value, what is behind it): ACPI 20.2.3."""
-    size = {0x0a: 1, 0x0b: 2, 0x0c: 4, 0x0e: 8}.get(aml[at], 0)
-    if not size:
-        return {0: 0, 1: 1}.get(aml[at], -1), at + 1
-    return int.from_bytes(aml[at + 1:at + 1 + size], "little"), at + 1 + size
-
-
 class Row:
     """What came of one machine."""
 
@@ -342,7 +348,7 @@ def _unsaid(machine, run, given):
         text = paper.text_of(bdf)
         said = re.search(rf"^monocle: .*\bnot {text}\b.*: \S", run.log,
                          re.MULTILINE)
-        if bdf not in given and machine.is_behind_root(bdf) and not said:
+        if bdf not in given and not said:
             yield f"{text} is kept back without a reason"
 
 

@@ -158,6 +158,7 @@ class Machine:
         self.refusal, self.percent, self.extra = None, 98, []
         self.cpuid, self.msr = dict(CPUID), dict(MSR)
         self.ecam = self.mcfg = 0xe0000000
+        self.last_bus = 0x3f
         self.pm_timer = 0x1808
         self.rows = [(0, 0x9f000, 1), (0x9f000, 0x1000, 2),
                      (0xe0000, 0x20000, 2), (MIB, 0x87000000 - MIB, 1),
@@ -252,7 +253,8 @@ class Machine:
         madt += struct.pack("<BBBBII", 1, 12, 2, 0, 0xfec00000, 0)
         madt += struct.pack("<BBBBIH", 2, 10, 0, 0, 2, 0)
         madt += struct.pack("<BBBBIH", 2, 10, 0, 9, 9, 0xd)
-        mcfg = bytes(8) + struct.pack("<QHBBI", self.mcfg, 0, 0, 0x3f, 0)
+        mcfg = bytes(8) + struct.pack("<QHBBI", self.mcfg, 0, 0,
+                                      self.last_bus, 0)
         tables = [header(b"FACP", 5, bytes(fadt)), header(b"APIC", 3, madt),
                   header(b"MCFG", 1, mcfg)]
         if self.drhds:
@@ -706,6 +708,41 @@ def segments():
     m.units += [(0xfed92000, *UNITS[9][1]), (0xfed93000, *UNITS[9][1])]
     m.drhds[1:1] = [drhd(0xfed92000, [scope("00:1c.4>00.0")]),
                     drhd(0xfed93000, every=True, segment=1)]
+    return m
+
+
+@machine
+def root_buses():
+    """As Arrow Lake has it, and X299: addresses of theirs among bus 0's."""
+    m = Machine("root-buses", "the chipset is on a root bus of its own, 0x80; "
+                "a third one, 0xb2, has a card; MCFG has all buses")
+    m.last_bus = 0xff
+    m.rows.append((0xe4000000, 0xc000000, 2))
+    m.port("00:06.0", 1, (0xf7000000, 0xf7000000), 0x7f)
+    m.add("01:00.0", "144d:a80c", 0x010802).express(ENDPOINT).msix(
+        8, 0, 0x3000, 0x2000).pin(1).bar(0, 0xf7000000, 16 * KIB)
+    m.xhci("00:0d.0", 0xf7f00000)
+    m.xhci("80:14.0", 0xf7220000)
+    m.add("80:16.0", "7f68", 0x078000).power().msi().pin(1).bar(
+        0, 0x5020814000, 4 * KIB)
+    m.add("80:17.0", "7f62", 0x010601).msi().pin(1).power().bar(
+        0, 0xf7240000, 8 * KIB, 0).bar(1, 0xf7247000, 256, 0).bar(
+            4, 0xe060, 32, 1)
+    m.port("80:1b.0", 0x81)
+    m.port("80:1b.4", 0x82, (0xf7300000, 0xf7300000), 0x84)
+    m.nic("82:00.0", 0xf7300000)
+    m.add("80:1f.0", "7f08", 0x060100, given=False)
+    m.add("80:1f.3", "7f50", 0x040300).power().msi().pin(1).bar(
+        0, 0x5020820000, 16 * KIB).bar(4, 0x5020900000, MIB)
+    m.add("80:1f.4", "7f23", 0x0c0500, given=False).pin(1).bar(
+        0, 0x5020824000, 256).bar(4, 0xefa0, 32, 1)
+    m.port("b2:00.0", 0xb3, (0xfb000000, 0xfb0fffff), 0xb3).put(
+        0x24, 4, 0x0ff10001).put(0x28, 8, 0x60 | 0x60 << 32)
+    m.add("b2:05.4", "2036", 0x080020, given=False).bar(
+        0, 0xfb200000, 4 * KIB, 0)
+    m.add("b3:00.0", "10de:1c82", 0x030000).express(ENDPOINT).msi().pin(
+        1).bar(0, 0xfb000000, MIB, 0).bar(
+            2, 0x6000000000, 256 * MIB, 0xc).bar(4, 0xc000, 128, 1)
     return m
 
 

@@ -58,7 +58,7 @@ class Function:
         if self.get(0xe, 1) & 0x7f:
             return None
         if code == 0x0780 and self.vendor == 0x8086 and \
-                self.bdf >> 3 in (0x16, 0x0f):
+                self.bdf >> 3 & 31 in (0x16, 0x0f):
             return "heci"
         return {0x0401: "sound", 0x0403: "sound", 0x0805: "sd",
                 0x0c03: "usb"}.get(code) or {
@@ -142,15 +142,6 @@ class Machine:
                 return f
         return None
 
-    def is_behind_root(self, bdf):
-        """Whether a scan from bus 0 gets to its bus."""
-        while bdf >> 8:
-            bridge = self.bridge_to(bdf >> 8)
-            if not bridge:
-                return False
-            bdf = bridge.bdf
-        return True
-
     def requesters(self, bdf):
         """The IDs its requests may carry (VT-d 3.4.1)."""
         ids, at = [bdf], bdf
@@ -169,12 +160,12 @@ class Machine:
         return ids
 
     def root_pin(self, bdf):
-        """(device, pin) on bus 0 (PCI-to-PCI Bridge 1.2, 9.1)."""
+        """(device, pin) on its root bus (PCI-to-PCI Bridge 1.2, 9.1)."""
         pin = self.functions[bdf].get(0x3d, 1)
-        while bdf >> 8:
+        while bridge := self.bridge_to(bdf >> 8):
             pin = ((bdf >> 3 & 31) + pin - 1) % 4 + 1
-            bdf = self.bridge_to(bdf >> 8).bdf
-        return bdf >> 3, pin
+            bdf = bridge.bdf
+        return bdf >> 3 & 31, pin
 
     # -- the DMAR table (VT-d chapter 8)
 

@@ -15,7 +15,8 @@ ABSENT = b"\xff" * 256
 def m():
     return harness.build(
         "pci_host", ["drivers/pci/config.c", "drivers/pci/scan.c"],
-        headers=["drivers/pci/pci.h", "kernel/log.h"], fakes=FAKES)
+        headers=["drivers/pci/pci.h", "kernel/log.h"],
+        exports=["pci_on_root"], fakes=FAKES)
 
 
 BOTH = pytest.mark.parametrize("ecam", [False, True])
@@ -132,7 +133,7 @@ def test_function_zero_must_be_there(m):
 def test_what_answers_with_no_vendor_is_absent(m, vendor):
     dead = Function(vendor=vendor, header=1, multi=True, secondary=9)
     machine = Machine(m, {bdf(0, 1): dead, bdf(0, 2): Function(),
-                          bdf(9, 0): Function()})
+                          bdf(9, 0): Function()}, True, 8)
     assert machine.scan(m) == [bdf(0, 2)]
 
 
@@ -140,7 +141,7 @@ def test_a_bridge_that_has_died_leads_nowhere(m):
     dead = Function(cls=0xffffff, header=0x7f, multi=True)
     dead.config[2:] = b"\xff" * 4094
     machine = Machine(m, {bdf(0, 1): dead, bdf(0, 1, 5): Function(),
-                          bdf(255, 0): Function()})
+                          bdf(255, 0): Function()}, True, 254)
     assert machine.scan(m) == [bdf(0, 1), bdf(0, 1, 5)]
 
 
@@ -161,33 +162,150 @@ def test_loops_end(m):
 
 
 def test_more_functions_than_the_table_holds(m):
-    functions = {bdf(0, d, f): Function(multi=True)
-                 for d in range(1, 32) for f in range(8)}
-    functions[bdf(0, 0)] = Function(header=1, secondary=1)
-    functions |= {bdf(1, d, f): Function(multi=True)
-                  for d in range(4) for f in range(8)}
+    functions = {bdf(b, d, f): Function(multi=True)
+                 for b in range(3) for d in range(1, 32) for f in range(8)}
+    functions[bdf(0, 0)] = Function(header=1, secondary=1, multi=True)
+    functions[bdf(0, 0, 1)] = Function(header=1, secondary=2)
     machine = Machine(m, functions)
     assert machine.scan(m) == sorted(functions)[:m.PCI_FUNCTIONS_MAX]
-    assert f"{len(functions)} functions on 2 buses" in m.log_text()
+    assert f"{len(functions)} functions on 3 buses" in m.log_text()
     assert m.log_lines()[-1] == (
         m.LOG_WARN, f"pci: {len(functions) - m.PCI_FUNCTIONS_MAX} functions "
         "are too many, left out")
 
 
+# --- Root buses other than 0 ----------------------------------------------
+
+def bridge(secondary, subordinate=None, **fields):
+    f = Function(cls=0x060400, header=1, secondary=secondary, **fields)
+    f.put(0x1a, 1, secondary if subordinate is None else subordinate)
+    return f
+
+
+def two_roots():
+    """As Arrow Lake: the chipset by itself, from 0x80 on."""
+    functions = {
+        bdf(0, 0): Function(cls=0x060000), bdf(0, 6): bridge(1),
+        bdf(1, 0): Function(device=0xa80c),
+        bdf(0x80, 0x14): Function(device=0x7f6e, cls=0x0c0330, multi=True),
+        bdf(0x80, 0x14, 5): Function(),
+        bdf(0x80, 0x1c): bridge(0x82, 0x84), bdf(0x82, 0): bridge(0x83),
+        bdf(0x83, 3): Function()}
+    for n, f in enumerate(functions.values()):
+        f.put(0x10, 4, 0x8000_0000 + 0x10_0000 * n)
+    return functions
+
+
+def visited(machine):
+    return {where >> 8 for _, where, _, _ in machine.log}
+
+
+@BOTH
+def test_a_bus_that_no_bridge_leads_to_is_a_root(m, ecam):
+    machine = Machine(m, two_roots(), ecam)
+    assert machine.scan(m) == sorted(machine.functions)
+    assert "8 functions on 5 buses, 2 of them roots" in m.log_text()
+    assert machine.writes == [], "a scan writes nothing"
+    for where, top in ((1, 0, 0), (0, 6)), ((0x83, 3), (0x80, 0x1c)), \
+            ((0x80, 0x14, 5), (0x80, 0x14, 5)):
+        assert m.pci_on_root(machine.host, bdf(*where)) == bdf(*top)
+
+
+@BOTH
+def test_the_search_for_roots_is_bounded(m, ecam):
+    """An access for each device of each bus, and behind what a bridge
+    passes on there is none."""
+    machine = Machine(m, {bdf(0, 1): bridge(1, 0x7f)}, ecam)
+    assert machine.scan(m) == [bdf(0, 1)]
+    assert visited(machine) == {0, 1, *range(0x80, 256)}
+    assert len(machine.log) <= 130 * 32 + 10
+
+
+@pytest.mark.parametrize("secondary, subordinate", [
+    (0, 255), (1, 0), (255, 255)])
+def test_a_bridges_numbers_that_lie_hide_no_root(m, secondary, subordinate):
+    """Not set up at all, its last bus not set, or to itself."""
+    machine = Machine(m, two_roots())
+    at = bdf(0x80, 0) if secondary == 255 else bdf(0, 1)
+    machine.functions[at] = bridge(secondary, subordinate)
+    assert machine.scan(m) == sorted(machine.functions)
+
+
+def test_buses_that_mcfg_does_not_have_are_no_roots(m):
+    machine = Machine(m, two_roots(), True, 0x7f)
+    assert machine.scan(m) == [bdf(0, 0), bdf(0, 6), bdf(1, 0)]
+    assert max(visited(machine)) == 0x7f
+
+
+class Short(Machine):
+    """ECAM of some buses only; behind it lies a device's memory."""
+
+    def on_read(self, kind, addr, size):
+        where, at = self.target(kind, addr, size)
+        if kind == "read" and where >> 8 >= 0x40:
+            self.log.append((kind, where, at, size))
+            return 0x1234_8086 & 2 ** (8 * size) - 1
+        return super().on_read(kind, addr, size)
+
+
+def test_memory_behind_ecam_is_no_root(m):
+    """MCFG has stated more than the chipset decodes."""
+    machine = Short(m, {bdf(0, 0): Function()}, True)
+    assert machine.scan(m) == [bdf(0, 0)]
+    assert machine.writes == []
+    assert len(machine.log) < 256 * 32
+
+
+class Narrow(Machine):
+    """A chipset that decodes six bits of the bus number."""
+
+    def target(self, kind, addr, size):
+        where, at = super().target(kind, addr, size)
+        return where & 0x3fff, at
+
+
+@BOTH
+def test_a_bus_that_is_seen_again_is_no_root(m, ecam):
+    functions = {
+        bdf(0, 0): Function(cls=0x060000), bdf(0, 2): Function(multi=True),
+        bdf(0, 2, 3): Function(), bdf(0, 6): bridge(1),
+        bdf(1, 0): Function(device=0xa80c), bdf(0x20, 1): Function()}
+    functions[bdf(1, 0)].bar(0, 0xfe00_0004, 0xffff_0000)
+    machine = Narrow(m, functions, ecam)
+    assert machine.scan(m) == sorted(functions)
+    assert "6 functions on 3 buses, 2 of them roots" in m.log_text()
+
+
+@pytest.mark.parametrize("at, value", [
+    (0x00, 0x1235_8086), (0x08, 0x0200_0001), (0x10, 0xfe10_0000),
+    (0x2c, 0x1234_5678), (0x3c, 0x0000_010b)])
+def test_a_bus_that_is_like_another_but_for_a_register_is_a_root(m, at,
+                                                                 value):
+    """A machine with two cards of a kind."""
+    functions = {bdf(bus, dev): Function() for bus in (0, 0x40)
+                 for dev in (1, 2)}
+    functions[bdf(0x40, 2)].put(at, 4, value)
+    assert Machine(m, functions).scan(m) == sorted(functions)
+
+
 BUS = st.integers(0, 6) | st.just(255)
 KIND = st.tuples(st.sampled_from([0, 0, 1, 1, 2, 3]), st.booleans(), BUS,
-                 st.sampled_from([0x8086, 0x8086, 0x8086, 0xffff, 0]))
+                 st.sampled_from([0x8086, 0x8086, 0x8086, 0xffff, 0]), BUS)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.dictionaries(
     st.builds(bdf, BUS, st.integers(0, 3), st.integers(0, 7)), KIND,
-    max_size=60), st.booleans())
-def test_against_a_naive_search(m, drawn, ecam):
+    max_size=60))
+def test_against_a_naive_search(m, drawn):
     m.reset()
     functions = {w: Function(vendor, header=header, multi=multi,
                              secondary=secondary)
-                 for w, (header, multi, secondary, vendor) in drawn.items()}
+                 for w, (header, multi, secondary, vendor, _) in drawn.items()}
+    for where, f in functions.items():
+        f.put(0x10, 4, where << 12)     # none is like another
+        if drawn[where][0]:
+            f.put(0x1a, 1, drawn[where][4])
 
     def search(bus, done):
         """Recursion by the manual's words."""
@@ -203,13 +321,21 @@ def test_against_a_naive_search(m, drawn, ecam):
                     if one[0] in (1, 2) and one[2] not in done:
                         found |= search(one[2], done)
         return found
-    assert Machine(m, functions, ecam).scan(m) == sorted(search(0, set()))
+
+    found = search(0, set())
+    for bus in range(1, 10):
+        led_to = any(drawn[w][0] in (1, 2) and (
+            drawn[w][2] == bus or w >> 8 < drawn[w][2] <= bus <= drawn[w][4])
+            for w in found)
+        if not led_to:
+            found |= search(bus, {w >> 8 for w in found})
+    assert Machine(m, functions, True, 9).scan(m) == sorted(found)
 
 
 # --- BARs ----------------------------------------------------------------
 
 def bars(m, f):
-    machine = Machine(m, {bdf(0, 2): f})
+    machine = Machine(m, {bdf(0, 2): f}, True, 0)
     machine.scan(m)
     before = bytes(f.config)
     found = m.pci_find(machine.host, bdf(0, 2))
@@ -288,6 +414,17 @@ def test_a_host_bridge_keeps_its_decode(m):
     machine, found = bars(m, f)
     assert found[0] == (0xe000_0000, 256 << 20, "p")
     assert not [w for w in machine.writes if w[1] == 4]
+
+
+@pytest.mark.parametrize("vendor, size", [(0x8086, 0), (0x1af4, 65536)])
+def test_registers_of_a_servers_that_are_no_bars_are_not_written(m, vendor,
+                                                                 size):
+    """Xeon E5 v4's home agent (erratum BDF2), and another's device."""
+    f = Function(vendor, 0x6fa0)
+    f.bar(0, 0xfe00_0000, 0xffff_0000)
+    machine, found = bars(m, f)
+    assert found[0][1] == size
+    assert bool([w for w in machine.writes if w[1] >= 0x10]) == bool(size)
 
 
 def test_a_function_that_is_gone_has_no_bars(m):

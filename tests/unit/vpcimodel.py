@@ -16,6 +16,10 @@ u32 pci_config_read(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 		value |= (u32)host_config[bdf][offset + i] << (8 * i);
 	return value;
 }
+u32 pci_port_read(bdf_t bdf, unsigned offset, unsigned size)
+{
+	return pci_config_read(NULL, bdf, offset, size);
+}
 void pci_config_write(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 		      unsigned size, u32 value)
 {
