@@ -336,14 +336,14 @@ static void tell_after(void)
 	}
 }
 
+/* On the machine: Monocle's own list may lack some. */
 static void tell_masters(void)
 {
-	for (unsigned i = 0; i < host.pci.count; i++) {
-		bdf_t bdf = host.pci.functions[i].bdf;
-
-		if (host_config(bdf, PCI_COMMAND, 2) & PCI_COMMAND_MASTER)
+	for (unsigned bdf = 0; bdf < 0x10000; bdf++)
+		if (model.functions[bdf] &&
+		    model.functions[bdf]->config[PCI_COMMAND] &
+			    PCI_COMMAND_MASTER)
 			printf("fact master %02x:%02x.%x\n", BDF_ARGS(bdf));
-	}
 }
 
 /* The guest is entered: arch/x86/vmx/entry.asm. */

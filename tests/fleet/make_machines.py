@@ -736,8 +736,12 @@ def root_buses():
         0, 0x5020820000, 16 * KIB).bar(4, 0x5020900000, MIB)
     m.add("80:1f.4", "7f23", 0x0c0500, given=False).pin(1).bar(
         0, 0x5020824000, 256).bar(4, 0xefa0, 32, 1)
+    m.units.append((0xfed92000, *UNITS[9][1]))
+    m.drhds[1:1] = [drhd(0xfed92000, [scope("b2:00.0", 2)])]
+    m.rmrrs.append(rmrr(0x87100000, 128 * KIB, "80:17.0"))
     m.port("b2:00.0", 0xb3, (0xfb000000, 0xfb0fffff), 0xb3).put(
         0x24, 4, 0x0ff10001).put(0x28, 8, 0x60 | 0x60 << 32)
+    m.add("b2:05.0", "2034", 0x088000, given=False)
     m.add("b2:05.4", "2036", 0x080020, given=False).bar(
         0, 0xfb200000, 4 * KIB, 0)
     m.add("b3:00.0", "10de:1c82", 0x030000).express(ENDPOINT).msi().pin(
