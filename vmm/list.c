@@ -362,6 +362,7 @@ const char *list_functions(const struct machine *m)
 {
 	struct host *host = m->host;
 	const char *words;
+	unsigned root = 0; /* where nothing else is said */
 
 	/* Not known: about as many as of most machines. */
 	tsc_hz = host->tsc_hz ? host->tsc_hz : 3000000000ull;
@@ -370,8 +371,15 @@ const char *list_functions(const struct machine *m)
 	words = default_words(host);
 	log_info("function ID        class            interrupt  reset  ROM  "
 		 "unit assign");
-	for (unsigned i = 0; i < host->pci.count; i++)
-		list_function(m, &host->pci.functions[i]);
+	for (unsigned i = 0; i < host->pci.count; i++) {
+		struct pci_function *f = &host->pci.functions[i];
+		unsigned bus = BDF_BUS(pci_on_root(&host->pci, f->bdf));
+
+		if (bus != root)
+			log_info("root bus %02x", bus);
+		root = bus;
+		list_function(m, f);
+	}
 	return words;
 }
 

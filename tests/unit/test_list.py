@@ -205,6 +205,22 @@ def test_rows(m):
     ]
 
 
+def test_which_root_bus_a_function_is_on(m):
+    """Its own, or that of the bridge that leads to it; bus 0 is not said."""
+    port = Function(cls=0x060400, header=1, secondary=0x90)
+    lines = Machine(m, {
+        bdf(0, 2): display(), bdf(0, 0x1c): Function(
+            cls=0x060400, header=1, secondary=0x85),
+        bdf(0x80, 0x14): Function(), bdf(0x80, 0x1b): port,
+        bdf(0x85, 0): nvme(), bdf(0x90, 0): nvme(),
+        bdf(0xb2, 0): Function()}).list()
+    assert "7 functions on 5 buses, 3 of them roots" in lines[0]
+    assert [line[:11] for line in lines[2:-3] if line[0] != " "] == [
+        "00:02.0 123", "00:1c.0 808", "root bus 80", "80:14.0 808",
+        "80:1b.0 808", "root bus 00", "85:00.0 1b3", "root bus 80",
+        "90:00.0 1b3", "root bus b2", "b2:00.0 808"]
+
+
 IGD = Function(0x8086, 0x1912, 0x030000)
 
 
