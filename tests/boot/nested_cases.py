@@ -27,6 +27,7 @@ RESETS = {"linux": 3, "tiny": 20}
 READS = 1000
 NVME, NET, AHCI, USB = "00:06.0", "00:07.0", "00:08.0", "00:09.0"
 BEHIND = "01:00.0"
+ROOT_AHCI, ROOT_NVME = "65:00.0", "66:00.0"     # behind a second root bus
 XHCI, EHCI, SOUND = "00:14.0", "00:1d.0", "00:06.1"
 DISKS = {NVME: "nvme", AHCI: "ahci,sd_mod", USB: "xhci_pci,usb_storage,sd_mod"}
 # Lines of level 5 and below, without what differs between two boots.
@@ -241,6 +242,24 @@ def nvme_behind_a_port():
                           "pcie-root-port,id=rp,addr=1c.0,chassis=1",
                           "nvme,bus=rp,addr=00.0,drive=nvme,serial=1"),
                       drives=machine("port")["drives"][:1]), drives_back=True)
+
+
+@define
+def root_buses():
+    """Linux finds them by the guest's ACPI alone. An AHCI controller has
+    ports, too, and its driver wants all BARs in windows."""
+    drives = [(n, disk("root-buses", n)) for n in ("ahci", "nvme")]
+    return Case(linux("nested", [f"disk={ROOT_AHCI},ahci,sd_mod",
+                                 f"disk={ROOT_NVME},nvme"],
+                      monocle=runs.MONOCLE, hv="debug assign=all", devices=(
+                          "pxb-pcie,id=root,bus_nr=0x64,addr=08.0",
+                          "pcie-root-port,id=rp1,bus=root,addr=03.0,chassis=1",
+                          "pcie-root-port,id=rp2,bus=root,addr=04.0,chassis=2",
+                          "ich9-ahci,id=sata,bus=rp1",
+                          "ide-hd,bus=sata.0,drive=ahci",
+                          "nvme,bus=rp2,drive=nvme,serial=1"),
+                      drives=tuple(f"id={n},if=none,format=raw,file={path}"
+                                   for n, path in drives)), drives_back=True)
 
 
 @define

@@ -10,7 +10,8 @@ import re
 import pytest
 
 from boot.nested_cases import (AHCI, BEHIND, DISKS, NET, NVME, READS,
-                               RESETS, SENT_BACK, USB, payload)
+                               RESETS, ROOT_AHCI, ROOT_NVME, SENT_BACK, USB,
+                               payload)
 from boot.told import (IMAGES, check_disk, check_image, configs, contents, md5,
                        said, served, starts)
 from rigs import result
@@ -46,6 +47,19 @@ def test_nvme_behind_a_port(nested):
     check_disk(done, BEHIND)
     check_image(done, BEHIND, "drive0")
     assert served(done, BEHIND, "nvme0q1") > 0
+
+
+@pytest.mark.long
+@pytest.mark.nested("root-buses")
+@pytest.mark.parametrize("at, drive, queue", [
+    (ROOT_AHCI, "drive0", "ahci"), (ROOT_NVME, "drive1", "nvme0q1")])
+def test_a_disk_on_another_root_bus(nested, at, drive, queue):
+    """Each behind a port that stands on it."""
+    done = nested("root-buses")
+    assert done.status == result.POWER_OFF, done.report()
+    check_disk(done, at)
+    check_image(done, at, drive)
+    assert served(done, at, queue) > 0
 
 
 # With all that is done, and in the short suite.

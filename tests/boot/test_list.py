@@ -21,10 +21,13 @@ def on_bochs():
 
 @runs.define("list-tcg")
 def on_tcg():
-    """No VMX; functions with FLR and MSI-X, and one behind a port."""
+    """No VMX; functions with FLR and MSI-X, and one behind a port; a root
+    bus with a port of its own, and a function behind that."""
     return runs.boot(rig="tcg", hv="list", module=False, memory=256, devices=(
         "nvme,serial=1,addr=06.0", "pcie-root-port,id=rp,addr=07.0",
-        "e1000e,bus=rp"))
+        "e1000e,bus=rp", "pxb-pcie,id=root,bus_nr=0x64,addr=08.0",
+        "pcie-root-port,id=rp2,bus=root,addr=04.0,chassis=2",
+        "nvme,serial=2,bus=rp2"))
 
 
 @runs.define("list-screen")
@@ -112,6 +115,13 @@ def test_tcg(run):
     assert result.log.splitlines()[-3:-1] == [
         "monocle: IOMMU: VT-d, interrupts remapped",
         "monocle: this machine will not do: see the error above"]
+    # On the other root bus, and behind a port there
+    assert ", 2 of them roots" in result.log
+    assert found["64:04.0"][2] == "PCI bridge"
+    assert found["65:00.0"][2] == "NVMe"
+    assert re.search("^monocle: root bus 64\nmonocle: 64:04.0 (?s:.*)^"
+                     "monocle: 65:00.0 ", result.log, re.MULTILINE)
+    assert "assigned: 65:00.0" in result.log
     # What a guest would get, all the same
     assert "assigned: 01:00.0" in result.log
     assert "not 00:05.0, class 00ff: it is assigned by name only" in result.log

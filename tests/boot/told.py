@@ -5,15 +5,15 @@ import re
 import struct
 import subprocess
 
-from boot.nested_cases import (AHCI, BEHIND, NVME, USB, XHCI, payload,
-                               space)
+from boot.nested_cases import (AHCI, BEHIND, NVME, ROOT_AHCI, ROOT_NVME, USB,
+                               XHCI, payload, space)
 from rigs import result
 
 EDU, DISPLAY, IOAPIC = 0x0028, 0x0010, 0xff00   # requester IDs
 NOISE = 20      # exits by the host's own timers
 BAR0 = 0x10
 IMAGES = {NVME: "nvme", BEHIND: "nvme", AHCI: "ahci", USB: "usb",
-          XHCI: "usb"}
+          XHCI: "usb", ROOT_AHCI: "ahci", ROOT_NVME: "nvme"}
 E2FSCK, DEBUGFS = "/sbin/e2fsck", "/sbin/debugfs"
 
 
