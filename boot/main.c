@@ -276,8 +276,7 @@ static bool wants_iommu(void)
 	return true;
 }
 
-/* Finds the IOMMUs; nothing on the machine changes yet. */
-static void find_iommu(void)
+static void add_graphics(struct vtd_config *config)
 {
 	const struct igd_input igd = {
 		.pci = &host.pci,
@@ -285,6 +284,15 @@ static void find_iommu(void)
 		.boot = &host.boot,
 		.options = &host.options,
 	};
+	bool remapped = config->display != IGD_BDF ||
+			igd_picture(&igd, config->picture);
+
+	config->direct = remapped ? VTD_NO_DISPLAY : IGD_BDF;
+}
+
+/* Finds the IOMMUs; nothing on the machine changes yet. */
+static void find_iommu(void)
+{
 	int vector = host_irq_alloc(dma_fault_event, &host.vtd);
 	struct vtd_config config = {
 		.display = display(),
@@ -303,8 +311,7 @@ static void find_iommu(void)
 		vtd_unused(&host.vtd, &host.acpi, 0);
 		return;
 	}
-	if (config.display == IGD_BDF)
-		igd_picture(&igd, config.picture);
+	add_graphics(&config);
 	err = vtd_init(&host.vtd, &host.acpi, &host.pci, &config);
 	host.has_vtd = !err;
 	if (!err)

@@ -75,6 +75,12 @@ static const struct option table[] = {
 	 {"auto", "never", "reboot", "always"},
 	 "when the display is reset and its video BIOS run; auto: at reboots, "
 	 "where a video BIOS can bring the picture back"},
+	{"igd-dma",
+	 CHOICE,
+	 AT(igd_dma),
+	 {"remapped", "direct"},
+	 "direct (with ram=identity): for graphics that no IOMMU may stand "
+	 "before; they alone then reach all memory"},
 	{"rom-init",
 	 FLAG,
 	 AT(rom_init),

@@ -13,6 +13,7 @@ enum ram_mode { RAM_RELOCATED, RAM_IDENTITY };
 enum guest_kind { GUEST_KERNEL, GUEST_BIOS };
 enum igd_reset { RESET_AUTO, RESET_NEVER, RESET_REBOOT, RESET_ALWAYS };
 enum iommu_mode { IOMMU_STRICT, IOMMU_OFF };
+enum igd_dma { DMA_REMAPPED, DMA_DIRECT };
 enum igd_mode { IGD_OFF, IGD_OPEN, IGD_CLOSED };
 
 #define ASSIGN_WORDS 32
@@ -27,6 +28,7 @@ struct options {
 	unsigned ram;	    /* enum ram_mode */
 	unsigned guest;	    /* enum guest_kind */
 	unsigned igd_reset; /* enum igd_reset */
+	unsigned igd_dma;   /* enum igd_dma */
 	unsigned iommu;	    /* enum iommu_mode */
 	unsigned sinks;	    /* enum log_sink */
 	unsigned igd;	    /* enum igd_mode */

@@ -2,9 +2,40 @@
 #include "drivers/vtd/vtd.h"
 
 #include "arch/x86/errno.h"
+#include "kernel/host_paging.h"
 #include "kernel/log.h"
 #include "kernel/phys.h"
 #include "kernel/string.h"
+
+/* Nothing but config.direct is behind it. */
+static bool is_of_direct(struct vtd *v, const struct dmar_entry *e)
+{
+	const struct dmar_scope *s = dmar_next_scope(e, NULL);
+	bdf_t bdf;
+
+	return !e->flags && !e->segment && s && !dmar_next_scope(e, s) &&
+	       !dmar_resolve(v->pci, s, &bdf) && bdf == v->config.direct;
+}
+
+static bool is_off(hpa_t base)
+{
+	struct vtd_unit u = {.regs = mmio_map(base, PAGE_SIZE)};
+
+	return u.regs &&
+	       !(unit_read32(&u, VTD_GSTS) & (VTD_GCMD_TE | VTD_GCMD_IRE)) &&
+	       !(unit_read64(&u, VTD_CAP) & VTD_CAP_PMR &&
+		 unit_read32(&u, VTD_PMEN) & VTD_PMEN_PRS);
+}
+
+static bool is_left_alone(struct vtd *v, const struct dmar_entry *e)
+{
+	if (!is_of_direct(v, e) || !is_off(e->base))
+		return false;
+	log_warn("VT-d: unit at 0x%lx is left off: DMA of %02x:%02x.%x is not "
+		 "remapped",
+		 e->base, BDF_ARGS(v->config.direct));
+	return true;
+}
 
 static int init_units(struct vtd *v)
 {
@@ -14,7 +45,7 @@ static int init_units(struct vtd *v)
 		struct vtd_unit *u = &v->units[v->unit_count];
 		int err = -E2BIG;
 
-		if (!e->base)
+		if (!e->base || is_left_alone(v, e))
 			err = -ENODEV;
 		else if (v->unit_count < VTD_UNITS_MAX)
 			err = unit_init(u, e->base, v->config.write_buffer);

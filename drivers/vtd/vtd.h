@@ -33,6 +33,11 @@ struct vtd_config {
 	 * VTD_NO_DISPLAY: it keeps its RMRRs and its bus mastering.
 	 */
 	bdf_t display;
+	/*
+	 * A function whose DMA is not to be remapped, or VTD_NO_DISPLAY: a
+	 * unit that is its own, and off, is left alone.
+	 */
+	bdf_t direct;
 	/* More that it needs, RMRRs or not. Size 0: none. */
 	struct phys_range picture[VTD_PICTURES];
 	bool write_buffer; /* a chipset that needs RWBF and does not say so */

@@ -142,7 +142,7 @@ BAD = {
     "remapping": (lambda: listed("gen8-bdw"), True, "must stay off"),
     "remapping-relocated": (lambda: listed(
         "gen8-bdw", hv="list iommu=off unsafe-dma"), True,
-        "it needs iommu=off unsafe-dma ram=identity"),
+        "it needs igd-dma=direct ram=identity"),
     "too-much": (lambda: listed(lines="igd 50 2 0241\n", **setpci(
         "00:00.0 bc.l=10000000")), True, "of 64 MiB at 0xeb00000 (GGC 0241) "
         "ends above the top of memory 0x10000000"),

@@ -490,17 +490,48 @@ def bad_dmar():
 @machine
 def broadwell():
     m = Machine("broadwell", "graphics that do not work behind an IOMMU; "
-                "nothing is said of it", 8, 0x1616).usual().without_acs()
-    return m.refuses("iommu=off unsafe-dma ram=identity")
+                "nothing is said of it", 8, 0x1616).usual()
+    return m.refuses("igd-dma=direct ram=identity")
 
 
 @machine
 def broadwell_told():
     m = Machine("broadwell-told", "the same, with the words that it needs", 8,
                 0x1616).usual()
-    m.without_acs()
-    m.extra.append("option iommu=off unsafe-dma ram=identity")
+    m.extra.append("option igd-dma=direct ram=identity")
     return m
+
+
+def ironlake(name, note):
+    """Generation 5: registers of the host bridge (docs/igd.md)."""
+    m = Machine(name, note, 7, 0x0046).usual()
+    bridge, gfx = m.functions[0], m.functions[paper.bdf_of("00:02.0")]
+    bridge.put(2, 2, 0x0044).put(0x52, 2, 0x0350).put(0xa8, 8, 0x89800001)
+    bridge.put(0xb0, 4, 0x8c00).put(0xb4, 4, 0).put(0xbc, 4, 0)
+    gfx.put(0x50, 2, 0)
+    return m
+
+
+@machine
+def ironlake_untold():
+    return ironlake("ironlake", "the same of generation 5, without a shadow "
+                    "GTT").refuses("igd-dma=direct ram=identity")
+
+
+@machine
+def ironlake_told():
+    m = ironlake("ironlake-told", "the same, with the words that it needs")
+    m.extra.append("option igd-dma=direct ram=identity")
+    return m
+
+
+@machine
+def shared_unit():
+    m = Machine("shared-unit", "graphics that are to do DMA past an IOMMU "
+                "that others are behind, too").usual()
+    m.drhds = m.drhds[1:]
+    m.extra.append("option igd-dma=direct ram=identity")
+    return m.refuses("igd-dma=direct cannot be")
 
 
 @machine

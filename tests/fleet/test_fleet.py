@@ -16,7 +16,7 @@ from walker import boot as walk, ept, vtd
 HV = "igd assign=all"
 PAGE = 4096
 CASES = fleet.SHARED.parent / "cases"
-BROADWELL = "iommu=off unsafe-dma ram=identity"
+BROADWELL = "igd-dma=direct ram=identity"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -78,13 +78,36 @@ def test_real_machines_get_all_that_they_have(rows):
     assert any(bdf >> 8 >= 0x80 for bdf in others["arl-s-w880"].given)
 
 
-@pytest.mark.parametrize("name", ["broadwell", "no-dmar"])
+@pytest.mark.parametrize("name", ["broadwell", "ironlake", "no-dmar"])
 def test_the_words_that_a_refusal_names_work(name):
     """A user who copies them has all."""
     before = judge.judge(own(name), HV)
-    words = re.search(r"iommu=off[\w= -]*identity", before.outcome)[0]
+    words = re.search(r"i\w+-?\w*=(off|direct)[\w= -]*identity",
+                      before.outcome)[0]
     after = judge.judge(own(name), f"{HV} {words}")
     assert after.has_all() and not after.faults
+
+
+def test_direct_dma_is_the_graphics_alone(tmp_path):
+    """Their unit is as firmware left it, which must be off; all others are
+    behind theirs. It is said, wherever the graphics stay."""
+    untouched = f"igd assign=all {BROADWELL}"
+    for name, words, said in (
+            ("usb-rmrr", untouched, 2), ("broadwell", untouched, 2),
+            ("broadwell", "assign=all", 1)):
+        run = judge.Run(own(name), words)
+        unit = walk.units(walk.Still(run.log, run.read))
+        assert [u.base for u in unit] == [make_machines.UNIT]
+        assert not int.from_bytes(run.read(
+            make_machines.GFX_UNIT + walk.GSTS, 4), "little")
+        assert len(re.findall("not remapped|read and write all memory",
+                              run.log)) == said, run.log
+    path = variant(tmp_path, "broadwell-told", "unit fed90000 {:x} {:x} "
+                   "80000000".format(*make_machines.UNITS[8][0]))
+    row = judge.judge(path, HV)
+    assert "igd-dma=direct cannot be" in row.outcome and not row.faults
+    needs = judge.judge(own("usb-rmrr"), f"{HV} igd-dma=direct")
+    assert "needs ram=identity" in needs.outcome and not needs.faults
 
 
 def test_all_but_one():

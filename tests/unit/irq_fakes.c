@@ -112,6 +112,14 @@ void local_apic_eoi(void)
 
 /* -- the IOMMU */
 
+bool irq_direct;
+
+bool vtd_has_unit(struct vtd *v, bdf_t bdf)
+{
+	(void)v, (void)bdf;
+	return !irq_direct;
+}
+
 void vtd_flush(const void *p, u64 size, bool needed)
 {
 	(void)p, (void)size, (void)needed;
@@ -156,7 +164,7 @@ int irq_message(u16 source, u64 address, u32 data)
 
 	if (address >> 20 != 0xfee)
 		return -1;
-	if (!vtd->remapping)
+	if (!vtd->remapping || irq_direct)
 		return (int)(data & 0xff);
 	index += address & 8 ? data & 0xffff : 0;
 	if (!(address & 16) || index >= VTD_IRTES || !(seen[index].lo & 1) ||
@@ -249,6 +257,7 @@ static void make_guest(bool remapping)
 	static const struct virq virq = {.send_msi = send_msi};
 
 	all = empty_assignment();
+	irq_direct = false;
 	vtd = all->vtd;
 	madt = (struct acpi_madt *)all->madt;
 	memset(irt, 0, sizeof(irt));

@@ -362,15 +362,25 @@ REMAPPING = [(0x1912, 0x191f, 0, True), (0x1616, 0x1604, 0, False),
 def test_remapping(m, device, bridge, control, allowed):
     for options in (STRICT, {"iommu": 1, "unsafe_dma": True, "ram": 0},
                     {"iommu": 1, "unsafe_dma": False, "ram": 1},
-                    WITHOUT_REMAPPING):
+                    {"igd_dma": 1, "ram": 1}, WITHOUT_REMAPPING):
         machine = Machine(device, bridge, options=options)
         machine.put(BRIDGE, 0x52, control, 2)
         status, _ = machine.probe(m)
-        if allowed or options == WITHOUT_REMAPPING:
+        will_do = "igd_dma" in options or options == WITHOUT_REMAPPING
+        if allowed or will_do:
             assert status == 0
+            out = m.new("struct phys_range[2]")
+            assert m.igd_picture(machine.input, out) == (
+                allowed and "igd_dma" not in options)
         else:
             assert status == -m.ENOTSUP
-            assert "iommu=off unsafe-dma ram=identity" in m.log_text()
+            assert "igd-dma=direct ram=identity" in m.log_text()
+
+
+def test_direct_dma_needs_the_hosts_addresses(m):
+    status, _ = Machine(options={"igd_dma": 1, "ram": 0}).probe(m)
+    assert status == -m.ENOTSUP
+    assert "igd-dma=direct needs ram=identity" in m.log_text()
 
 
 # --- OpRegion and VBT -----------------------------------------------------

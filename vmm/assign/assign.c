@@ -88,9 +88,32 @@ static const char *memory_objection(const struct assignment *all,
 	return NULL;
 }
 
+bool assigned_is_direct(const struct assignment *all,
+			const struct pci_function *f)
+{
+	return igd_is_one(f) && all->options->igd_dma == DMA_DIRECT;
+}
+
+static const char *iommu_objection(const struct assignment *all,
+				   const struct pci_function *f)
+{
+	bool unit = all->vtd && vtd_has_unit(all->vtd, f->bdf);
+
+	if (assigned_is_direct(all, f))
+		return unit ? "has an IOMMU that is others', too, or that "
+			      "firmware has left on: igd-dma=direct cannot be"
+			    : NULL;
+	if (all->vtd && !unit)
+		return "is behind no IOMMU that is switched on: " GET_IOMMU;
+	return all->vtd || options_unsafe_dma(all->options) ? NULL
+							    : NEEDS_IOMMU;
+}
+
 const char *assigned_objection(const struct assignment *all,
 			       struct pci_function *f)
 {
+	const char *why;
+
 	if (is_bridge(f))
 		return "is a bridge; assign what is behind it";
 	if (igd_is_one(f) && !all->options->igd)
@@ -99,11 +122,8 @@ const char *assigned_objection(const struct assignment *all,
 		return "is a serial port, which stays Monocle's: log=pci";
 	if (cannot_be_shown(all->pci, f))
 		return "stands where a guest would not find it";
-	if (all->vtd && !vtd_has_unit(all->vtd, f->bdf))
-		return "is behind no IOMMU that is switched on: " GET_IOMMU;
-	if (!all->vtd && !options_unsafe_dma(all->options))
-		return NEEDS_IOMMU;
-	return memory_objection(all, f);
+	why = iommu_objection(all, f);
+	return why ? why : memory_objection(all, f);
 }
 
 /* ISA lines that Monocle, or the chipset, drives (ACPI 5.2.12.5): the timers,
@@ -473,6 +493,9 @@ static int choose_igd(struct assignment *all)
 		return -EPERM;
 	}
 	choose(all, f, &display);
+	if (assigned_is_direct(all, f))
+		log_warn("igd-dma=direct: 00:02.0 can read and write all "
+			 "memory, Monocle's too");
 	igd_log(&all->igd);
 	all->display = f;
 	all->vga = all->igd.vga;

@@ -85,19 +85,20 @@ static int init_one(struct assignment *all, struct assigned *a)
 		.rom_size = (u32)a->rom.size,
 		.ctx = a,
 	};
+	bool direct = assigned_is_direct(all, f);
 	int err = 0;
 
 	if (f == all->igd.function)
 		config.rows = igd_policy(&all->igd, &config.row_count);
 	/* Without a unit its DMA would reach everything: it gets none. */
-	if (all->domain || options_unsafe_dma(all->options))
+	if (all->domain || direct || options_unsafe_dma(all->options))
 		config.command_forward = PCI_COMMAND_MASTER;
 	/* Firmware's picture may be scanned out of memory. */
 	if (f == all->display)
 		config.command_kept = config.command_forward;
 	if (config.pin)
 		a->line = line_of(all->pci, f->bdf, config.pin);
-	if (all->domain)
+	if (all->domain && !direct)
 		err = vtd_assign(all->vtd, all->domain, f->bdf);
 	if (!err)
 		err = pci_assigned_init(&a->config, all->vpci, &config);

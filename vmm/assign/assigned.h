@@ -130,6 +130,9 @@ int assigned_choose(struct assignment *all);
  */
 const char *assigned_objection(const struct assignment *all,
 			       struct pci_function *f);
+/* Its DMA is not remapped, as the user wants it (igd-dma=direct). */
+bool assigned_is_direct(const struct assignment *all,
+			const struct pci_function *f);
 /* The same where it is the display, without being named. */
 const char *assigned_display_objection(const struct assignment *all,
 				       struct pci_function *f);

@@ -200,7 +200,8 @@ static int remap(struct assigned_message *first, unsigned count)
 int assigned_arm(struct assigned_message *first, unsigned count,
 		 struct vtd_msi *out)
 {
-	const struct vtd *vtd = first->owner->all->vtd;
+	bdf_t bdf = first->owner->function->bdf;
+	struct vtd *vtd = first->owner->all->vtd;
 	int vector = host_irq_alloc_block(count, message_arrived, first);
 	int entry;
 
@@ -208,7 +209,7 @@ int assigned_arm(struct assigned_message *first, unsigned count,
 		return vector;
 	for (unsigned n = 0; n < count; n++)
 		first[n].vector = vector + (int)n;
-	if (!vtd || !vtd->remapping) {
+	if (!vtd || !vtd->remapping || !vtd_has_unit(vtd, bdf)) {
 		*out = vtd_msi_plain((u8)vector, local_apic_id());
 		return 0;
 	}

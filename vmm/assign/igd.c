@@ -243,15 +243,19 @@ static int find(struct igd *igd, const struct igd_input *in)
 	return -ENODEV;
 }
 
-static int check_remapping(struct igd *igd, const struct options *o)
+static int check_remapping(const struct igd *igd, const struct options *o)
 {
-	igd->remapping_off = igd->quirks & IGD_NO_REMAPPING ||
-			     (igd->quirks & IGD_SHADOW_GTT &&
-			      !(igd->control & CONTROL_SHADOW_GTT));
-	if (!igd->remapping_off || options_unsafe_dma(o))
+	bool direct = o->igd_dma == DMA_DIRECT;
+
+	if (direct && o->ram != RAM_IDENTITY)
+		log_error("igd-dma=direct needs ram=identity: the graphics "
+			  "use the host's addresses then");
+	else if (igd->remapping_off && !direct && !options_unsafe_dma(o))
+		log_error("igd: DMA remapping must stay off for this part; it "
+			  "needs igd-dma=direct ram=identity: its DMA, and no "
+			  "other's, then reaches all memory, Monocle's too");
+	else
 		return 0;
-	log_error("igd: DMA remapping must stay off for this part; it needs "
-		  "iommu=off unsafe-dma ram=identity");
 	return -ENOTSUP;
 }
 
@@ -334,6 +338,9 @@ static void read_registers(struct igd *igd, const struct igd_input *in)
 	}
 	if (igd->dsm.base)
 		igd->dsm.size = l->dsm_size(igd->control);
+	igd->remapping_off = igd->quirks & IGD_NO_REMAPPING ||
+			     (igd->quirks & IGD_SHADOW_GTT &&
+			      !(igd->control & CONTROL_SHADOW_GTT));
 	igd->vga = igd->function->class == CLASS_VGA &&
 		   !(igd->control & CONTROL_VGA_DISABLE);
 }
@@ -466,16 +473,17 @@ int igd_probe(struct igd *igd, const struct igd_input *in)
 	return err ? err : read_rmrrs(igd, in);
 }
 
-void igd_picture(const struct igd_input *in, struct phys_range out[2])
+bool igd_picture(const struct igd_input *in, struct phys_range out[2])
 {
 	struct igd igd = {.function = in->function};
 
 	out[0] = out[1] = (struct phys_range){0};
 	if (!igd_is_one(in->function))
-		return;
+		return true;
+	igd.bridge = (u16)(of_bridge(in, PCI_VENDOR, 4) >> 16);
 	find_layout(&igd, in);
 	if (!igd.layout)
-		return;
+		return true;
 	read_registers(&igd, in);
 	if (is_below(igd.dsm, top_of(in, &igd, igd.dsm)) &&
 	    !is_ram(in->boot, igd.dsm))
@@ -483,6 +491,7 @@ void igd_picture(const struct igd_input *in, struct phys_range out[2])
 	if (is_below(igd.gsm, top_of(in, &igd, igd.gsm)) &&
 	    !is_ram(in->boot, igd.gsm))
 		out[1] = igd.gsm;
+	return !igd.remapping_off && in->options->igd_dma != DMA_DIRECT;
 }
 
 static void log_range(const char *name, struct phys_range r)

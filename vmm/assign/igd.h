@@ -80,9 +80,10 @@ bool igd_is_one(const struct pci_function *f);
 int igd_probe(struct igd *igd, const struct igd_input *in);
 /*
  * DSM and GSM, from which firmware's picture is scanned out, assigned or not;
- * size 0: not there, or not to be believed. Says nothing.
+ * size 0: not there, or not to be believed. Says nothing. False: its DMA is
+ * not to be remapped, by what it is, or as igd-dma= says.
  */
-void igd_picture(const struct igd_input *in, struct phys_range out[2]);
+bool igd_picture(const struct igd_input *in, struct phys_range out[2]);
 /* Every decision, in one block. */
 void igd_log(const struct igd *igd);
 /* What the guest does with its device-specific registers; *count rows. */
