@@ -110,6 +110,16 @@ def test_direct_dma_is_the_graphics_alone(tmp_path):
     assert "needs ram=identity" in needs.outcome and not needs.faults
 
 
+def test_companions_of_the_graphics_are_named():
+    """In list, too; not those that are given, nor where the graphics are not."""
+    def named(words):
+        return re.findall(r"igd: (\S+) is not assigned, which its driver",
+                          judge.Run(own("usb-rmrr"), words).log)
+    assert named("igd") == named("igd list") == ["00:16.0", "00:1f.3"]
+    assert named("igd assign=00:1f.3") == ["00:16.0"]
+    assert named("igd assign=all") == named("assign=00:17.0") == []
+
+
 def test_all_but_one():
     row = judge.judge(own("usb-rmrr"), f"{HV},-00:17.0")
     assert row.starts and not row.faults

@@ -598,6 +598,20 @@ static int show_way_to(struct assignment *all, bdf_t bdf)
 	return err;
 }
 
+/* Without them less works, and nobody would look for the reason there. */
+static void name_companions(const struct assignment *all)
+{
+	for (unsigned i = 0; all->igd.function && i < all->pci->count; i++) {
+		const struct pci_function *f = &all->pci->functions[i];
+		const char *what = assign_companion(f);
+
+		if (what && !is_chosen(all, f->bdf))
+			log_info("igd: %02x:%02x.%x is not assigned, which its "
+				 "driver works with (%s)",
+				 BDF_ARGS(f->bdf), what);
+	}
+}
+
 int assigned_choose(struct assignment *all)
 {
 	const struct options *o = all->options;
@@ -608,6 +622,7 @@ int assigned_choose(struct assignment *all)
 	if (err)
 		return err;
 	choose_display(all);
+	name_companions(all);
 	err = check_groups(all);
 	if (!err && o->igd == IGD_CLOSED && !all->display) {
 		log_error("igd=closed: there is no display whose memory could "

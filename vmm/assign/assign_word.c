@@ -167,6 +167,15 @@ const char *assign_hides_disks(const struct pci_function *f)
 			 "the firmware's setup";
 }
 
+const char *assign_companion(const struct pci_function *f)
+{
+	if (is_heci(f) && !BDF_FN(f->bdf))
+		return "HECI: media engines, content protection";
+	if (f->vendor == 0x8086 && (f->class == 0x0401 || f->class == 0x0403))
+		return "HDA: sound by HDMI and DisplayPort";
+	return NULL;
+}
+
 bool assign_is_ordinary(const struct pci_function *f)
 {
 	/* PCI 3.0, appendix D */

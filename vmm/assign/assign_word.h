@@ -35,5 +35,7 @@ bool assign_is_ordinary(const struct pci_function *f);
  * with what to switch), or NULL. Linux: vmd.c, ahci.c's ahci_remap_check().
  */
 const char *assign_hides_disks(const struct pci_function *f);
+/* What the driver of Intel's graphics works with: for the log, or NULL. */
+const char *assign_companion(const struct pci_function *f);
 
 #endif
