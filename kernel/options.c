@@ -86,6 +86,12 @@ static const struct option table[] = {
 	 AT(rom_init),
 	 {0},
 	 "run the display's video BIOS before the guest's first start, too"},
+	{"no-hypervisor-bit",
+	 FLAG,
+	 AT(no_hypervisor_bit),
+	 {0},
+	 "CPUID does not say that there is one, for drivers that do other "
+	 "things then (i915 on Meteor Lake)"},
 	{"iommu",
 	 CHOICE,
 	 AT(iommu),

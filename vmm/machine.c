@@ -95,6 +95,7 @@ static int init_vm(struct machine *m)
 	msr_bitmap_fill(vm->msr_bitmap);
 	guest_features_init(&vm->features, vm->vmx->cpu2);
 	vm->features.tsc_hz = m->host->tsc_hz;
+	vm->features.no_hypervisor_bit = m->host->options.no_hypervisor_bit;
 	vclock_init(&vm->clock, m->host->tsc_hz);
 	err = ept_init(vm->ept, vm->vmx);
 	err = err ? err : ept_map_list(vm->ept, &vm->map);

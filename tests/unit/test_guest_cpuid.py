@@ -349,6 +349,16 @@ def test_hypervisor_leaves(m):
         assert guest.see(leaf) == none
 
 
+def test_the_hypervisors_bit_can_be_left_out(m):
+    """That alone: Monocle's own leaves answer whoever asks."""
+    guest = Guest(m)
+    shown, leaf = guest.see(1), guest.see(0x40000000)
+    guest.features.no_hypervisor_bit = True
+    hidden = guest.see(1)
+    assert shown.pop("ecx") ^ hidden.pop("ecx") == 1 << 31
+    assert shown == hidden and guest.see(0x40000000) == leaf
+
+
 @pytest.mark.parametrize("control,leaf,register,bit", [
     (ENABLE_RDTSCP, 0x80000001, "edx", 27),
     (ENABLE_RDTSCP, 7, "ecx", 22),      # RDPID

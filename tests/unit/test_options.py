@@ -13,7 +13,7 @@ import harness
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 COM1, COM2, E9, SCREEN = 1, 2, 4, 8
 DEFAULTS = {"ram": 0, "igd_dma": 0, "iommu": 0, "guest": 0, "igd": 0,
-            "igd_gen": 0, "igd_reset": 0, "rom_init": False, "strict_groups": False,
+            "igd_gen": 0, "igd_reset": 0, "rom_init": False, "no_hypervisor_bit": False, "strict_groups": False,
             "serials": False,
             "sinks": COM1 | SCREEN, "memory": 0,
             "dma_faults": 0, "quiet": False, "debug": False,
@@ -51,6 +51,7 @@ GOOD = [
     ("igd-reset=reboot", "igd_reset", 2), ("igd-reset=always", "igd_reset", 3),
     ("igd-dma=remapped", "igd_dma", 0), ("igd-dma=direct", "igd_dma", 1),
     ("rom-init", "rom_init", True),
+    ("no-hypervisor-bit", "no_hypervisor_bit", True),
     ("guest=bios", "guest", 1),
 ]
 NAMES = [*dict.fromkeys(word.partition("=")[0] for word, *_ in GOOD)]
@@ -221,6 +222,6 @@ def test_help_lists_every_option_and_value(m):
                      "log=com1,com2,e9,screen,pci,uart", "quiet", "debug", "no-vga",
                      "assign=...", "strict-groups", "igd=off|open|closed",
                      "igd-gen=N", "igd-reset=auto|never|reboot|always",
-                     "igd-dma=remapped|direct", "rom-init", "iommu=strict|off", "unsafe-dma",
+                     "igd-dma=remapped|direct", "rom-init", "no-hypervisor-bit", "iommu=strict|off", "unsafe-dma",
                      "dma-faults=N", "serials", "list", "help"]
     assert all(len(text.partition(": ")[2]) >= 10 for _, text in m.log_lines())

@@ -34,6 +34,7 @@ struct guest_features {
 	u64 tsc_hz;
 	u8 physical_bits;
 	u32 cpu2; /* secondary controls in force */
+	bool no_hypervisor_bit;
 };
 
 #define WINDOWS_RUNS 32 /* that one hypercall asks for */

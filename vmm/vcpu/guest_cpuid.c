@@ -61,7 +61,9 @@ static void fix_1(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
 {
 	(void)subleaf;
 	r->ebx = (r->ebx & 0xff00) | 1u << 16 | ctx->apic_id << 24;
-	r->ecx |= ECX_X2APIC | ECX_TSC_DEADLINE | ECX_HYPERVISOR;
+	r->ecx |= ECX_X2APIC | ECX_TSC_DEADLINE;
+	if (!ctx->features->no_hypervisor_bit)
+		r->ecx |= ECX_HYPERVISOR;
 	if (ctx->cr4 & CR4_OSXSAVE)
 		r->ecx |= ECX_OSXSAVE;
 	r->edx |= EDX_MTRR | (ctx->apic_off ? 0 : EDX_APIC); /* SDM 10.4.3 */
