@@ -93,8 +93,17 @@ struct pci_saved {
 	u32 config[64];
 	unsigned rebar_count, rebar; /* offset of the first control */
 	u32 sizes[7];
-	volatile u8 *mmio; /* BAR 0, where values of its registers follow */
-	u32 values[6];
+};
+
+#define PCI_GRAPHICS_REGISTERS 6
+
+/* Registers that firmware has set up: pci_save_graphics(). */
+struct pci_graphics {
+	const struct pci_function *function;
+	bool saved;
+	u32 wake, ack;
+	u64 tsc_hz;
+	u32 values[PCI_GRAPHICS_REGISTERS];
 };
 
 struct pci_function {
@@ -113,6 +122,7 @@ struct pci_function {
 struct pci_host {
 	u64 ecam; /* host-physical base of bus 0, or 0: mechanism #1 alone */
 	u8 ecam_last_bus;
+	struct pci_graphics graphics;
 	unsigned count;
 	struct pci_function functions[PCI_FUNCTIONS_MAX]; /* sorted by bdf */
 };
@@ -219,12 +229,12 @@ void pci_save(const struct pci_host *pci, const struct pci_function *f,
 	      struct pci_saved *s);
 /*
  * Resets the function by the best method it has and restores its
- * configuration, and of graphics the registers that reset.c lists, as they
- * were or as f->saved has them (then without a method, too); what does
- * not come back is logged. Bus mastering must be off. bus: its whole bus may
- * be reset, which is then done to, and restored of, all functions on it.
- * f's BARs are sized. -ENOTSUP: it has no method; -ETIMEDOUT: it does not
- * answer within PCIe's 1.1 s, which is logged.
+ * configuration, as it was or as f->saved has it (then without a method, too),
+ * and what pci_save_graphics() has kept; what does not come back is logged.
+ * Bus mastering must be off. bus: its whole bus may be reset, which is then
+ * done to, and restored of, all functions on it. f's BARs are sized.
+ * -ENOTSUP: it has no method; -ETIMEDOUT: it does not answer within PCIe's
+ * 1.1 s, which is logged.
  */
 int pci_reset_function(const struct pci_host *pci, const struct pci_function *f,
 		       bool bus, u64 tsc_hz);
@@ -236,6 +246,15 @@ int pci_reset_function(const struct pci_host *pci, const struct pci_function *f,
 void pci_reset_begin(const struct pci_host *pci, const struct pci_function *f,
 		     enum pci_reset method, u64 tsc_hz);
 int pci_reset_finish(const struct pci_host *pci, const struct pci_saved *saved);
+
+#define PCI_WAKE_SNB 0xa18c
+/*
+ * Keeps the registers of Intel's graphics that a reset loses, for each reset
+ * from now on: before the guest has them. wake, ack: the offsets in BAR 0 of
+ * forcewake's request and answer. f's BARs are sized; f stays.
+ */
+void pci_save_graphics(struct pci_host *pci, const struct pci_function *f,
+		       u32 wake, u32 ack, u64 tsc_hz);
 
 /* To D3hot, if it can; its configuration is kept by nobody. */
 void pci_sleep(const struct pci_host *pci, bdf_t bdf);

@@ -29,27 +29,25 @@ enum {
 	IVB_POWER_STATE = 0xd0100,
 	/* PCIe 7.8.6: one every 8 bytes; the first has their number, 7:5 */
 	REBAR_CONTROL = 8,
+	WAKE_MS = 50,	   /* Linux: FORCEWAKE_ACK_TIMEOUT_MS */
 	BUS_FUNCTIONS = 8, /* reset with their bus, at most */
 };
 
-#define REGISTERS ARRAY_SIZE(((struct pci_saved *)0)->values)
-
 /*
- * Registers of BAR 0 that firmware set up and a reset clears. They keep
- * graphics out of deep sleep states that hang, and memory where it is.
+ * Registers of BAR 0 that firmware set up and a reset clears, in the order of
+ * their way back. They keep graphics out of deep sleep states that hang, and
+ * memory where it is.
  */
 static const struct reset_register {
-	u16 vendor;
-	u8 class;
 	u32 offset;
 	const char *name;
-} registers[REGISTERS] = {
-	{0x8086, 3, 0x45008, "DBUF_CTL"},
-	{0x8086, 3, 0xa090, "RC6 control"},
-	{0x8086, 3, 0xa094, "RC6 state"},
-	{0x8086, 3, 0xd48, "RC6 context base"},
-	{0x8086, 3, 0xdc8, "RC6 context base, high"},
-	{0x8086, 3, 0x1082c0, "stolen memory, reserved part"},
+} registers[PCI_GRAPHICS_REGISTERS] = {
+	{0x45008, "DBUF_CTL"},
+	{0xd48, "RC6 context base"},
+	{0xdc8, "RC6 context base, high"},
+	{0xa090, "RC6 control"},
+	{0xa094, "RC6 state"},
+	{0x1082c0, "stolen memory, reserved part"},
 };
 
 static void wait_ms(u64 tsc_hz, u64 ms)
@@ -227,13 +225,6 @@ static void reset_ivb(const struct pci_host *pci, const struct pci_function *f,
 		 BDF_ARGS(f->bdf));
 }
 
-static bool is_row(unsigned i, const struct pci_function *f)
-{
-	return f->bars[0].base && registers[i].vendor == f->vendor &&
-	       registers[i].class == f->class >> 8 &&
-	       registers[i].offset + 4 <= f->bars[0].size;
-}
-
 static void save_sizes(const struct pci_host *pci, bdf_t bdf,
 		       struct pci_saved *s)
 {
@@ -255,31 +246,80 @@ void pci_save(const struct pci_host *pci, const struct pci_function *f,
 	}
 	s->function = f;
 	save_sizes(pci, f->bdf, s);
-	s->mmio = NULL;
 	for (unsigned i = 0; i < ARRAY_SIZE(s->config); i++)
 		s->config[i] = pci_config_read(pci, f->bdf, 4 * i, 4);
-	if (s->config[PCI_COMMAND / 4] & PCI_COMMAND_MEMORY && is_row(0, f))
-		s->mmio = mmio_map(f->bars[0].base, f->bars[0].size);
-	for (unsigned i = 0; s->mmio && i < REGISTERS; i++)
-		if (is_row(i, f))
-			s->values[i] =
-				mmio_read32(s->mmio + registers[i].offset);
 }
 
-static void restore_register(const struct pci_saved *s, unsigned i)
+/* BAR 0 of graphics, all registers in it, or NULL. */
+static volatile u8 *graphics(const struct pci_host *pci,
+			     const struct pci_function *f)
 {
-	volatile u8 *p = s->mmio + registers[i].offset;
-	u32 now = mmio_read32(p);
+	const struct pci_bar *bar = &f->bars[0];
 
-	if (now == s->values[i])
+	return bar->base && bar->size >= 2 * MIB &&
+			       pci_config_read(pci, f->bdf, PCI_COMMAND, 2) &
+				       PCI_COMMAND_MEMORY
+		       ? mmio_map(bar->base, bar->size)
+		       : NULL;
+}
+
+/* What sleeps reads 0 and forgets. Bit 0; above it, but on SNB, its mask. */
+static bool force_wake(const struct pci_graphics *g, volatile u8 *mmio, bool on)
+{
+	u32 mask = g->wake == PCI_WAKE_SNB ? 0 : BIT(16);
+
+	mmio_write32(mmio + g->wake, mask | on);
+	for (int i = 0; i < WAKE_MS; i++) {
+		if ((mmio_read32(mmio + g->ack) & 1) == on)
+			return true;
+		wait_ms(g->tsc_hz, 1);
+	}
+	return false;
+}
+
+void pci_save_graphics(struct pci_host *pci, const struct pci_function *f,
+		       u32 wake, u32 ack, u64 tsc_hz)
+{
+	struct pci_graphics *g = &pci->graphics;
+	volatile u8 *mmio = graphics(pci, f);
+
+	*g = (struct pci_graphics){
+		.function = f, .wake = wake, .ack = ack, .tsc_hz = tsc_hz};
+	if (!mmio)
 		return;
-	mmio_write32(p, s->values[i]);
-	now = mmio_read32(p);
-	if (now != s->values[i])
-		log_warn("%02x:%02x.%x: after its reset %s (0x%x) is 0x%x, "
-			 "was 0x%x",
-			 BDF_ARGS(s->function->bdf), registers[i].name,
-			 registers[i].offset, now, s->values[i]);
+	g->saved = force_wake(g, mmio, true);
+	for (unsigned i = 0; i < PCI_GRAPHICS_REGISTERS; i++)
+		g->values[i] = mmio_read32(mmio + registers[i].offset);
+	force_wake(g, mmio, false);
+	if (!g->saved)
+		log_warn("%02x:%02x.%x: its registers do not wake; a reset "
+			 "loses what firmware has set there",
+			 BDF_ARGS(f->bdf));
+}
+
+static void restore_graphics(const struct pci_host *pci)
+{
+	const struct pci_graphics *g = &pci->graphics;
+	volatile u8 *mmio = graphics(pci, g->function);
+
+	if (!mmio)
+		return;
+	force_wake(g, mmio, true);
+	for (unsigned i = 0; i < PCI_GRAPHICS_REGISTERS; i++) {
+		volatile u8 *p = mmio + registers[i].offset;
+		u32 value = g->values[i], now = mmio_read32(p);
+
+		if (now == value)
+			continue;
+		mmio_write32(p, value);
+		now = mmio_read32(p);
+		if (now != value)
+			log_warn("%02x:%02x.%x: after its reset %s (0x%x) is "
+				 "0x%x, was 0x%x",
+				 BDF_ARGS(g->function->bdf), registers[i].name,
+				 registers[i].offset, now, value);
+	}
+	force_wake(g, mmio, false);
 }
 
 static void put_back(const struct pci_host *pci, bdf_t bdf, unsigned at,
@@ -298,9 +338,8 @@ static void restore(const struct pci_host *pci, const struct pci_saved *s)
 		put_back(pci, bdf, s->rebar + 8 * i, s->sizes[i]);
 	for (unsigned i = ARRAY_SIZE(s->config); i-- > 0;)
 		put_back(pci, bdf, 4 * i, s->config[i]);
-	for (unsigned i = 0; s->mmio && i < REGISTERS; i++)
-		if (is_row(i, s->function))
-			restore_register(s, i);
+	if (pci->graphics.saved && s->function == pci->graphics.function)
+		restore_graphics(pci);
 }
 
 /*
@@ -316,7 +355,6 @@ void pci_wake(const struct pci_host *pci, const struct pci_function *f,
 	if (at == PMCSR || !(pci_config_read(pci, f->bdf, at, 2) & D3))
 		return;
 	pci_save(pci, f, &saved);
-	saved.mmio = NULL; /* no register answers in D3hot */
 	saved.config[at / 4] &= ~(u32)D3;
 	pci_config_write(pci, f->bdf, at, 2, (u16)saved.config[at / 4]);
 	wait_ms(tsc_hz, 10);

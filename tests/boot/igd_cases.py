@@ -188,8 +188,8 @@ for _name, (_make, _) in REFUSED.items():
 # -- resets (test_igd_reset.py)
 
 # What firmware has set up and an FLR takes, in the order of drivers/pci/reset.c.
-SET_UP = {0x45008: 0xc0000000, 0xa090: 0x88040000, 0xa094: 0x00040000,
-          0xd48: 0x0b400001, 0xdc8: 0x00000012, 0x1082c0: 0x8b500001}
+SET_UP = {0x45008: 0xc0000000, 0xd48: 0x0b400001, 0xdc8: 0x00000012,
+          0xa090: 0x88040000, 0xa094: 0x00040000, 0x1082c0: 0x8b500001}
 RESETS = 6              # of the guest, each in another way
 LOST = 0xa094
 
@@ -218,4 +218,5 @@ add("reset-dead", lambda: once(
     f"mmio {LOST:x} {SET_UP[LOST]:x} dead"))
 add("reset-away", lambda: once("flr 70 never"))
 # The panel is on, as firmware leaves it; that it goes off is seen at once.
-add("reset-ivb", lambda: once("mmio c7204 abcd0001", name="gen7-ivb"))
+add("reset-ivb", lambda: once("mmio c7204 abcd0001", "mmio 130040 1 keep",
+                              name="gen7-ivb"))

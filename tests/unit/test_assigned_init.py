@@ -32,6 +32,8 @@ const struct pci_policy_row *igd_policy(const struct igd *g, unsigned *n)
 }
 void assigned_timer_fired(void *m, u64 now) { (void)m; (void)now; step('t'); }
 void assigned_line_eoi(void *m, unsigned p) { (void)m; (void)p; step('e'); }
+u32 igd_forcewake(const struct igd *g, u32 *ack)
+{ *ack = 2; return g->generation < 6 ? 0 : 1; }
 bool assigned_is_direct(const struct assignment *m, const struct pci_function *f)
 { (void)m; (void)f; return false; }
 bool assigned_stats(void *m, unsigned n, struct device_stats *out)
@@ -90,6 +92,10 @@ enum pci_reset pci_reset_method(const struct pci_host *p, bdf_t b)
 { (void)p; (void)b; return PCI_RESET_NONE; }
 const char *pci_reset_name(enum pci_reset method)
 { (void)method; return "by no means"; }
+unsigned saved[1];
+void pci_save_graphics(struct pci_host *p, const struct pci_function *f,
+	u32 wake, u32 ack, u64 hz)
+{ (void)p, (void)f, (void)hz; saved[0] += wake == 1 && ack == 2; }
 void pci_wake(const struct pci_host *p, const struct pci_function *f, u64 hz)
 {
 	(void)p, (void)f, (void)hz;
@@ -120,7 +126,7 @@ def m():
         "assigned_init", SOURCES,
         headers=["tests/unit/assign_fakes.h", "kernel/log.h"],
         fakes=FAKES + RESETS,
-        cdef=CDEF + "extern unsigned kept[32], resets[1];")
+        cdef=CDEF + "extern unsigned kept[32], resets[1], saved[1];")
 
 
 def init(m, functions, chosen, bars=(), prepare=lambda machine: None):
@@ -256,6 +262,19 @@ def test_every_usb_controller_is_taken_over(m, vtd):
         True, vtd, False]
     # Awake, for its registers have to answer.
     assert m.string(m.steps) == ("wkk" if vtd else "wk")
+
+
+@pytest.mark.parametrize("generation, saves", [(0, 0), (5, 0), (9, 1)])
+def test_registers_of_graphics_are_saved_before_the_guest(m, generation, saves):
+    """Of those that are given, once; of generation 5 none are known."""
+    _, machine = assigned(m, {bdf(0, 2): function(cls=VGA)}, [bdf(0, 2)])
+    machine.igd.generation = generation
+    if generation:
+        machine.igd.function = machine.functions[0].function
+    m.saved[0] = 0
+    m.assigned_take_over(machine)
+    m.assigned_reset_all(machine, True)
+    assert m.saved[0] == saves
 
 
 def assigned(m, functions, chosen):

@@ -190,6 +190,19 @@ def test_generations_without_ept_or_vtd_are_refused(m, device):
     assert "not supported" in m.log_text()
 
 
+@pytest.mark.parametrize("device, wake, ack", [
+    (0x0046, 0, None), (0x0102, 0xa18c, 0x130090), (0x0166, 0xa188, 0x130040),
+    (0x0152, 0xa188, 0x130040), (0x0412, 0xa188, 0x130044),
+    (0x1616, 0xa188, 0x130044), (0x1912, 0xa188, 0x130044),
+    (0x46a6, 0xa188, 0x130044), (0x7d55, 0xa188, 0xdfc),
+    (0xb080, 0xa188, 0xdfc)])
+def test_forcewake(m, device, wake, ack):
+    """Linux's intel_uncore.c and intel_gt_regs.h"""
+    machine, answer = Machine(device, options=WITHOUT_REMAPPING), m.new("u32 *")
+    assert m.igd_forcewake(machine.good(m), answer) == wake
+    assert answer[0] == ack or not wake
+
+
 def test_unknown_ids_by_the_registers(m):
     dsm = TOLUD - 64 * MIB
     wide = Machine(0xfff0).stolen(0x02c0, dsm, wide=True).good(m)

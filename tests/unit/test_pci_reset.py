@@ -349,11 +349,42 @@ REGISTERS = {0x45008: 1, 0xa090: 2, 0xa094: 3, 0xd48: 4, 0xdc8: 5,
              0x1082c0: 6}
 
 
+WAKE, ACK = 0xa188, 0x130044
+
+
 class Graphics(Device):
-    def __init__(self, m, machine, **fields):
+    """Registers below 0x40000 are 0, and stay, while it is asleep; it answers
+    `late` ms behind the request (masked writes: bit 0, and bit 16 for it)."""
+
+    def __init__(self, m, machine, late=3, **fields):
         super().__init__(m, flr=True, cls=0x030000, **fields)
-        self.machine = machine
+        self.machine, self.late, self.awake = machine, late, None
         machine.mmio.update(REGISTERS)
+        read, write = machine.on_read, machine.on_write
+
+        def on_read(kind, addr, size):
+            at = addr - BAR
+            if kind == "read" and at == ACK:
+                return int(self.is_awake())
+            if kind == "read" and at < 0x40000 and not self.is_awake():
+                return 0
+            return read(kind, addr, size)
+
+        def on_write(kind, addr, size, value):
+            at = addr - BAR
+            if kind == "write" and at == WAKE:
+                assert value >> 16 == 1
+                self.awake = self.m.tsc if value & 1 else None
+            elif kind == "write" and at < 0x40000 and not self.is_awake():
+                machine.order.append("lost")
+            else:
+                write(kind, addr, size, value)
+        m.on_read(on_read)
+        m.on_write(on_write)
+
+    def is_awake(self):
+        return self.awake is not None and self.late is not None and \
+            self.m.tsc - self.awake >= self.late * MS
 
     def reset(self, how):
         super().reset(how)
@@ -363,32 +394,45 @@ class Graphics(Device):
         self.machine.order.append("reset")
 
 
+def graphics(m, **fields):
+    machine = Machine(m)
+    f = machine.add(bdf(0, 2), Graphics(m, machine, **fields))
+    f.put(4, 2, 2)
+    m.lib.fakes_line_count = 0
+    m.pci_save_graphics(machine.host, machine.at(bdf(0, 2)), WAKE, ACK,
+                        1_000_000)
+    assert not f.is_awake() and machine.order == []
+    return machine, f
+
+
 def test_registers_of_graphics_come_back(m):
-    machine = Machine(m)
-    machine.add(bdf(0, 2), Graphics(m, machine))
+    """As firmware had them, whatever a guest has made of them; the RC6
+    context's base before RC6 goes on."""
+    machine, _ = graphics(m)
     machine.locked = {0xa094}           # keeps its value
-    assert machine.reset(bdf(0, 2)) == 0
-    assert {at: machine.mmio[at] for at in REGISTERS} == REGISTERS
-    assert machine.order[0] == "reset"
-    assert dict(machine.order[1:]) == {at: value for at, value in
-                                       REGISTERS.items() if at != 0xa094}
+    for _ in range(2):
+        assert machine.reset(bdf(0, 2)) == 0
+        assert {at: machine.mmio[at] for at in REGISTERS} == REGISTERS
+        assert machine.order[0] == "reset"
+        assert dict(machine.order[1:]) == {
+            at: value for at, value in REGISTERS.items() if at != 0xa094}
+        order = [at for at, _ in machine.order[1:]]
+        assert max(map(order.index, (0xd48, 0xdc8))) < order.index(0xa090)
+        machine.mmio[0xa090] = machine.mmio[0xd48] = 77
+        machine.order.clear()
 
 
-def test_registers_of_graphics_come_back_as_they_were_kept(m):
-    """Not as a guest's driver has left them, with addresses of its own."""
-    machine = Machine(m)
-    machine.add(bdf(0, 2), Graphics(m, machine))
-    kept = machine.keep(bdf(0, 2))
-    machine.mmio.update({at: 0x1000 + at for at in REGISTERS})
-    assert machine.reset(bdf(0, 2)) == 0
-    assert {at: machine.mmio[at] for at in REGISTERS} == REGISTERS
-    assert list(kept.values) == list(REGISTERS.values())
+def test_graphics_that_do_not_wake_lose_them(m):
+    """No zeros in the place of what firmware had; bounded, and said."""
+    start = m.tsc
+    machine, _ = graphics(m, late=None)
+    assert m.tsc - start < 200 * MS
+    assert m.log_text().startswith("00:02.0: its registers do not wake")
+    assert machine.reset(bdf(0, 2)) == 0 and machine.order == ["reset"]
 
 
 def test_a_register_that_does_not_come_back_is_said(m):
-    machine = Machine(m)
-    f = machine.add(bdf(0, 2), Graphics(m, machine))
-    m.lib.fakes_line_count = 0
+    machine, f = graphics(m)
     before, f.reset = f.reset, lambda how: (before(how),
                                             machine.locked.add(0xa090))
     assert machine.reset(bdf(0, 2)) == 0
@@ -396,10 +440,9 @@ def test_a_register_that_does_not_come_back_is_said(m):
                             "is 0x0, was 0x2")
 
 
-@pytest.mark.parametrize("fields", [{"vendor": 0x1234}, {"cls": 0x020000}])
-def test_registers_of_others_are_left_alone(m, fields):
-    machine = Machine(m)
-    machine.add(WHERE, Device(m, flr=True, **{"cls": 0x030000, **fields}))
+def test_registers_of_others_are_left_alone(m):
+    machine, _ = graphics(m)
+    machine.add(WHERE, Device(m, flr=True, cls=0x030000))
     assert machine.reset(WHERE) == 0 and machine.order == []
 
 

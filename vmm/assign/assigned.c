@@ -229,6 +229,7 @@ void assigned_reset_all(struct assignment *all, bool display)
 void assigned_take_over(struct assignment *all)
 {
 	struct pci_host *pci = all->pci;
+	u32 wake, ack;
 
 	for (unsigned n = 0; n < all->count; n++) {
 		struct pci_function *f = all->functions[n].function;
@@ -236,6 +237,9 @@ void assigned_take_over(struct assignment *all)
 		pci_wake(pci, f, all->tsc_hz);
 		pci_take_over(pci, f, all->tsc_hz);
 	}
+	if (all->igd.function && (wake = igd_forcewake(&all->igd, &ack)))
+		pci_save_graphics(pci, all->igd.function, wake, ack,
+				  all->tsc_hz);
 	/* The others lose their DMA now: firmware must not miss it. */
 	for (unsigned i = 0; all->vtd && i < pci->count; i++) {
 		struct pci_function *f = &pci->functions[i];

@@ -494,6 +494,20 @@ bool igd_picture(const struct igd_input *in, struct phys_range out[2])
 	return !igd.remapping_off && in->options->igd_dma != DMA_DIRECT;
 }
 
+/* Linux: intel_uncore_fw_domains_init(), the domain "GT" */
+u32 igd_forcewake(const struct igd *igd, u32 *ack)
+{
+	bool ivy_bridge = igd->function->device < 0x0400;
+
+	*ack = igd->quirks & IGD_STOLEN_IN_BAR	    ? 0xdfc
+	       : igd->generation == 6		    ? 0x130090
+	       : igd->generation == 7 && ivy_bridge ? 0x130040
+						    : 0x130044;
+	return igd->generation < 6    ? 0
+	       : igd->generation == 6 ? PCI_WAKE_SNB
+				      : 0xa188;
+}
+
 static void log_range(const char *name, struct phys_range r)
 {
 	if (r.size)

@@ -84,6 +84,9 @@ int igd_probe(struct igd *igd, const struct igd_input *in);
  * not to be remapped, by what it is, or as igd-dma= says.
  */
 bool igd_picture(const struct igd_input *in, struct phys_range out[2]);
+/* Offset in BAR 0 of the request that its registers wake, and, at *ack, of the
+ * answer; 0: of this generation none are known. */
+u32 igd_forcewake(const struct igd *igd, u32 *ack);
 /* Every decision, in one block. */
 void igd_log(const struct igd *igd);
 /* What the guest does with its device-specific registers; *count rows. */
