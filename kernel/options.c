@@ -58,6 +58,11 @@ static const struct option table[] = {
 	 {0},
 	 "a function is assigned only with all that it can reach past the "
 	 "IOMMU"},
+	{"usb-firmware",
+	 FLAG,
+	 AT(usb_firmware),
+	 {0},
+	 "USB stays with its firmware, which makes a PS/2 keyboard of it"},
 	{"igd",
 	 SWITCH,
 	 AT(igd),

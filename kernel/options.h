@@ -38,7 +38,7 @@ struct options {
 	unsigned assign_count;
 	struct option_word assign[ASSIGN_WORDS];
 	bool quiet, debug, help, list, unsafe_dma, no_vga, rom_init;
-	bool strict_groups, serials, no_hypervisor_bit;
+	bool strict_groups, serials, no_hypervisor_bit, usb_firmware;
 };
 
 /* Functions do DMA though no IOMMU is between them and all memory. */

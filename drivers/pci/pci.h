@@ -115,6 +115,7 @@ struct pci_function {
 	u8 secondary_bus;	/* of a bridge, else 0 */
 	bool taken_over;	/* a USB controller: by pci_take_over() */
 	bool isolates;		/* see pci_acs_probe() */
+	bool left;		/* with its firmware: by vtd_leave() */
 	struct pci_bar bars[6]; /* sized by pci_size_bars() only */
 	const struct pci_saved *saved; /* for its resets, or NULL */
 };

@@ -228,6 +228,23 @@ static int start_unit(struct vtd *v, struct vtd_unit *u)
 	return err;
 }
 
+int vtd_leave(struct vtd *v, struct pci_function *f)
+{
+	const struct dmar_entry *r = NULL;
+	int err = v->left ? 0 : vtd_domain_create(v, NULL, &v->left);
+
+	while (!err && (r = dmar_rmrr_of(v->dmar, v->pci, f->bdf, r)))
+		for (hpa_t at = ALIGN_DOWN(r->base, PAGE_SIZE);
+		     !err && at <= r->limit; at += PAGE_SIZE) {
+			err = vtd_map(v, v->left, at, at, PAGE_SIZE,
+				      SL_R | SL_W);
+			/* Two controllers may share it. */
+			err = err == -EEXIST ? 0 : err;
+		}
+	f->left = !err;
+	return err;
+}
+
 int vtd_start(struct vtd *v)
 {
 	struct vtd_unit *display = unit_of(v, v->config.display);
@@ -235,13 +252,16 @@ int vtd_start(struct vtd *v)
 	int err = 0;
 
 	/* Not bridges: they pass their functions' requests on. */
-	for (; f < v->pci->functions + v->pci->count; f++)
-		if (f->header_type != PCI_HEADER_BRIDGE &&
-		    f->bdf != v->config.display)
+	for (; !err && f < v->pci->functions + v->pci->count; f++)
+		if (f->left)
+			err = set_context(v, unit_of(v, f->bdf), v->left,
+					  f->bdf);
+		else if (f->header_type != PCI_HEADER_BRIDGE &&
+			 f->bdf != v->config.display)
 			vtd_stop_mastering(v, f);
 	vtd_mask_errors(v->pci);
 	/* In the table before that is in force: the picture never stops. */
-	if (v->firmware && display)
+	if (!err && v->firmware && display)
 		err = set_context(v, display, v->firmware, v->config.display);
 	for (unsigned i = 0; !err && i < v->unit_count; i++)
 		err = unit_start_queue(&v->units[i]);

@@ -80,6 +80,7 @@ struct vtd {
 	struct vtd_domain domains[VTD_DOMAINS_MAX];
 	struct vtd_domain *firmware; /* the display's, until it is assigned */
 	struct region_list picture;  /* of that */
+	struct vtd_domain *left;     /* of all that vtd_leave() left */
 
 	struct vtd_entry *irt; /* one for all units */
 	struct {
@@ -113,6 +114,11 @@ int vtd_init(struct vtd *v, const struct acpi_tables *acpi,
  * VTD_GCMD_TE (all that would block devices), as far as units do it.
  */
 void vtd_unused(struct vtd *v, const struct acpi_tables *acpi, u32 what);
+/*
+ * Before vtd_start(): a function whose firmware goes on with it keeps its bus
+ * mastering, and reaches its RMRRs and nothing else. -ENOMEM, -ERANGE.
+ */
+int vtd_leave(struct vtd *v, struct pci_function *f);
 /*
  * Bus mastering off, units taken over, remapping on, the firmware's
  * protected memory given up, interrupts remapped where all units can.

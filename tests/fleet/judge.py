@@ -277,9 +277,11 @@ class Start:
         """What a function can that the guest is not given."""
         allowed = {r for bdf in self.given
                    for r in self.machine.requesters(bdf)}
+        left = {bdf for bdf, f in self.machine.functions.items()
+                if f.kind() == "usb" and "usb-firmware" in self.words}
         for unit in self.units.values():
             for bdf in vtd.contexts(self.still, unit.root, unit.width):
-                if bdf not in allowed:
+                if bdf not in allowed | left:
                     yield f"{paper.text_of(bdf)} has a context entry"
         for text, ident, code in self.run.facts("seen"):
             f = self.machine.functions.get(paper.bdf_of(text))
@@ -288,7 +290,8 @@ class Start:
                 yield f"{text} answers the guest"
         for (text,) in self.run.facts("master"):
             f = self.machine.functions[paper.bdf_of(text)]
-            if self.units and not f.is_bridge and f.bdf not in self.given:
+            if self.units and not f.is_bridge and f.bdf not in {
+                    *self.given, *left}:
                 yield f"{text} is bus master"
 
     def _interrupt(self, f, routes):

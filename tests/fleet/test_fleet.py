@@ -110,6 +110,33 @@ def test_direct_dma_is_the_graphics_alone(tmp_path):
     assert "needs ram=identity" in needs.outcome and not needs.faults
 
 
+def test_usb_that_stays_with_its_firmware(tmp_path):
+    """Its DMA goes on, to what firmware shares with it, and nowhere else; it
+    is not asked for, and no guest's."""
+    words = f"{HV} usb-firmware"
+    row = judge.judge(own("usb-owned"), words)
+    usb = paper.bdf_of("00:14.0")
+    assert row.starts and not row.faults and usb not in row.given
+    machine, run = paper.Machine(own("usb-owned")), judge.Run(
+        own("usb-owned"), words)
+    assert run.read(0xf7228040, 8) == bytes.fromhex("0100010001000000")
+    start = judge.Start(machine, run, words)
+    unit = start.units[machine.unit_of(usb)]
+    context = vtd.contexts(start.still, unit.root, unit.width)[usb]
+    assert [(p.gpa, p.end, p.hpa, p.rights) for p in vtd.pieces(
+        start.still, context, unit.width, unit.large)] == [
+            (0x87100000, 0x87120000, 0x87100000, "rw-")]
+    assert ["00:14.0"] in run.facts("master")
+    assert ["00:14.0"] not in [w[:1] for w in run.facts("seen")]
+    for name, words, said in (
+            ("usb-owned", "igd assign=00:14.0 usb-firmware", "is left with"),
+            ("usb-rmrr-in-ram", words, "the memory map says RAM")):
+        row = judge.judge(own(name), words)
+        assert row.refused and said in row.outcome and not row.faults
+    row = judge.judge(own("nine"), words)       # which has no RMRR for USB
+    assert row.has_all() and not row.faults
+
+
 def test_companions_of_the_graphics_are_named():
     """In list, too; not those that are given, nor where the graphics are not."""
     def named(words):

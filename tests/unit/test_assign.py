@@ -64,6 +64,8 @@ u32 host_irq_gsi(const struct acpi_madt *madt, u8 irq)
 { (void)madt; return irq ? irq : 2; }
 bool host_irq_has_gsi(const struct acpi_madt *madt, u32 gsi)
 { (void)madt; return gsi < 24; }
+int vtd_leave(struct vtd *v, struct pci_function *f)
+{ (void)v; f->left = true; return 0; }
 bool vtd_has_unit(struct vtd *v, bdf_t bdf) { (void)v; return bdf != no_unit[0]; }
 """
 

@@ -13,8 +13,9 @@ import harness
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 COM1, COM2, E9, SCREEN = 1, 2, 4, 8
 DEFAULTS = {"ram": 0, "igd_dma": 0, "iommu": 0, "guest": 0, "igd": 0,
-            "igd_gen": 0, "igd_reset": 0, "rom_init": False, "no_hypervisor_bit": False, "strict_groups": False,
-            "serials": False,
+            "igd_gen": 0, "igd_reset": 0, "rom_init": False,
+            "usb_firmware": False, "no_hypervisor_bit": False,
+            "strict_groups": False, "serials": False,
             "sinks": COM1 | SCREEN, "memory": 0,
             "dma_faults": 0, "quiet": False, "debug": False,
             "help": False, "list": False, "unsafe_dma": False, "no_vga": False,
@@ -50,7 +51,7 @@ GOOD = [
     ("igd-reset=auto", "igd_reset", 0), ("igd-reset=never", "igd_reset", 1),
     ("igd-reset=reboot", "igd_reset", 2), ("igd-reset=always", "igd_reset", 3),
     ("igd-dma=remapped", "igd_dma", 0), ("igd-dma=direct", "igd_dma", 1),
-    ("rom-init", "rom_init", True),
+    ("rom-init", "rom_init", True), ("usb-firmware", "usb_firmware", True),
     ("no-hypervisor-bit", "no_hypervisor_bit", True),
     ("guest=bios", "guest", 1),
 ]
@@ -220,7 +221,7 @@ def test_help_lists_every_option_and_value(m):
     lines = [text.split(":")[0].strip() for _, text in m.log_lines()]
     assert lines == ["ram=relocated|identity", "guest=kernel|bios", "memory=N",
                      "log=com1,com2,e9,screen,pci,uart", "quiet", "debug", "no-vga",
-                     "assign=...", "strict-groups", "igd=off|open|closed",
+                     "assign=...", "strict-groups", "usb-firmware", "igd=off|open|closed",
                      "igd-gen=N", "igd-reset=auto|never|reboot|always",
                      "igd-dma=remapped|direct", "rom-init", "no-hypervisor-bit", "iommu=strict|off", "unsafe-dma",
                      "dma-faults=N", "serials", "list", "help"]

@@ -73,6 +73,14 @@ static bool cannot_be_shown(const struct pci_host *pci,
 	return f->bdf == HOST_BRIDGE_BDF || f->bdf == ISA_BRIDGE_BDF;
 }
 
+/* usb-firmware: what firmware says that it shares memory with. */
+static bool is_left(const struct assignment *all, const struct pci_function *f)
+{
+	return all->options->usb_firmware && f->class == PCI_CLASS_USB &&
+	       all->vtd && vtd_has_unit(all->vtd, f->bdf) &&
+	       dmar_rmrr_of(all->vtd->dmar, all->pci, f->bdf, NULL);
+}
+
 static const char *memory_objection(const struct assignment *all,
 				    struct pci_function *f)
 {
@@ -122,6 +130,8 @@ const char *assigned_objection(const struct assignment *all,
 		return "is a serial port, which stays Monocle's: log=pci";
 	if (cannot_be_shown(all->pci, f))
 		return "stands where a guest would not find it";
+	if (is_left(all, f))
+		return "is left with its firmware (usb-firmware)";
 	why = iommu_objection(all, f);
 	return why ? why : memory_objection(all, f);
 }
@@ -612,11 +622,43 @@ static void name_companions(const struct assignment *all)
 	}
 }
 
+static int leave_one(struct assignment *all, struct pci_function *f)
+{
+	if (has_rmrr_in_ram(all, f)) {
+		log_error("usb-firmware: %02x:%02x.%x shares memory with "
+			  "firmware (an RMRR) below 1 MiB or where the memory "
+			  "map says RAM; leave this word out",
+			  BDF_ARGS(f->bdf));
+		return -EPERM;
+	}
+	log_info("usb-firmware: %02x:%02x.%x is left with its firmware",
+		 BDF_ARGS(f->bdf));
+	return vtd_leave(all->vtd, f);
+}
+
+static int leave_usb(struct assignment *all)
+{
+	struct pci_host *pci = all->pci;
+	unsigned left = 0;
+	int err = 0;
+
+	for (unsigned i = 0; !err && i < pci->count; i++)
+		if (is_left(all, &pci->functions[i])) {
+			left++;
+			err = leave_one(all, &pci->functions[i]);
+		}
+	if (all->options->usb_firmware && !left)
+		log_warn("usb-firmware: no USB controller shares memory with "
+			 "its firmware (an RMRR) here: all are taken from it");
+	return err;
+}
+
 int assigned_choose(struct assignment *all)
 {
 	const struct options *o = all->options;
-	int err = o->igd ? choose_igd(all) : 0;
+	int err = leave_usb(all);
 
+	err = err || !o->igd ? err : choose_igd(all);
 	err = err ? err : choose_words(all, false);
 	err = err ? err : choose_words(all, true);
 	if (err)

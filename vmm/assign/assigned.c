@@ -112,7 +112,7 @@ static int init_one(struct assignment *all, struct assigned *a)
 /* By firmware, or by the log. */
 static bool is_in_use(const struct pci_function *f)
 {
-	return !assign_is_ordinary(f) || f->class >> 8 == 3;
+	return !assign_is_ordinary(f) || f->class >> 8 == 3 || f->left;
 }
 
 /*
@@ -128,7 +128,7 @@ static void put_to_rest(struct assignment *all)
 		bool needed = is_in_use(f);
 		u32 command;
 
-		if (!assigned_is_beside(all, f))
+		if (!assigned_is_beside(all, f) || f->left)
 			continue;
 		command = pci_config_read(pci, f->bdf, PCI_COMMAND, 2) &
 			  ~(u32)PCI_COMMAND_MASTER;
@@ -244,7 +244,7 @@ void assigned_take_over(struct assignment *all)
 	for (unsigned i = 0; all->vtd && i < pci->count; i++) {
 		struct pci_function *f = &pci->functions[i];
 
-		if (f->class != PCI_CLASS_USB || f->taken_over)
+		if (f->class != PCI_CLASS_USB || f->taken_over || f->left)
 			continue;
 		pci_size_bars(pci, f);
 		pci_take_over(pci, f, all->tsc_hz);

@@ -33,8 +33,11 @@ const struct dmar_entry *assigned_next_rmrr(const struct assignment *all,
 					    const struct pci_function *f,
 					    const struct dmar_entry *e)
 {
+	bool lapses =
+		!all->options->usb_firmware && pci_can_take_over(all->pci, f);
+
 	/* USB's lapse, and the graphics' are judged by their own rules. */
-	if (!all->vtd || pci_can_take_over(all->pci, f) || igd_is_one(f))
+	if (!all->vtd || lapses || igd_is_one(f))
 		return NULL;
 	return dmar_rmrr_of(all->vtd->dmar, all->pci, f->bdf, e);
 }
