@@ -52,7 +52,7 @@ def parts(done):
 
 def complaints(done):
     """Monocle's warnings and errors about resets."""
-    return re.findall(r"^monocle: (?:warning|error): (.* its reset.*)$",
+    return re.findall(r"^monocle: (?:warning|error): (00:02.0.* its reset.*)$",
                       done.log, re.MULTILINE)
 
 
