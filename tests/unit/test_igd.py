@@ -28,6 +28,11 @@ u8 config[65536][256];
 u8 window[0x82000];
 static u8 nothing[0x2000];
 u64 looked_at, window_base;
+volatile void *mmio_map(hpa_t hpa, u64 size)
+{
+	(void)size;
+	return (volatile void *)hpa;
+}
 void *phys_to_virt(hpa_t hpa)
 {
 	looked_at = hpa;
@@ -73,7 +78,7 @@ class Machine:
                      (4 * GIB, 8 * GIB, AVAILABLE)]
         self.image = (0x200000, 0x100000)
         self.modules = []
-        self.options = {}
+        self.options, self.mmio = {}, {}
         self.rmrrs = []
         self.memory, self.window = bytearray(WINDOW_SIZE), WINDOW
         for name, value in fields.items():
@@ -111,6 +116,7 @@ class Machine:
     def probe(self, m):
         """(status, struct igd); the log is m's."""
         harness.reset_all()
+        m.on_read(lambda kind, at, size: self.mmio[at])
         for bdf, config in self.config.items():
             m.config[bdf] = bytes(config)
         m.ffi.buffer(m.window, WINDOW_SIZE)[:] = bytes(self.memory)
@@ -288,9 +294,44 @@ def test_stolen_memory_above_4_gib(m):
     assert machine.probe(m)[0] == 0
 
 
-def test_meteor_lake_has_no_stolen_memory_in_dram(m):
-    igd = Machine(0x7d55).stolen(0x02c0, TOLUD - 64 * MIB, wide=True).good(m)
-    assert span(igd.dsm) is None
+BAR = 0xfa000000
+
+
+def meteor_lake(ggc=0x02c0, dsm=0x8c000000, gsm=0x8b800000, access=1, on=2,
+                **fields):
+    """i915_gem_stolen_lmem_setup() and i915_direct_stolen_access()."""
+    machine = Machine(0x7d55, **fields)
+    machine.stolen(0x02c0, TOLUD - 64 * MIB, wide=True)
+    machine.put(IGD, 4, on, 2)
+    machine.put(IGD, 0x10, BAR | 4, 8)
+    machine.mmio = {BAR + 0x108040: ggc, BAR + 0x1080c0: dsm | 1,
+                    BAR + 0x108100: gsm | 1, BAR + 0x138914: access}
+    return machine
+
+
+@pytest.mark.parametrize("access", [0, 1])
+def test_stolen_memory_of_meteor_lake(m, access):
+    """By BAR 0; for the CPU as well, GSM too, where firmware says so: its
+    way through BAR 2 can hang the machine."""
+    machine = meteor_lake(access=access)
+    dsm, gsm = (0x8c000000, 0x90000000), (0x8b800000, 0x8c000000)
+    igd = machine.good(m)
+    assert (span(igd.dsm), span(igd.gsm)) == (dsm, gsm)
+    cpu = m.REGION_RW if access else 0
+    assert [r[:4] for r in machine.regions(m)] == [
+        (*gsm, cpu, m.REGION_RW), (*dsm, cpu, m.REGION_RW)]
+    out = m.new("struct phys_range[2]")
+    assert m.igd_picture(machine.input, out) and span(out[0]) == dsm
+
+
+@pytest.mark.parametrize("fields", [
+    {"on": 0}, {"ggc": 0x0280}, {"ggc": 0x03c0}, {"dsm": 0},
+    {"dsm": 2**64 - 1},
+    {"gsm": 1 << 60}, {"dsm": 0x10000000}, {"rows": [(0, 4 * GIB,
+                                                          AVAILABLE)]}])
+def test_meteor_lake_does_without_what_cannot_be(m, fields):
+    igd = meteor_lake(**fields).good(m)
+    assert span(igd.dsm) is None and not igd.stolen_open
 
 
 @pytest.mark.parametrize("name", paper.NAMES)

@@ -2,6 +2,8 @@
 #include "vmm/assign/igd.h"
 
 #include "arch/x86/errno.h"
+#include "arch/x86/io.h"
+#include "kernel/host_paging.h"
 #include "kernel/log.h"
 #include "kernel/string.h"
 
@@ -18,6 +20,13 @@
 #define DSM_WIDE 0xc0
 #define DSM_NARROW 0x5c
 #define TOUUD 0xa8 /* of 00:00.0, from generation 6 on */
+
+/* In BAR 0 from Meteor Lake on: Linux, i915_gem_stolen_lmem_setup() */
+#define MIRROR_GGC 0x108040
+#define MIRROR_DSM 0x1080c0
+#define MIRROR_GSM 0x108100
+#define STOLEN_ACCESS 0x138914 /* 1: firmware lets the CPU reach it */
+#define MIRRORS_SIZE 0x139000
 
 /* OpRegion: offsets and bounds. Sizes are what firmware has made so far. */
 #define OPREGION_LEAST (8 * KIB)
@@ -317,6 +326,40 @@ static int check_stolen(const struct igd_input *in, const struct igd *igd,
 	return -EINVAL;
 }
 
+static bool is_good(const struct igd_input *in, const struct igd *igd,
+		    struct phys_range r)
+{
+	return r.base && r.size && is_below(r, top_of(in, igd, r)) &&
+	       !is_ram(in->boot, r);
+}
+
+/* Nothing is refused for their sake: guests have done without them. */
+static void read_mirrors(struct igd *igd, const struct igd_input *in)
+{
+	struct phys_range bar = {of_igd_wide(in, PCI_BAR0) & ~15ull,
+				 MIRRORS_SIZE};
+	struct phys_range dsm, gsm = {.size = 8 * MIB};
+	volatile u8 *mmio = NULL;
+	u32 control;
+
+	if (bar.base && !is_ram(in->boot, bar) &&
+	    of_igd(in, PCI_COMMAND, 2) & PCI_COMMAND_MEMORY)
+		mmio = mmio_map(bar.base, bar.size);
+	if (!mmio)
+		return;
+	control = mmio_read32(mmio + MIRROR_GGC);
+	dsm.base = mmio_read64(mmio + MIRROR_DSM) & ~MIB_MASK;
+	dsm.size = dsm_size_9(control);
+	gsm.base = mmio_read64(mmio + MIRROR_GSM) & ~MIB_MASK;
+	if (gsm_size_8(control) != gsm.size || !is_good(in, igd, dsm) ||
+	    !is_good(in, igd, gsm))
+		return;
+	igd->dsm = dsm;
+	igd->gsm = gsm;
+	igd->gsm_unknown = false;
+	igd->stolen_open = mmio_read32(mmio + STOLEN_ACCESS) == 1;
+}
+
 static void read_registers(struct igd *igd, const struct igd_input *in)
 {
 	const struct igd_layout *l = igd->layout;
@@ -338,6 +381,8 @@ static void read_registers(struct igd *igd, const struct igd_input *in)
 	}
 	if (igd->dsm.base)
 		igd->dsm.size = l->dsm_size(igd->control);
+	if (igd->quirks & IGD_STOLEN_IN_BAR)
+		read_mirrors(igd, in);
 	igd->remapping_off = igd->quirks & IGD_NO_REMAPPING ||
 			     (igd->quirks & IGD_SHADOW_GTT &&
 			      !(igd->control & CONTROL_SHADOW_GTT));
@@ -485,11 +530,9 @@ bool igd_picture(const struct igd_input *in, struct phys_range out[2])
 	if (!igd.layout)
 		return true;
 	read_registers(&igd, in);
-	if (is_below(igd.dsm, top_of(in, &igd, igd.dsm)) &&
-	    !is_ram(in->boot, igd.dsm))
+	if (is_good(in, &igd, igd.dsm))
 		out[0] = igd.dsm;
-	if (is_below(igd.gsm, top_of(in, &igd, igd.gsm)) &&
-	    !is_ram(in->boot, igd.gsm))
+	if (is_good(in, &igd, igd.gsm))
 		out[1] = igd.gsm;
 	return !igd.remapping_off && in->options->igd_dma != DMA_DIRECT;
 }
@@ -584,10 +627,12 @@ static int pin(struct region_list *list, struct phys_range range,
 
 int igd_regions(const struct igd *igd, struct region_list *list)
 {
+	bool in_bar = igd->quirks & IGD_STOLEN_IN_BAR;
 	/* First, and without the CPU: a read of it can freeze the machine. */
-	static const struct region gsm = {.dma = REGION_RW,
-					  .e820 = E820_RESERVED,
-					  .name = "GTT memory (GSM)"};
+	struct region gsm = {.cpu = igd->stolen_open ? REGION_RW : 0,
+			     .dma = REGION_RW,
+			     .e820 = E820_RESERVED,
+			     .name = "GTT memory (GSM)"};
 	/* The driver's ACPI memory: cached as firmware has it. */
 	static const struct region opregion = {.memtype = MEMTYPE_WB,
 					       .e820 = E820_NVS,
@@ -597,10 +642,10 @@ int igd_regions(const struct igd *igd, struct region_list *list)
 					  .e820 = E820_NVS,
 					  .cpu = REGION_RW,
 					  .name = "VBT"};
-	static const struct region dsm = {.e820 = E820_RESERVED,
-					  .cpu = REGION_RW,
-					  .dma = REGION_RW,
-					  .name = "stolen memory (DSM)"};
+	struct region dsm = {.e820 = E820_RESERVED,
+			     .cpu = in_bar && !igd->stolen_open ? 0 : REGION_RW,
+			     .dma = REGION_RW,
+			     .name = "stolen memory (DSM)"};
 	struct region rmrr = {
 		.e820 = E820_RESERVED, .dma = REGION_RW, .name = "RMRR"};
 	int err = pin(list, igd->gsm, gsm);

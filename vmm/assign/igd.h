@@ -60,6 +60,7 @@ struct igd {
 	bool vga;	    /* it decodes legacy VGA */
 	bool remapping_off; /* ... of DMA: it must stay off */
 	struct phys_range dsm, gsm;
+	bool stolen_open; /* from Meteor Lake on: the CPU may reach both */
 	bool gsm_unknown; /* there is some, and no register says where */
 	u32 asls;
 	u16 opregion_version; /* major << 8 | minor */
