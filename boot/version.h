@@ -3,6 +3,6 @@
 #ifndef BOOT_VERSION_H
 #define BOOT_VERSION_H
 
-#define MONOCLE_VERSION "0.10"
+#define MONOCLE_VERSION "0.9"
 
 #endif

@@ -295,11 +295,12 @@ void pci_acs_probe(struct pci_host *pci)
 	note(pci == &host.pci ? "pci_acs_probe" : "?");
 }
 
-void igd_picture(const struct igd_input *in, struct phys_range out[2])
+bool igd_picture(const struct igd_input *in, struct phys_range out[2])
 {
 	if (in->pci == &host.pci && in->boot == &host.boot &&
 	    in->options == &host.options && in->function->bdf == IGD_BDF)
 		out[0] = (struct phys_range){0x8000000, 0x1000};
+	return !start.direct;
 }
 
 int bios_check(const struct boot_info *boot, const struct options *options)

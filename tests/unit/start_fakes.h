@@ -16,7 +16,7 @@ struct start {
 	struct acpi_mcfg mcfg;
 	u32 id; /* of 00:00.0 */
 	u64 apic_base;
-	bool remapping, on_screen;
+	bool remapping, on_screen, direct;
 	int index; /* of the entry for a pin */
 	unsigned ecam_kind, exit_code, how, classes;
 	u16 class[8];

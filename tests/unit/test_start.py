@@ -301,8 +301,16 @@ def test_the_display_is_the_first_one(m, classes, display):
         getattr(m.start, "class")[n] = cls
     m.start_runs()
     assert m.start.config.display == display
+    assert m.start.config.direct == m.VTD_NO_DISPLAY
     # Intel's is scanned out of memory of its own.
     assert m.start.config.picture[0].size == (0x1000 if display == 0x10 else 0)
+
+
+def test_graphics_whose_dma_is_not_remapped(m):
+    m.start.classes, m.start.direct = 2, True
+    getattr(m.start, "class")[1] = 0x300
+    m.start_runs()
+    assert m.start.config.direct == m.start.config.display == 0x10
 
 
 @pytest.mark.parametrize("vendor, device, needs", [
