@@ -38,8 +38,11 @@ static void log_state(const struct vtd_unit *u)
 	if (u->cap & VTD_CAP_PMR)
 		on |= unit_read32(u, VTD_PMEN) & VTD_PMEN_PRS;
 	log_info("VT-d: unit at 0x%lx: CAP 0x%lx, ECAP 0x%lx, GSTS 0x%x; left "
-		 "on:%s%s%s%s",
+		 "on:%s%s%s%s%s",
 		 u->base, u->cap, u->ecap, status,
+		 on & (VTD_GCMD_TE | VTD_GCMD_QIE | VTD_GCMD_IRE | VTD_PMEN_PRS)
+			 ? ""
+			 : " nothing",
 		 on & VTD_GCMD_TE ? " translation" : "",
 		 on & VTD_GCMD_QIE ? " queue" : "",
 		 on & VTD_GCMD_IRE ? " interrupt-remapping" : "",
