@@ -30,7 +30,8 @@ extern const char image_start[], image_end[];
 
 static struct host host;
 static struct machine machine;
-static char last[1537]; /* what the last start has logged in the end */
+/* What the last start has logged in the end; list shows all of it. */
+static char last[3 * KIB / 2 + 1];
 
 static NORETURN void refuse(void)
 {

@@ -4,10 +4,10 @@
 #include "arch/x86/io.h"
 #include "kernel/log_sink.h"
 
-#define SIGNATURE 0x31474f4c4e4f4d21ull
+#define SIGNATURE 0x31474f4c4e4f4d21ull /* "!MONLOG1" */
 /*
- * Of the text only so much counts: what a line overwrites, of which the mark
- * does not tell yet, does not.
+ * So much of the text is in the sum. The rest is the oldest line's room: the
+ * next line is written there while end and sum do not tell of it yet.
  */
 #define WINDOW (LOG_RING - LOG_LINE)
 

@@ -83,10 +83,10 @@ struct machine {
 /* Hands the rooms what is theirs of the host, and of each other. */
 void machine_connect(struct machine *m, struct host *host);
 /*
- * After machine_connect(). Chooses what the guest is given, lays out its memory, builds EPT and VT-d
- * tables and checks that the kernel can be loaded; touches no device but to
- * size BARs. Errors are logged in one line each. For the option list it does
- * without a kernel, and without VMX.
+ * After machine_connect(). Chooses what the guest is given, lays out its
+ * memory, builds EPT and VT-d tables and checks that the kernel can be loaded;
+ * touches no device but to size BARs. Errors are logged in one line each. For
+ * the option list it does without a kernel, and without VMX.
  */
 int machine_plan(struct machine *m);
 /* Builds the devices and the vCPU. After VMXON. */

@@ -30,9 +30,9 @@ static int close_video_bios(struct machine *m, struct region *bios, u64 size)
 }
 
 /*
- * The guest's BIOS area is memory of ours: the display's video BIOS, the
- * RSDP, the SMBIOS table, and all ones as where no chip answers. Kernels search it byte by
- * byte, which must not trap.
+ * The guest's BIOS area is memory of ours: the display's video BIOS, the RSDP,
+ * the SMBIOS table, and all ones as where no chip answers. Kernels search it
+ * byte by byte, which must not trap.
  */
 static int pin_bios(struct machine *m)
 {

@@ -57,7 +57,7 @@ static struct guest_acpi_root root_at(const struct machine *m, unsigned bus)
 	return r;
 }
 
-/* Where firmware has left a bridge with too many. */
+/* Firmware may have given a bridge bus numbers that are another root's. */
 static void end_before(struct guest_acpi_root *r, unsigned bus)
 {
 	r->last_bus = (u8)MIN(r->last_bus, bus - 1);

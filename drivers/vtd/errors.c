@@ -25,7 +25,7 @@ static void set(const struct pci_host *pci, bdf_t bdf, unsigned at, u32 bits)
 			 pci_config_read(pci, bdf, at, 4) | bits);
 }
 
-/* Clients */
+/* Client chipsets: the mask of the DMI link's errors, in DMIBAR */
 static void mask_dmi(const struct pci_host *pci, bdf_t bdf)
 {
 	u64 bar = (u64)pci_config_read(pci, bdf, DMIBAR + 4, 4) << 32 |

@@ -11,9 +11,9 @@
 #include "vmm/core/vm.h"
 
 /*
- * vm->open_windows. Opens the runs, all or none. -EINVAL: a page of one is in no window, or the
- * run is empty or not page-aligned; -ENOSPC: the windows would be in too many
- * pieces; -ENOMEM.
+ * vm->open_windows. Opens the runs, all or none. -EINVAL: a page of one is in
+ * no window, or the run is empty or not page-aligned; -ENOSPC: the windows
+ * would be in too many pieces; -ENOMEM.
  */
 int windows_open(struct vm *vm, const struct window_run *runs, unsigned count);
 /* All are closed on return. */
