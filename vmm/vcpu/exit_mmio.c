@@ -86,11 +86,7 @@ static enum exit_action carry_out(struct vcpu *v, struct insn *insn,
 	vmcs_writen(VMCS_GUEST_RIP, cpu->rip);
 	vmcs_writen(VMCS_GUEST_RSP, cpu->regs[GPR_RSP]);
 	vmcs_writen(VMCS_GUEST_RFLAGS, cpu->rflags);
-	/* A single step ends behind this instruction (SDM 27.7.3). */
-	if (vcpu_steps())
-		vmcs_writen(VMCS_GUEST_PENDING_DEBUG,
-			    vmcs_readn(VMCS_GUEST_PENDING_DEBUG) | BIT(14));
-	vcpu_unblock();
+	vcpu_retire();
 	return EXIT_RESUME;
 }
 

@@ -74,6 +74,9 @@ void vcpu_inject_page_fault(struct vcpu *v, gva_t gva, u32 error);
 /* Blocking by STI and MOV SS is over: an instruction, or an element of a
  * repeated one, has been carried out (SDM 25.4.2, table 25-3). */
 void vcpu_unblock(void);
+/* An instruction has been carried out: as above, and a single step ends behind
+ * it (SDM 27.7.3). */
+void vcpu_retire(void);
 void vcpu_skip(struct vcpu *v);
 
 u64 vcpu_gpr(const struct vcpu *v, unsigned n);

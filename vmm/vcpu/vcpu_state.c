@@ -54,6 +54,15 @@ void vcpu_unblock(void)
 			     blocking & ~(u32)(BLOCKING_STI | BLOCKING_MOV_SS));
 }
 
+/* Pending debug exceptions have BS where DR6 has it (SDM table 25-4). */
+void vcpu_retire(void)
+{
+	vcpu_unblock();
+	if (vcpu_steps())
+		vmcs_writen(VMCS_GUEST_PENDING_DEBUG,
+			    vmcs_readn(VMCS_GUEST_PENDING_DEBUG) | DR6_BS);
+}
+
 void vcpu_skip(struct vcpu *v)
 {
 	u64 old = vmcs_readn(VMCS_GUEST_RIP);
@@ -63,11 +72,7 @@ void vcpu_skip(struct vcpu *v)
 	if (rip >> 32 != old >> 32 && !vcpu_long_mode())
 		rip = (u32)rip;
 	vmcs_writen(VMCS_GUEST_RIP, rip);
-	vcpu_unblock();
-	/* A single step ends behind this instruction (SDM 27.7.3). */
-	if (vcpu_steps())
-		vmcs_writen(VMCS_GUEST_PENDING_DEBUG,
-			    vmcs_readn(VMCS_GUEST_PENDING_DEBUG) | BIT(14));
+	vcpu_retire();
 	(void)v;
 }
 
