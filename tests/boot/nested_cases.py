@@ -333,6 +333,26 @@ def keys_xhci():
         drives_back=True)
 
 
+def two_names(name, *names):
+    """The PC's keyboard, where DMAR has these IDs for q35's I/O APIC 0."""
+    ways = [tables.scope(0xff00, kind=3, ident=n) for n in names]
+    return Case(tables.with_table(
+        name, tables.dmar(tables.unit_at(tables.UNIT, *ways, everything=True)),
+        make=functools.partial(linux, "nested", ["ps2"], hv="debug",
+                               monocle=runs.MONOCLE)),
+        dump_at="keys: ready", dump=(), tell=typed(TEXT))
+
+
+@define
+def ioapic_renamed():
+    return two_names("ioapic-renamed", 5)
+
+
+@define
+def ioapic_unnamed():
+    return two_names("ioapic-unnamed", 5, 6)
+
+
 def ehci(rig, **fields):
     """It has neither MSI nor MSI-X."""
     return linux(rig, [f"keys={EHCI},ehci_pci"], devices=(

@@ -45,6 +45,21 @@ def test_keyboard(nested, which):
     check_keys(done, which)
 
 
+@pytest.mark.parametrize("name, remapped", [
+    pytest.param("ioapic-renamed", True,
+                 marks=[pytest.mark.nested("ioapic-renamed")]),
+    pytest.param("ioapic-unnamed", False, marks=[
+        pytest.mark.nested("ioapic-unnamed"), pytest.mark.long])])
+def test_the_pcs_own_keyboard(nested, name, remapped):
+    """Where MADT and DMAR call its I/O APIC differently."""
+    done = nested(name)
+    assert done.status == result.POWER_OFF, done.report()
+    assert f"keys: typed {TEXT}" in done.serial, done.report()
+    assert "the DMAR table has no IOAPIC 0, which the MADT has" in done.log
+    assert ("VT-d: interrupt table" in done.log) == remapped
+    assert "cannot be routed" not in done.log
+
+
 @pytest.mark.long
 @pytest.mark.nested("keys-xhci")
 def test_stick(nested):
