@@ -149,7 +149,9 @@ static serial_port pci_uart(void)
 		u32 bar = pci_config_read(&host.pci, bdf, PCI_BAR0, 4);
 		u32 command = pci_config_read(&host.pci, bdf, PCI_COMMAND, 2);
 
-		if (host.pci.functions[i].class != 0x0700 || !(bar & 1))
+		/* At 0, it has none yet; there are the DMA controller's. */
+		if (host.pci.functions[i].class != 0x0700 || !(bar & 1) ||
+		    !(bar & 0xfffc))
 			continue;
 		/* Firmware that does not use it may have left it off. */
 		pci_config_write(&host.pci, bdf, PCI_COMMAND, 2,

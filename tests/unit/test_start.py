@@ -140,7 +140,8 @@ def test_the_list_tells_all_of_it_and_leaves_it(m):
 
 
 @pytest.mark.parametrize("cls, bar, port", [
-    (0x0700, 0xf0a1, 0xf0a0), (0x0700, 0xf7f00000, 0), (0x0600, 0xf0a1, 0)])
+    (0x0700, 0xf0a1, 0xf0a0), (0x0700, 0xf7f00000, 0), (0x0600, 0xf0a1, 0),
+    (0x0700, 1, 0)])
 def test_a_serial_port_on_the_pci(m, cls, bar, port):
     """Its ports are switched on: firmware may have left them off."""
     m.start.options.sinks, m.start.classes = m.LOG_PCI, 1
