@@ -49,17 +49,17 @@ static bool by_capability(const struct pci_host *pci, bdf_t bdf, unsigned size,
 {
 	unsigned at = pci_find_extended(pci, bdf, PCI_EXT_ACS);
 	unsigned control = at + CAPABILITY + size;
-	u32 wanted, old, new;
+	u32 wanted, before, now;
 
 	if (!at)
 		return false;
 	wanted = pci_config_read(pci, bdf, at + CAPABILITY, 2) & ISOLATION;
-	old = pci_config_read(pci, bdf, control, size);
-	pci_config_write(pci, bdf, control, size, old | wanted);
-	new = pci_config_read(pci, bdf, control, size);
+	before = pci_config_read(pci, bdf, control, size);
+	pci_config_write(pci, bdf, control, size, before | wanted);
+	now = pci_config_read(pci, bdf, control, size);
 	if (!keep)
-		pci_config_write(pci, bdf, control, size, old);
-	return (new &wanted) == wanted;
+		pci_config_write(pci, bdf, control, size, before);
+	return (now & wanted) == wanted;
 }
 
 static bool by_chipset(const struct pci_host *pci, bdf_t bdf, bool keep)

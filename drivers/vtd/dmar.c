@@ -73,18 +73,18 @@ static int check_scopes(const struct dmar_entry *e)
 	return 0;
 }
 
-static int check_unit(const struct dmar_table *t, const struct dmar_entry *new)
+static int check_unit(const struct dmar_table *t, const struct dmar_entry *u)
 {
 	const struct dmar_entry *e = NULL;
 
-	if (new->base & PAGE_MASK || new->base >> t->host_width >> 1)
+	if (u->base & PAGE_MASK || u->base >> t->host_width >> 1)
 		return -EINVAL;
-	/* Up to new all entries were checked; the walk goes no further. Those
+	/* Up to u all entries were checked; the walk goes no further. Those
 	 * that are switched off are no matter. */
-	while ((e = dmar_next(t, DMAR_UNIT, e)) != new)
-		if (new->base && e->base &&
-		    (e->base == new->base ||
-		     (e->segment == new->segment && e->flags &new->flags & 1)))
+	while ((e = dmar_next(t, DMAR_UNIT, e)) != u)
+		if (u->base && e->base &&
+		    (e->base == u->base ||
+		     (e->segment == u->segment && e->flags & u->flags & 1)))
 			return -EEXIST;
 	return 0;
 }
