@@ -254,7 +254,7 @@ static bool needs_write_buffer_flush(void)
 	u32 device = id >> 16;
 
 	/* Cantiga, Eaglelake: G4x, GM45. */
-	return (id & 0xffff) == 0x8086 &&
+	return (id & 0xffff) == PCI_INTEL &&
 	       (device == 0x2a40 || (device >= 0x2e00 && device <= 0x2e90));
 }
 

@@ -89,7 +89,7 @@ static bool isolate(const struct pci_host *pci, const struct pci_function *f,
 		    bool keep)
 {
 	int type = pci_express_type(pci, f->bdf);
-	bool intel = f->vendor == 0x8086;
+	bool intel = f->vendor == PCI_INTEL;
 	unsigned size = 2;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(ports); i++) {

@@ -250,7 +250,7 @@ void pci_route_usb_ports(const struct pci_host *pci,
 				  0x9c31, 0x8cb1, 0x9cb1};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(ids); i++) {
-		if (f->vendor != 0x8086 || f->device != ids[i])
+		if (f->vendor != PCI_INTEL || f->device != ids[i])
 			continue;
 		/* SuperSpeed first: else a device would come up as USB 2. */
 		route(pci, f->bdf, USB3_ENABLE);

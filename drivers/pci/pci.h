@@ -39,6 +39,7 @@ enum pci_reg {
 };
 
 #define PCI_CLASS_USB 0x0c03
+#define PCI_INTEL 0x8086 /* a vendor */
 
 /* Of PCI_HEADER_TYPE; 0 is a function that is no bridge. */
 enum { PCI_HEADER_BRIDGE = 1 };

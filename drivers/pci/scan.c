@@ -228,7 +228,7 @@ static bool lacks_bars(const struct pci_function *f)
 				      0xa1ec, 0xa1ed, 0xa26c, 0xa26d};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(devices); i++)
-		if (f->vendor == 0x8086 && f->device == devices[i])
+		if (f->vendor == PCI_INTEL && f->device == devices[i])
 			return true;
 	return false;
 }

@@ -81,7 +81,7 @@ void vtd_mask_errors(const struct pci_host *pci)
 		const struct pci_function *f = &pci->functions[n];
 
 		for (unsigned i = 0; i < ARRAY_SIZE(parts); i++)
-			if (f->vendor == 0x8086 &&
+			if (f->vendor == PCI_INTEL &&
 			    f->device >= parts[i].first &&
 			    f->device <= parts[i].last &&
 			    (!f->bdf || parts[i].mask != mask_dmi))

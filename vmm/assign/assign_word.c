@@ -149,7 +149,7 @@ bool assign_word_names(const struct assign_word *w,
 /* Intel's management engine, which the graphics' driver talks to. */
 static bool is_heci(const struct pci_function *f)
 {
-	return f->vendor == 0x8086 && f->class == 0x0780 &&
+	return f->vendor == PCI_INTEL && f->class == 0x0780 &&
 	       (BDF_DEV(f->bdf) == 0x16 || BDF_DEV(f->bdf) == 0x0f);
 }
 
@@ -157,7 +157,7 @@ const char *assign_hides_disks(const struct pci_function *f)
 {
 	unsigned device = BDF_DEV(f->bdf);
 
-	if (f->vendor != 0x8086 || f->class != 0x0104)
+	if (f->vendor != PCI_INTEL || f->class != 0x0104)
 		return NULL;
 	return device == 0x0e || device == 0x05
 		       ? "Intel's VMD hides NVMe disks from a guest without a "
@@ -171,7 +171,8 @@ const char *assign_companion(const struct pci_function *f)
 {
 	if (is_heci(f) && !BDF_FN(f->bdf))
 		return "HECI: media engines, content protection";
-	if (f->vendor == 0x8086 && (f->class == 0x0401 || f->class == 0x0403))
+	if (f->vendor == PCI_INTEL &&
+	    (f->class == 0x0401 || f->class == 0x0403))
 		return "HDA: sound by HDMI and DisplayPort";
 	return NULL;
 }

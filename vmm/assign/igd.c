@@ -7,7 +7,6 @@
 #include "kernel/log.h"
 #include "kernel/string.h"
 
-#define INTEL 0x8086
 #define HOST_BRIDGE BDF(0, 0, 0)
 #define CLASS_VGA 0x0300
 #define CLASS_ISA_BRIDGE 0x0601
@@ -225,7 +224,7 @@ static int set_generation(struct igd *igd, const struct igd_input *in)
 
 bool igd_is_one(const struct pci_function *f)
 {
-	return f && f->bdf == IGD_BDF && f->vendor == INTEL &&
+	return f && f->bdf == IGD_BDF && f->vendor == PCI_INTEL &&
 	       f->class >> 8 == 3;
 }
 
@@ -241,7 +240,7 @@ static int find(struct igd *igd, const struct igd_input *in)
 			igd->pch = in->pci->functions[i].device;
 	if (igd_is_one(f))
 		return 0;
-	if (!f && (u16)bridge == INTEL &&
+	if (!f && (u16)bridge == PCI_INTEL &&
 	    !(of_bridge(in, DEVEN, 4) & DEVEN_IGD))
 		log_error("igd: firmware has switched 00:02.0 off (DEVEN "
 			  "%08x); enable it in the firmware's setup",

@@ -175,7 +175,8 @@ void pci_identity_isa(const struct pci_host *host,
 		    pci_identity_read(host, f->bdf, identity))
 			return;
 	}
-	*identity = (struct pci_identity){.vendor = 0x8086, .device = 0x7000};
+	*identity =
+		(struct pci_identity){.vendor = PCI_INTEL, .device = 0x7000};
 }
 
 static int bridge_init(struct pci_bridge *bridge, struct vpci *pci, bdf_t bdf,
