@@ -10,6 +10,8 @@ enum {
 	APIC_BASE_ENABLE = 1u << 11,
 	SVR_ENABLE = 1u << 8,
 	LVT_MASKED = 1u << 16,
+	LVT_DEADLINE = 2u << 17,
+	DIVIDE_BY_1 = 0xb,
 	ICR_PENDING = 1u << 12,
 	ICR_ASSERT = 1u << 14,
 	ICR_SELF = 1u << 18,
@@ -22,6 +24,8 @@ enum {
 static struct {
 	volatile u8 *page;
 	bool x2apic;
+	bool deadline; /* the timer has that mode */
+	u64 rate;      /* else: counts for 2^32 ticks of the TSC */
 } apic;
 
 static u32 read(enum local_apic_register r)
@@ -88,6 +92,49 @@ int local_apic_send(u32 apic_id, u32 low)
 void local_apic_send_self(u8 vector)
 {
 	write(APIC_ICR, ICR_SELF | ICR_ASSERT | vector);
+}
+
+/*
+ * The TSC's ticks are those around the timer's: the rate comes out too low, by
+ * an SMI far too low. So one-shots end early, and are set again, never late.
+ */
+static int measure_timer(u64 window)
+{
+	u64 start = rdtsc(), counted;
+
+	write(APIC_TIMER_DIVIDE, DIVIDE_BY_1);
+	write(APIC_TIMER_INITIAL, ~0u);
+	while (rdtsc() - start < window)
+		cpu_relax();
+	counted = ~0u - read(APIC_TIMER_CURRENT);
+	apic.rate = (counted << 32) / (rdtsc() - start);
+	write(APIC_TIMER_INITIAL, 0);
+	return counted ? 0 : -EIO;
+}
+
+int local_apic_timer_init(u8 vector, u64 window)
+{
+	int err;
+
+	apic.deadline = cpuid(1, 0).ecx & BIT(24);
+	err = apic.deadline ? 0 : measure_timer(window);
+	write(APIC_LVT_TIMER, vector | (apic.deadline ? LVT_DEADLINE : 0));
+	mfence(); /* SDM 11.5.4.1: before the MSR's first write */
+	return err;
+}
+
+void local_apic_timer_set(u64 deadline)
+{
+	u64 now, left;
+
+	if (apic.deadline) {
+		wrmsr(MSR_TSC_DEADLINE, deadline == ~0ull ? 0 : deadline);
+		return;
+	}
+	now = rdtsc();
+	left = deadline > now ? MIN(deadline - now, BIT(31)) : 0;
+	write(APIC_TIMER_INITIAL,
+	      deadline == ~0ull ? 0 : (u32)(left * apic.rate >> 32) + 1);
 }
 
 static u32 ioapic_read(volatile void *base, u8 index)

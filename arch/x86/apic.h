@@ -20,6 +20,9 @@ enum local_apic_register {
 	APIC_LVT_LINT0 = 0x350,
 	APIC_LVT_LINT1 = 0x360,
 	APIC_LVT_ERROR = 0x370,
+	APIC_TIMER_INITIAL = 0x380,
+	APIC_TIMER_CURRENT = 0x390,
+	APIC_TIMER_DIVIDE = 0x3e0,
 };
 
 /*
@@ -41,6 +44,18 @@ int local_apic_send(u32 apic_id, u32 low);
 /* A fixed interrupt to the calling CPU; an NMI's handler may, too, for it leaves
  * the destination of one that is just being sent as it is. */
 void local_apic_send_self(u8 vector);
+
+/*
+ * The calling CPU's timer, to raise vector: by TSC deadline where there is
+ * that mode, else one-shot, measured against the TSC for `window` of its
+ * ticks. -EIO: it does not count.
+ */
+int local_apic_timer_init(u8 vector, u64 window);
+/*
+ * Once, when the TSC is at deadline or soon before; ~0: never. A long one-shot
+ * ends far before: who gets the interrupt looks at the TSC and sets it anew.
+ */
+void local_apic_timer_set(u64 deadline);
 
 /* IOAPIC (82093AA): base is the mapped register window. */
 unsigned ioapic_pins(volatile void *base);

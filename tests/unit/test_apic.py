@@ -152,6 +152,105 @@ def test_an_ipi_to_itself(m, x2apic):
         assert x.written == [(ICR, 0x440fe)]
 
 
+# --- Its timer -------------------------------------------------------------
+
+LVT_TIMER, INITIAL, CURRENT, DIVIDE = 0x320, 0x380, 0x390, 0x3e0
+TSC_DEADLINE, NEVER = 2 << 17, 2**64 - 1
+WINDOW = 20_000_000                         # 10 ms of 2 GHz
+
+
+class Timer(Apic):
+    """Counts once for so many ticks of the TSC. smi: ticks that firmware
+    takes while the count is read; dead: it does not count."""
+
+    def __init__(self, m, ticks=15, deadline=False, smi=0, dead=False, **apic):
+        super().__init__(m, **apic)
+        self.ticks, self.smi, self.dead = ticks, smi, dead
+        self.started = None
+        m.lib.fakes_relax_ticks = 100
+        for at in (LVT_TIMER, INITIAL, CURRENT, DIVIDE):
+            self.cpu.set_msr(0x800 + at // 16, 0)
+        self.cpu.cpuid(1, ecx=(1 << 24) * deadline)
+        if deadline:
+            self.cpu.set_msr(0x6e0, 0)
+        self.written.clear()
+        self.status = m.local_apic_timer_init(0xfe, WINDOW)
+
+    def write(self, kind, addr, size, value):
+        super().write(kind, addr, size, value)
+        if addr - BASE == INITIAL:
+            self.started = self.m.tsc
+
+    def read(self, kind, addr, size):
+        if addr - BASE != CURRENT:
+            return super().read(kind, addr, size)
+        assert self.regs[DIVIDE] == 0xb
+        left = 0 if self.dead else int((self.m.tsc - self.started) //
+                                       self.ticks)
+        self.m.tsc += self.smi
+        return self.regs[INITIAL] - left
+
+    def over(self):
+        """The TSC when it interrupts, by what was last written."""
+        assert self.regs[LVT_TIMER] == 0xfe
+        count = self.regs[INITIAL]
+        return self.started + count * self.ticks if count else NEVER
+
+
+def test_a_timer_by_deadline(m):
+    """Not one before the LVT has the mode (SDM 11.5.4.1)."""
+    x = Timer(m, deadline=True)
+    assert x.status == 0 and x.written == [(LVT_TIMER, TSC_DEADLINE | 0xfe)]
+    kinds = [e.kind for e in m.events() if e.kind in ("write", "mfence")]
+    assert kinds[-2:] == ["write", "mfence"]
+    for deadline, msr in ((1000, 1000), (NEVER, 0), (2**63, 2**63)):
+        m.local_apic_timer_set(deadline)
+        assert x.cpu.msr(0x6e0) == msr
+
+
+@pytest.mark.parametrize("ticks", [15, 83.3, 1, 2.5])
+def test_a_timer_that_counts(m, ticks):
+    """Not later than a microsecond, and hardly earlier."""
+    x = Timer(m, ticks)
+    assert x.status == 0
+    for left in (1, 1000, 10**6, 10**9):
+        m.tsc = 10**12
+        m.local_apic_timer_set(m.tsc + left)
+        assert -left / 10**4 <= x.over() - m.tsc - left <= 2000
+    m.local_apic_timer_set(NEVER)
+    assert x.over() == NEVER
+
+
+@pytest.mark.parametrize("smi", [10**5, 10**8])
+def test_a_timer_that_firmware_has_disturbed(m, smi):
+    """Early, so that it is set again; never late."""
+    x = Timer(m, smi=smi)
+    for left in (1000, 10**6, 10**9):
+        m.tsc = 10**12
+        m.local_apic_timer_set(m.tsc + left)
+        assert 0 < x.over() - m.tsc <= left + 2000
+
+
+@pytest.mark.parametrize("late", [0, 1, 10**9])
+def test_a_deadline_that_is_past(m, late):
+    x = Timer(m)
+    m.tsc = 10**12
+    m.local_apic_timer_set(m.tsc - late)
+    assert x.over() - m.tsc <= 2000
+
+
+def test_a_deadline_far_away(m):
+    """More than it counts: earlier, within an hour even if it is slow."""
+    x = Timer(m, ticks=1)
+    m.tsc = 10**12
+    m.local_apic_timer_set(m.tsc + 2**50)
+    assert 2**30 < x.over() - m.tsc <= 2**32
+
+
+def test_a_timer_that_does_not_count(m):
+    assert Timer(m, dead=True).status == -m.EIO
+
+
 # --- Vectors ---------------------------------------------------------------
 
 def test_a_vector_s_handler(m):
