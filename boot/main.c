@@ -219,6 +219,8 @@ static int plan(void)
 	int err = bios_check(&host.boot, &host.options);
 
 	host.has_vmx = !err && !vmx_probe(&host.vmx);
+	if (host.has_vmx)
+		err = vmx_choose_clock(&host.vmx, host.options.clock);
 	if (err || !(host.has_vmx || host.options.list))
 		return -ENOTSUP;
 	if (!host.tsc_hz)

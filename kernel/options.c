@@ -112,6 +112,12 @@ static const struct option table[] = {
 	 AT(dma_faults),
 	 {0},
 	 "DMA faults a minute that stop a device (default 1000, 0: never)"},
+	{"clock",
+	 CHOICE,
+	 AT(clock),
+	 {"auto", "preemption", "apic"},
+	 "what keeps the guest's deadlines: VMX's timer or the local APIC's; "
+	 "auto: the APIC's where VMX's is unreliable"},
 	{"serials",
 	 FLAG,
 	 AT(serials),

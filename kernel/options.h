@@ -32,6 +32,7 @@ struct options {
 	unsigned iommu;	    /* enum iommu_mode */
 	unsigned sinks;	    /* enum log_sink */
 	unsigned igd;	    /* enum igd_mode */
+	unsigned clock;	    /* enum clock_source */
 	u64 igd_gen;	    /* its generation, 0: by its ID */
 	u64 memory;	    /* bytes of guest RAM at most, 0: all there is */
 	u64 dma_faults;	    /* after so many a device is stopped, 0: never */

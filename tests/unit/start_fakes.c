@@ -315,6 +315,15 @@ int vmx_probe(struct vmx_capabilities *cap)
 	return NOTE;
 }
 
+int vmx_choose_clock(struct vmx_capabilities *cap, enum clock_source asked)
+{
+	int err = note(cap == &host.vmx && asked == host.options.clock
+			       ? "vmx_choose_clock"
+			       : "?");
+
+	return err ? -ENOTSUP : 0;
+}
+
 void vmx_log(const struct vmx_capabilities *cap)
 {
 	(void)cap;

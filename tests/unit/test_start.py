@@ -169,7 +169,7 @@ def test_a_serial_port_by_table(m, at, kind, port):
 BEFORE = ["acpi_init", "acpi_madt_init", "acpi_power_init", "acpi_mcfg_init",
           "map:e0000000", "size:100000", "mmio_map", "pci_use_ecam", "pci_scan",
           "host_irq_alloc", "vtd_handle_faults", "vtd_init", "pci_acs_probe",
-          "bios_check", "vmx_probe",
+          "bios_check", "vmx_probe", "vmx_choose_clock",
           "timer:0", "tsc_frequency", "machine_connect", "machine_plan"]
 INTERRUPTS = ["assigned_take_over", "map:fee00000", "size:1000", "mmio_map",
               "apic:fee00000", "spurious:ff", "host_irq_init"]
@@ -190,7 +190,8 @@ def test_the_order_of_the_start(m):
 
 
 @pytest.mark.parametrize("step", [
-    "bios_check", "vmx_probe", "tsc_frequency", "machine_plan"])
+    "bios_check", "vmx_probe", "vmx_choose_clock", "tsc_frequency",
+    "machine_plan"])
 def test_what_refuses_does_so_before_anything_changes(m, step):
     fail(m, step)
     m.start_runs()
@@ -214,6 +215,7 @@ def test_what_fails_later(m, step, status, said):
 
 @pytest.mark.parametrize("step, verdict", [
     ("", 0), ("bios_check", "ENOTSUP"), ("vmx_probe", "ENOTSUP"),
+    ("vmx_choose_clock", "ENOTSUP"),
     ("tsc_frequency", "ENODEV"), ("machine_plan", "EIO")])
 def test_the_list_asks_the_same(m, step, verdict):
     """Without VMX it goes on with the plan, which tells what else there is."""

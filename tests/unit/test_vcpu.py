@@ -19,7 +19,8 @@ from mutants import mutated
 SOURCES = ["vmm/vcpu/vcpu.c", "vmm/vcpu/exits.c", "vmm/vcpu/vcpu_state.c", "vmm/core/stats.c",
            "vmm/vcpu/guest_cpuid.c", "vmm/core/guest_mem.c", "vmm/core/bus.c", "vmm/core/vclock.c",
            "kernel/region.c", "vmm/devmodel/lapic.c", "vmm/devmodel/lapic_accept.c",
-           "vmm/devmodel/apic_bus.c", "vmm/devmodel/pic.c"]
+           "vmm/devmodel/apic_bus.c", "vmm/devmodel/pic.c",
+           "arch/x86/vmx/probe.c"]
 # What lies around the two files: handlers that only say that they were called.
 FAKES = """
 #include <setjmp.h>
@@ -105,6 +106,24 @@ u64 host_state[5];
 hpa_t loaded;
 int load_error;
 
+/* The host's local APIC's timer. */
+u64 apic_deadline;
+unsigned apic_sets;
+int apic_error;
+
+int local_apic_timer_init(u8 vector, u64 window)
+{
+	host_vector = vector;
+	apic_deadline = ~0ull;
+	return window ? apic_error : -1;
+}
+
+void local_apic_timer_set(u64 deadline)
+{
+	apic_deadline = deadline;
+	apic_sets++;
+}
+
 u64 idt_base(void) { return 0x1d7000; }
 hpa_t host_cr3(void) { return 0xc3000; }
 int vmcs_load(const struct vmx_capabilities *cap, hpa_t vmcs)
@@ -126,6 +145,9 @@ extern int (*enter_hook)(bool launched);
 extern int handler_action;
 extern const char *handler_called;
 extern unsigned host_vector, unblocked_nmi, checked;
+extern u64 apic_deadline;
+extern unsigned apic_sets;
+extern int apic_error;
 bool run_to_panic(struct vcpu *v);
 extern u64 host_state[5];
 extern u64 loaded;
@@ -146,7 +168,8 @@ def build(sources=(), name="vcpu"):
     """sources: {the tree's file: what to build instead}"""
     return vmxcpu.harness.build(
         name, [dict(sources).get(s, s) for s in SOURCES], fakes=FAKES,
-        cdef=CDEF, headers=["arch/x86/vmx/ept.h", "vmm/vcpu/vcpu.h", "kernel/percpu.h", *vmxcpu.HEADERS],
+        cdef=CDEF, headers=["arch/x86/vmx/ept.h", "vmm/vcpu/vcpu.h", "kernel/percpu.h",
+                 "arch/x86/vmx/vmx.h", "kernel/traps.h", *vmxcpu.HEADERS],
         exports=["lapic_set_cr8"])
 
 
@@ -194,6 +217,7 @@ class Vm:
         self.v = m.new("struct vcpu *")
         self.percpu = self.v.cpu = m.new("struct percpu *")
         self.v.vm, self.v.lapic, self.v.cpu_controls = self.vm, self.lapic, CPU
+        self.preemption_timer(0)
         self.v.pic = self.pic
         self.v.cpuid.features = part(self.vm.features)
         self.set(CPU_CONTROLS=CPU, GUEST_RFLAGS=2 | IF, GUEST_RIP=RIP,
@@ -206,6 +230,10 @@ class Vm:
     def set(self, **fields):
         for name, value in fields.items():
             self.cpu.write(getattr(self.m, f"VMCS_{name}"), value)
+
+    def preemption_timer(self, shift, most=2**32 - 1):
+        self.v.timer_shift, self.v.timer_max = shift, most
+        self.v.timer_limit = most << shift
 
     def __getitem__(self, name):
         return self.cpu.read(getattr(self.m, f"VMCS_{name}"))
@@ -582,13 +610,149 @@ def test_a_timers_request_ends_the_run(vm):
 
 @pytest.mark.parametrize("shift", [0, 5, 7])
 def test_the_preemption_timer_is_never_early(vm, shift):
-    vm.cap.preemption_shift = shift
+    vm.preemption_timer(shift)
     for left in (1, 31, 32, 33, 1000, 2**32 - 1, 2**39, 2**63):
         vm.vm.clock.next, vm.m.tsc = 5000 + left, 5000
         (entry,) = vm.run()
         assert entry.timer <= 0xffffffff
         assert entry.timer << shift > left or entry.timer == 0xffffffff
         assert entry.timer <= (left >> shift) + 1
+
+
+# --- The clock, on CPUs whose preemption timer is wrong --------------------
+
+NEVER = 2**64 - 1
+ARRANDALE = 0x20652
+SHIFT, RATIO = 5, 84            # Skylake-SP: 2.1 GHz of 25 MHz
+AT_ONCE = 2**25 * RATIO         # values from here on
+
+
+class Clocks:
+    """A CPU whose guest does nothing: TSC, preemption timer, APIC's timer.
+
+    counts(value): timer counts till the preemption timer is over, or NEVER.
+    early: ticks that the APIC's timer comes before its deadline, at most."""
+
+    def __init__(self, vm, init, counts, signature=0x50654, early=0,
+                 asked="AUTO"):
+        m = vm.m
+        self.vm, self.m, self.counts, self.early = vm, m, counts, early
+        vmxcpu.skylake(m)
+        vm.cpu.cpuid(0, eax=0x16)
+        vm.cpu.cpuid(1, eax=signature, ecx=1 << 5)
+        vm.cpu.cpuid(0x15, eax=2, ebx=2 * RATIO)
+        vm.cpu.set_msr(m.MSR_VMX_MISC, 0x7004c1e0 | SHIFT)
+        assert m.vmx_probe(vm.cap) == 0
+        assert m.vmx_choose_clock(vm.cap, getattr(m, f"CLOCK_{asked}")) == 0
+        for field in range(m.VMCS_FIELDS):
+            vm.cpu.write(field, 0)
+        assert init() == 0
+        vm.set(GUEST_RFLAGS=2, GUEST_RIP=RIP, GUEST_EFER=0x500,
+               GUEST_CS_RIGHTS=0xa09b, GUEST_CR0=0x80000021)
+        self.clock = m.ffi.addressof(vm.vm.clock)
+        self.timer, self.fired = m.new("struct vtimer *"), []
+        self.callback = m.callback("void(void *, uint64_t)", self.fire)
+        assert m.vclock_add(self.clock, self.timer, self.callback,
+                            m.NULL) == 0
+        m.lib.apic_sets = 0
+
+    def fire(self, _dev, now):
+        self.fired.append(now)
+        self.next()
+
+    def next(self):
+        if self.deadlines:
+            self.m.vtimer_set(self.clock, self.timer, self.deadlines.pop(0))
+        else:
+            self.vm.vm.request = self.m.VM_STOP
+
+    def guest(self):
+        """Until a timer ends it."""
+        vm, m = self.vm, self.m
+        self.entries += 1
+        assert self.entries < 1000, "exits without an end"
+        value, preempted = vm["PREEMPTION_TIMER"], NEVER
+        if vm["PIN_CONTROLS"] >> 6 & 1 and self.counts(value) != NEVER:
+            preempted = ((m.tsc >> SHIFT) + self.counts(value)) << SHIFT
+        apic = m.lib.apic_deadline
+        if apic != NEVER:
+            left = max(apic - m.tsc, 0)
+            apic = m.tsc + left - min(self.early, left // 2)
+        m.tsc = max(min(preempted, apic), m.tsc)
+        assert m.tsc < NEVER, "nothing ends the guest's run"
+        if apic <= preempted:
+            m.lib.apic_deadline = NEVER         # once
+            return m.EXIT_EXTERNAL_INTERRUPT
+        return m.EXIT_PREEMPTION_TIMER
+
+    def run(self, *deadlines):
+        """When each was noticed."""
+        self.deadlines, self.entries, self.fired = list(deadlines), 0, []
+        self.next()
+        self.vm.run(*[self.guest] * 1000)
+        return self.fired
+
+
+DEADLINES = [10**6 * n + 12345 * n * n for n in range(1, 100)]
+HABITS = {"slow": lambda value: 4096 * value, "stopped": lambda value: NEVER,
+          "limping": lambda value: value + value % 3 * 1000}
+
+
+def noticed(cpu, deadlines=(*DEADLINES, 10**12)):
+    late = [at - due for at, due in zip(cpu.run(*deadlines), deadlines,
+                                        strict=True)]
+    assert min(late) >= 0 and max(late) <= 1 << SHIFT
+    return cpu.entries / len(deadlines)
+
+
+@pytest.mark.parametrize("habit", HABITS)
+def test_a_clock_that_is_wrong(vm, init, habit):
+    """Errata of CPUs with Ironlake graphics: AAT59, AAU65."""
+    cpu = Clocks(vm, init, HABITS[habit], ARRANDALE)
+    assert vm.m.host_vector == vm.m.HOST_VECTOR_KICK
+    assert noticed(cpu) < 1.1
+    assert not vm["PIN_CONTROLS"] >> 6 & 1
+
+
+@pytest.mark.parametrize("early", [1, 1000, 10**9])
+def test_an_apic_timer_that_comes_early(vm, init, early):
+    """Or the interrupt was another one's: it is set again."""
+    cpu = Clocks(vm, init, HABITS["stopped"], ARRANDALE, early)
+    assert noticed(cpu, DEADLINES[:10]) < 50
+
+
+def test_a_clock_that_is_at_once_there(vm, init):
+    """EMR158: large values are over at once."""
+    cpu = Clocks(vm, init, lambda value: 0 if value >= AT_ONCE else value)
+    assert noticed(cpu) < 10
+
+
+def test_a_clock_that_is_right(vm, init):
+    """Everywhere else, and no APIC timer is touched."""
+    assert noticed(Clocks(vm, init, lambda value: value)) < 10
+    assert vm["PIN_CONTROLS"] >> 6 & 1 and vm.m.apic_sets == 0
+
+
+def test_an_exit_does_not_set_the_apic_s_timer(vm, init):
+    """A write of its register is slow; only another deadline needs one."""
+    m, cpu = vm.m, Clocks(vm, init, HABITS["stopped"], ARRANDALE)
+    m.vtimer_set(cpu.clock, cpu.timer, 5000)
+    vm.run(*[m.EXIT_CPUID] * 5)
+    assert m.apic_sets == 1 and m.apic_deadline == 5000
+    vm.run(m.EXIT_CPUID, lambda: m.vtimer_set(cpu.clock, cpu.timer, 4000),
+           m.EXIT_CPUID)
+    assert m.apic_sets == 2 and m.apic_deadline == 4000
+    vm.run(m.EXIT_CPUID, lambda: m.vtimer_set(cpu.clock, cpu.timer, NEVER))
+    assert m.apic_sets == 3 and m.apic_deadline == NEVER
+
+
+def test_an_apic_timer_that_does_not_count(vm, init):
+    Clocks(vm, init, HABITS["stopped"], ARRANDALE)
+    vm.m.lib.apic_error = -vm.m.EIO
+    try:
+        assert vm.m.vcpu_init(vm.v, vm.vm, vm.lapic, vm.pic) == -vm.m.EIO
+    finally:
+        vm.m.lib.apic_error = 0
 
 
 # --- Exits ---------------------------------------------------------------
@@ -964,6 +1128,10 @@ MCE = 1 << 6
 
 @pytest.fixture
 def init(vm):
+    return initialiser(vm)
+
+
+def initialiser(vm):
     """vcpu_init() on a VMCS full of what was there before."""
     m = vm.m
     m.fake_gs_base(vm.percpu)
@@ -1109,8 +1277,8 @@ def play(m, deeds):
 def thorough():
     """The same, but that looks for events before each entry."""
     return build({"vmm/vcpu/vcpu.c": mutated("vmm/vcpu/vcpu.c", (
-        "if (now >= vm->clock.next || !is_quiet(v)) {",
-        "if (v) { (void)is_quiet;"))}, "vcpu_thorough")
+        "if (__builtin_expect(now >= vm->clock.next || !is_quiet(v),",
+        "(void)is_quiet; if (__builtin_expect(v != NULL,"))}, "vcpu_thorough")
 
 
 @settings(max_examples=300)
@@ -1182,6 +1350,42 @@ MUTANTS = {
         "!(l->irr_words | l->nmi_pending", "!(0u | l->nmi_pending",
         check("an_interrupt")),
 }
+
+
+def check_clock(name, *more):
+    def run(m):
+        vm = Vm(m)
+        globals()[f"test_{name}"](vm, initialiser(vm), *more)
+    return run
+
+
+PROBE = "arch/x86/vmx/probe.c"
+CLOCK_MUTANTS = {
+    "no list of errata": (
+        PROBE, "return cap->vmcs_revision != BOCHS_REVISION;",
+        "return cap->vmcs_revision == BOCHS_REVISION;",
+        [check_clock("a_clock_that_is_wrong", habit) for habit in HABITS]),
+    "any value": (
+        PROBE, "BIT(25) * r.ebx / r.eax - 1", "BIT(32)",
+        [check_clock("a_clock_that_is_at_once_there")]),
+    "an interrupt was the last one": (
+        VCPU, "next == v->armed && v->reason != EXIT_EXTERNAL_INTERRUPT",
+        "next == v->armed",
+        [check_clock("an_apic_timer_that_comes_early", 1000)]),
+    "written at each exit": (
+        VCPU, "next == v->armed && v->reason", "!v->vm && v->reason",
+        [check_clock("an_exit_does_not_set_the_apic_s_timer")]),
+}
+
+
+@pytest.mark.parametrize("name", CLOCK_MUTANTS)
+def test_a_wrong_clock_is_noticed(name):
+    source, old, new, runs = CLOCK_MUTANTS[name]
+    m = build({source: mutated(source, (old, new))}, "vcpu_mutant")
+    for run in runs:
+        with pytest.raises((AssertionError, ValueError)):
+            run(m)
+        m._errors.clear()
 
 
 @pytest.mark.parametrize("name", MUTANTS)

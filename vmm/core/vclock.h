@@ -2,7 +2,7 @@
 /*
  * The guest's time. Unit: ticks of the time-stamp counter (the guest reads
  * the host's TSC with no offset). Device models keep their deadlines here;
- * the vCPU loop arms the VMX-preemption timer for the nearest and calls
+ * the vCPU loop arms a timer of the CPU for the nearest and calls
  * vclock_run() when it has passed.
  */
 #ifndef VMM_CORE_VCLOCK_H

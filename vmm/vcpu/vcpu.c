@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmm/vcpu/vcpu.h"
 
+#include "arch/x86/apic.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/errno.h"
 #include "arch/x86/io.h"
@@ -69,6 +70,20 @@ static void write_controls(struct vcpu *v)
 	vmcs_writen(VMCS_CR4_MASK, ~v->vm->features.cr4_allowed | CR4_MCE);
 }
 
+static int init_clock(struct vcpu *v)
+{
+	const struct vmx_capabilities *cap = v->vm->vmx;
+
+	v->timer_max = cap->preemption_max;
+	v->timer_shift = (u8)cap->preemption_shift;
+	v->timer_limit = (u64)v->timer_max << v->timer_shift;
+	if (!cap->apic_clock)
+		return 0;
+	v->timer_limit = 0;
+	return local_apic_timer_init(HOST_VECTOR_KICK,
+				     v->vm->clock.tsc_hz / 100);
+}
+
 int vcpu_init(struct vcpu *v, struct vm *vm, struct lapic *lapic,
 	      struct pic *pic)
 {
@@ -90,6 +105,9 @@ int vcpu_init(struct vcpu *v, struct vm *vm, struct lapic *lapic,
 	if (err)
 		return err;
 	write_controls(v);
+	err = init_clock(v);
+	if (err)
+		return err;
 	vmx_write_host_state((u64)cpu, (u64)&cpu->tables.tss,
 			     (u64)cpu->tables.gdt, idt_base(), host_cr3());
 	cpu->runs_guest = true;
@@ -311,15 +329,28 @@ static void prepare_events(struct vcpu *v)
 	set_window(v, CPU_NMI_WINDOW, v->nmi_pending);
 }
 
-/* SDM 26.5.1: counts TSC >> shift; rounded up, so never early. */
-static void arm_preemption_timer(const struct vm *vm, u64 now)
+/* An interrupt may have been the timer's own: too early, or it was the last. */
+static void arm_apic_timer(struct vcpu *v, u64 next)
 {
-	u64 next = vm->clock.next;
-	u64 left = next > now ? next - now : 0;
-	u64 value = (left >> vm->vmx->preemption_shift) + 1;
+	if (next == v->armed && v->reason != EXIT_EXTERNAL_INTERRUPT)
+		return;
+	v->armed = next;
+	local_apic_timer_set(next);
+}
 
-	vmcs_write32(VMCS_PREEMPTION_TIMER,
-		     value > 0xffffffff ? 0xffffffff : (u32)value);
+/*
+ * SDM 26.5.1: counts TSC >> shift; rounded up, so never early but for what is
+ * too far for it.
+ */
+static void arm_clock(struct vcpu *v, u64 left)
+{
+	if (left < v->timer_limit)
+		vmcs_write32(VMCS_PREEMPTION_TIMER,
+			     (u32)(left >> v->timer_shift) + 1);
+	else if (!v->timer_limit)
+		arm_apic_timer(v, v->vm->clock.next);
+	else
+		vmcs_write32(VMCS_PREEMPTION_TIMER, v->timer_max);
 }
 
 /* Each time while it waits: Bochs 2.7 saves "active" at an exit from HLT. */
@@ -422,16 +453,19 @@ void vcpu_run(struct vcpu *v)
 	bool exited = false;
 
 	while (vm->request == VM_RUN) {
+		u64 left = vm->clock.next - now;
 		int fail;
 
-		if (now >= vm->clock.next || !is_quiet(v)) {
+		if (__builtin_expect(now >= vm->clock.next || !is_quiet(v),
+				     false)) {
 			vclock_run(&vm->clock, now);
 			prepare_events(v);
 			set_activity(v);
 			if (vm->request != VM_RUN) /* by an INIT, or a timer */
 				break;
+			left = vm->clock.next > now ? vm->clock.next - now : 0;
 		}
-		arm_preemption_timer(vm, now);
+		arm_clock(v, left);
 		if (__builtin_expect(exited, true))
 			stats_exit(&v->stats, v->reason, rdtsc() - now);
 		fail = vmx_enter(v->gpr, v->launched);

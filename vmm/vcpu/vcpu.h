@@ -37,6 +37,11 @@ struct vcpu {
 	bool asleep; /* the VMCS's activity state is HLT */
 	bool nmi_pending;
 	struct injection injection;
+	u8 timer_shift;	 /* the preemption timer counts TSC >> this */
+	u32 timer_max;	 /* and this at most */
+	u64 timer_limit; /* the same in the TSC's ticks; 0: the clock is the
+			  * local APIC's timer */
+	u64 armed;	 /* the deadline that that one has */
 	struct cpuid_context cpuid;
 	u32 reason; /* of the exit in hand */
 	u64 qualification;

@@ -14,6 +14,7 @@ enum {
 	EPT_1G = 1u << 17,
 	INVEPT = 1u << 20,
 	INVEPT_SINGLE = 1u << 25,
+	BOCHS_REVISION = 0x2b,
 };
 
 /* A set of controls: what Monocle must have and what it takes if there. */
@@ -26,9 +27,8 @@ struct control_set {
 
 static const struct control_set sets[] = {
 	{"pin-based", MSR_VMX_PINBASED, MSR_VMX_TRUE_PINBASED,
-	 PIN_EXTERNAL_INTERRUPT | PIN_NMI | PIN_VIRTUAL_NMI |
-		 PIN_PREEMPTION_TIMER,
-	 0, 0},
+	 PIN_EXTERNAL_INTERRUPT | PIN_NMI | PIN_VIRTUAL_NMI,
+	 PIN_PREEMPTION_TIMER, 0},
 	{"processor-based", MSR_VMX_PROCBASED, MSR_VMX_TRUE_PROCBASED,
 	 CPU_TSC_OFFSET | CPU_HLT | CPU_RDPMC | CPU_CR8_LOAD | CPU_CR8_STORE |
 		 CPU_IO_BITMAPS | CPU_MSR_BITMAP | CPU_MONITOR | CPU_MWAIT |
@@ -51,7 +51,6 @@ static const struct {
 	u32 bit;
 	const char *text;
 } control_names[] = {
-	{0, PIN_PREEMPTION_TIMER, "the VMX-preemption timer"},
 	{0, PIN_VIRTUAL_NMI, "virtual NMIs"},
 	{1, CPU_MSR_BITMAP, "MSR bitmaps"},
 	{1, CPU_SECONDARY, "secondary controls (EPT, unrestricted guest)"},
@@ -130,6 +129,21 @@ static int too_old(const char *lack)
 	return -ENOTSUP;
 }
 
+/*
+ * From 2^25 crystal periods on it may expire at once: erratum EMR158, and
+ * before Emerald Rapids.
+ */
+static u32 preemption_max(void)
+{
+	struct cpuid r = {0};
+
+	if (cpuid(0, 0).eax >= 0x15)
+		r = cpuid(0x15, 0);
+	if (!r.eax || !r.ebx)
+		return ~0u;
+	return (u32)MIN(BIT(25) * r.ebx / r.eax - 1, 0xffffffffull);
+}
+
 int vmx_probe(struct vmx_capabilities *cap)
 {
 	u32 *values[] = {&cap->pin, &cap->cpu, &cap->cpu2, &cap->exit,
@@ -159,11 +173,51 @@ int vmx_probe(struct vmx_capabilities *cap)
 		rdmsr(MSR_VMX_CR4_FIXED0) | (CR4_MCE & cap->cr4_fixed1);
 	cap->misc = rdmsr(MSR_VMX_MISC);
 	cap->preemption_shift = cap->misc & 31;
+	cap->preemption_max = preemption_max();
 	if (!(cap->misc & BIT(6))) /* A.6: activity states */
 		return too_old("enter a guest that is halted");
 	cap->xsaves = cap->cpu2 & CPU2_XSAVES;
 	cap->monitor_trap = rdmsr(MSR_VMX_PROCBASED) >> 32 & CPU_MONITOR_TRAP;
 	return probe_ept(cap);
+}
+
+/*
+ * CPUs whose timer does not count at the rate that is specified, all with
+ * Ironlake graphics among them: Linux's vmx_preemption_cpu_tfms[] has the
+ * errata. Bochs plays such CPUs, with a timer that is right; and there only
+ * that one ends a run with IF = 0.
+ */
+static bool is_unreliable(const struct vmx_capabilities *cap)
+{
+	static const u32 signatures[] = {0x106a0, 0x106a1, 0x106a4,
+					 0x106a5, 0x106e5, 0x20652,
+					 0x20655, 0x206e6, 0x306a8};
+	u32 signature = cpuid(1, 0).eax & 0x0fff3fff;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(signatures); i++)
+		if (signatures[i] == signature)
+			return cap->vmcs_revision != BOCHS_REVISION;
+	return false;
+}
+
+int vmx_choose_clock(struct vmx_capabilities *cap, enum clock_source asked)
+{
+	bool has_timer = cap->pin & PIN_PREEMPTION_TIMER;
+
+	if (asked == CLOCK_PREEMPTION && !has_timer) {
+		log_error("clock=preemption: this CPU has no VMX-preemption "
+			  "timer; leave that option out");
+		return -ENOTSUP;
+	}
+	if (asked == CLOCK_APIC)
+		cap->apic_clock = "clock=apic";
+	else if (!has_timer)
+		cap->apic_clock = "there is no preemption timer";
+	else if (asked == CLOCK_AUTO && is_unreliable(cap))
+		cap->apic_clock = "this CPU's preemption timer is unreliable";
+	if (cap->apic_clock)
+		cap->pin &= ~(u32)PIN_PREEMPTION_TIMER;
+	return 0;
 }
 
 void vmx_log(const struct vmx_capabilities *cap)
@@ -173,7 +227,13 @@ void vmx_log(const struct vmx_capabilities *cap)
 		"entry 0x%x",
 		cap->vmcs_revision, cap->pin, cap->cpu, cap->cpu2, cap->exit,
 		cap->entry);
-	log_info("vmx: EPT with pages of 4K%s%s, preemption timer TSC/%u",
-		 cap->ept_2m ? " 2M" : "", cap->ept_1g ? " 1G" : "",
-		 1u << cap->preemption_shift);
+	log_info("vmx: EPT with pages of 4K%s%s", cap->ept_2m ? " 2M" : "",
+		 cap->ept_1g ? " 1G" : "");
+	if (cap->apic_clock)
+		log_info("vmx: clock: the local APIC's timer (%s)",
+			 cap->apic_clock);
+	else
+		log_info("vmx: clock: the preemption timer, TSC/%u, at most "
+			 "0x%x",
+			 1u << cap->preemption_shift, cap->preemption_max);
 }

@@ -22,6 +22,9 @@ struct vmx_capabilities {
 	u64 misc;
 	u64 ept_vpid;
 	unsigned preemption_shift; /* the timer counts TSC >> this */
+	u32 preemption_max;	   /* its largest value */
+	const char *apic_clock;	   /* why the local APIC's timer is the guest's
+				    * clock; NULL: the preemption timer is */
 	bool ept_2m, ept_1g;
 	bool invept_single;
 	bool xsaves;
@@ -34,6 +37,15 @@ struct vmx_capabilities {
  * firmware switched it off, what to switch on.
  */
 int vmx_probe(struct vmx_capabilities *cap);
+
+enum clock_source { CLOCK_AUTO, CLOCK_PREEMPTION, CLOCK_APIC };
+
+/*
+ * Which timer ends the guest's run when a deadline comes: cap->apic_clock,
+ * and PIN_PREEMPTION_TIMER of cap->pin. -ENOTSUP after one log_error line:
+ * there is no preemption timer.
+ */
+int vmx_choose_clock(struct vmx_capabilities *cap, enum clock_source asked);
 void vmx_log(const struct vmx_capabilities *cap);
 
 /*
