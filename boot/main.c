@@ -224,7 +224,8 @@ static int plan(void)
 	if (err || !(host.has_vmx || host.options.list))
 		return -ENOTSUP;
 	if (!host.tsc_hz)
-		host.tsc_hz = tsc_frequency(host.power.pm_timer);
+		host.tsc_hz =
+			tsc_frequency(host.power.pm_timer, &host.tsc_exact);
 	if (!host.tsc_hz) {
 		log_error("the TSC's frequency is unknown: neither CPUID 0x15 "
 			  "and 0x16 nor the PIT nor the ACPI timer tells it");
@@ -403,7 +404,8 @@ static NORETURN void run(void)
 	read_tables();
 	find_iommu();
 	if (host.options.list) {
-		host.tsc_hz = tsc_frequency(host.power.pm_timer);
+		host.tsc_hz =
+			tsc_frequency(host.power.pm_timer, &host.tsc_exact);
 		machine_connect(&machine, &host);
 		words = list_functions(&machine);
 		err = plan();

@@ -22,47 +22,58 @@ enum {
 /* TSC ticks; 50 ms of up to 40 GHz. Newer firmware stops the PIT's clock. */
 #define PATIENCE BIT(31)
 
-/* Intel 8254: OUT rises when the count of mode 0 is over. */
-static u64 by_pit(u16 port)
+/* Ticks of the TSC per second; 0: that clock stands still. */
+struct measured {
+	u64 pit, timer;
+};
+
+/*
+ * One interval by both. Intel 8254: OUT rises when the count of mode 0 is
+ * over; a port that reads all ones shows it at once. ACPI 6.4, 4.8.3.3: the PM
+ * timer counts 24 bits, or 32, and never stops.
+ */
+static struct measured measure(u16 port)
 {
 	u8 port61 = inb(PORT_61);
-	u64 start, ticks;
-	bool over;
+	u64 start, since, ticks;
+	u32 from, counted = 0;
+	bool absent, over;
 
-	(void)port;
 	outb(PORT_61, (u8)((port61 & ~SPEAKER) | GATE2));
 	outb(PIT_COMMAND, MODE0_WORD);
 	outb(PIT_CHANNEL2, COUNT & 0xff);
 	outb(PIT_CHANNEL2, COUNT >> 8);
 	start = rdtsc();
+	absent = inb(PORT_61) & OUT2;
+	from = port ? inl(port) : 0;
+	since = rdtsc();
 	do {
-		over = inb(PORT_61) & OUT2;
-		ticks = rdtsc() - start;
-	} while (!over && ticks < PATIENCE);
+		over = !absent && (inb(PORT_61) & OUT2);
+		if (port)
+			counted = (inl(port) - from) & PM_TIMER_MASK;
+		ticks = rdtsc() - since;
+	} while (!over && counted < PM_TIMER_HZ / 10 && ticks < PATIENCE);
 	outb(PORT_61, port61);
-	/* A port that reads all ones shows OUT2 at once. */
-	return !over || ticks < 10000 ? 0 : ticks * 20;
+	return (struct measured){
+		.pit = over ? (ticks + since - start) * 20 : 0,
+		.timer = counted < PM_TIMER_HZ / 50
+				 ? 0
+				 : ticks * PM_TIMER_HZ / counted,
+	};
 }
 
-/* ACPI 6.4, 4.8.3.3: counts 24 bits, or 32, and never stops. */
-static u64 by_pm_timer(u16 port)
+static u64 middle(u64 a, u64 b, u64 c)
 {
-	u32 from = inl(port), counted;
-	u64 start = rdtsc(), ticks;
-
-	do {
-		counted = (inl(port) - from) & PM_TIMER_MASK;
-		ticks = rdtsc() - start;
-	} while (counted < PM_TIMER_HZ / 20 && ticks < PATIENCE);
-	return counted < PM_TIMER_HZ / 20 ? 0 : ticks * PM_TIMER_HZ / counted;
-}
-
-/* The middle one of three: firmware's SMIs make any of them too long. */
-static u64 middle(u64 (*measure)(u16 port), u16 port, u64 a)
-{
-	u64 b = measure(port), c = measure(port);
-
 	return MAX(MIN(a, b), MIN(MAX(a, b), c));
+}
+
+/* The middle ones of three: firmware's SMIs make any of them too long. */
+static void measure_again(struct measured *m, u16 port)
+{
+	struct measured b = measure(port), c = measure(port);
+
+	m->pit = middle(m->pit, b.pit, c.pit);
+	m->timer = middle(m->timer, b.timer, c.timer);
 }
 
 static u64 distance(u64 a, u64 b)
@@ -108,25 +119,58 @@ static u64 stated(u64 measured)
 		     : by_ratio(r, measured ? measured : base_frequency());
 }
 
-/* CPUID is exact where it is true; below a hypervisor it need not be. */
-u64 tsc_frequency(u16 pm_timer)
+static bool near(u64 a, u64 b)
 {
-	u64 (*measure)(u16 port) = by_pit;
-	u64 measured = by_pit(0), exact;
+	return distance(a, b) < a / 50;
+}
 
-	if (!measured && pm_timer) {
-		measure = by_pm_timer;
-		measured = by_pm_timer(pm_timer);
+/* Whether the two do not contradict each other. */
+static bool agree(const char *one, u64 a, const char *other, u64 b)
+{
+	bool well = !a || !b || near(a, b);
+
+	if (!well)
+		log_warn("%s states a TSC of %lu Hz, %s one of %lu", one, a,
+			 other, b);
+	return well;
+}
+
+/*
+ * The PM timer is the finer one. Of two that differ it is that which CPUID
+ * states (0: nothing), or the PIT, which Linux takes, too.
+ */
+static u64 pick(const struct measured *m, u64 said, const char **by)
+{
+	bool timer = m->timer && (!m->pit || near(m->pit, m->timer) ||
+				  near(said, m->timer));
+
+	*by = timer ? "the ACPI timer" : "the PIT";
+	return timer ? m->timer : m->pit;
+}
+
+/* CPUID is exact where it is true; below a hypervisor it need not be. */
+u64 tsc_frequency(u16 pm_timer, bool *exact)
+{
+	struct measured m = measure(pm_timer);
+	u64 base = base_frequency(), said, hz;
+	const char *by;
+
+	said = stated(pick(&m, 0, &by));
+	hz = pick(&m, said, &by);
+	if (hz && !near(said, hz))
+		measure_again(&m, pm_timer);
+	hz = pick(&m, said, &by);
+	*exact = agree("CPUID 0x15", said, by, hz) && said;
+	agree("the PIT", m.pit, "the ACPI timer", m.timer);
+	if (*exact || !hz) {
+		hz = *exact ? said : base;
+		by = *exact ? "CPUID 0x15" : "CPUID 0x16";
 	}
-	exact = stated(measured);
-	if (!measured)
-		return exact ? exact : base_frequency();
-	if (exact && distance(exact, measured) < exact / 50)
-		return exact;
-	if (exact)
-		log_warn("CPUID 0x15 states a TSC of %lu Hz, measured are %lu",
-			 exact, measured);
-	return middle(measure, pm_timer, measured);
+	agree("CPUID 0x16", base, by, hz);
+	if (hz)
+		log_info("tsc: %lu Hz, by %s%s", hz, by,
+			 *exact ? "" : "; the guest is to measure it itself");
+	return hz;
 }
 
 void delay_us(u64 tsc_hz, u64 us)

@@ -7,11 +7,12 @@
 
 /*
  * Ticks per second: CPUID leaf 0x15 where it agrees with, else what is
- * measured by, the PIT's channel 2 or, where that is stopped, the ACPI PM
- * timer at that port (0: none); 50 ms, bounded. Without either what CPUID
- * states. 0: nobody answers.
+ * measured by, the PIT's channel 2 and the ACPI PM timer at that port (0:
+ * none), whichever runs; 50 to 100 ms, bounded. Without either what CPUID
+ * states. One line in the log, and one for each two that disagree. 0: nobody
+ * answers. exact: it is CPUID 0x15's, and not measured or rounded.
  */
-u64 tsc_frequency(u16 pm_timer);
+u64 tsc_frequency(u16 pm_timer, bool *exact);
 /* Busy-waits. */
 void delay_us(u64 tsc_hz, u64 us);
 

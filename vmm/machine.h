@@ -44,6 +44,7 @@ struct host {
 	struct vtd vtd;
 	bool has_vtd; /* DMA is remapped, or will be */
 	u64 tsc_hz;
+	bool tsc_exact;	     /* else the guest measures it itself */
 	unsigned screen_row; /* where the log ended on a text screen */
 };
 

@@ -185,7 +185,8 @@ def test_the_order_of_the_start(m):
     assert m.HOST_VECTOR_SPURIOUS == 0xff
     host = m.start_runs()
     assert notes(m) == BEFORE + INTERRUPTS + IOMMU + CPUS + AFTER
-    assert host.has_vtd and host.has_vmx and host.tsc_hz == 1000
+    assert host.has_vtd and host.has_vmx and host.tsc_hz == 1000 and \
+        host.tsc_exact
     assert host.screen_row == 7 and m.start.apic_id == 9
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The TSC's frequency by CPUID and by the PIT, on chipsets as they are."""
 
+import re
+
 import pytest
 
 import vmxcpu
@@ -16,11 +18,12 @@ PM_TIMER = 0x1808
 class Pit:
     """Channel 2 in mode 0. smi: {measurement: TSC ticks} that an SMI takes
     while OUT rises. gated: its clock is off, as newer firmware has it. bits:
-    of the ACPI PM timer; 0: its port reads ones."""
+    of the ACPI PM timer; 0: its port reads ones. fast: how much faster the
+    PIT or the PM timer is than it should be."""
 
-    def __init__(self, m, smi=(), gated=False, bits=24):
+    def __init__(self, m, smi=(), gated=False, bits=24, fast=1, pm_fast=1):
         self.m, self.smi, self.gated = m, dict(smi), gated
-        self.bits = bits
+        self.bits, self.fast, self.pm_fast = bits, fast, pm_fast
         self.started, self.count, self.bytes = None, 0, 0
         m.tsc = 1000
         m.on_read(self.read)
@@ -36,9 +39,11 @@ class Pit:
         self.m.tsc += READ
         if port == PM_TIMER:
             # Close to its end when the measurement begins
-            ticks = self.m.tsc * 3579545 // HZ + (1 << self.bits) - 40000
+            ticks = int(self.m.tsc * self.pm_fast * 3579545 // HZ) + \
+                (1 << self.bits) - 40000
             return ticks % (1 << self.bits) if self.bits else 2**32 - 1
-        due = self.started and self.started + int(SECONDS_50MS * HZ)
+        due = self.started and self.started + int(
+            SECONDS_50MS / self.fast * HZ)
         if not due or self.gated or self.m.tsc < due:
             return 0
         self.m.tsc += self.smi.pop(self.count, 0)
@@ -55,27 +60,40 @@ def cpu(m):
     return vmxcpu.Cpu(m)
 
 
+def frequency(m, pm_timer=0):
+    """(Hz, whether they are exact)"""
+    exact = m.new("bool *")
+    hz = m.tsc_frequency(pm_timer, exact)
+    assert (f"tsc: {hz} Hz" in m.log_text()) == (hz != 0)
+    assert ("measure it itself" in m.log_text()) == (hz != 0 and not exact[0])
+    return hz, exact[0]
+
+
+def warnings(m):
+    return [text for level, text in m.log_lines() if level == m.LOG_WARN]
+
+
 def near(hz, part=1e-3):
     return abs(hz - HZ) < HZ * part
 
 
 def test_measured(m, cpu):
     Pit(m)
-    assert near(m.tsc_frequency(0))
+    assert near(frequency(m)[0]) and not frequency(m)[1]
 
 
 @pytest.mark.parametrize("which", [1, 2, 3])
 def test_an_smi_in_the_middle_of_it(m, cpu, which):
     """Firmware's keyboard emulation takes milliseconds when it likes."""
     Pit(m, smi={which: HZ // 100})
-    assert near(m.tsc_frequency(0))
+    assert near(frequency(m, 0)[0])
 
 
 def test_cpuid_is_exact(m, cpu):
     cpu.cpuid(0, eax=0x16)
     cpu.cpuid(0x15, eax=2, ebx=250, ecx=24_000_000)
     pit = Pit(m, smi={1: HZ // 10000})
-    assert m.tsc_frequency(0) == HZ
+    assert frequency(m, 0) == (HZ, True)
     assert pit.count == 1
 
 
@@ -85,7 +103,7 @@ def test_cpuid_that_is_not_true_is_said(m, cpu, ratio):
     cpu.cpuid(0, eax=0x16)
     cpu.cpuid(0x15, eax=2, ebx=ratio, ecx=24_000_000)
     Pit(m)
-    assert near(m.tsc_frequency(0))
+    assert near(frequency(m, 0)[0])
     assert f"states a TSC of {12_000_000 * ratio} Hz" in m.log_text()
 
 
@@ -94,25 +112,25 @@ def test_a_pit_without_a_clock_does_not_hold_the_start(m, cpu):
     cpu.cpuid(0, eax=0x16)
     cpu.cpuid(0x15, eax=2, ebx=250, ecx=24_000_000)
     Pit(m, gated=True)
-    assert m.tsc_frequency(0) == HZ
+    assert frequency(m, 0) == (HZ, True)
     assert m.tsc < HZ
 
 
 def test_neither(m, cpu):
     Pit(m, gated=True)
-    assert m.tsc_frequency(0) == 0
+    assert frequency(m, 0) == (0, False)
     assert m.tsc < HZ
 
 
 @pytest.mark.parametrize("bits", [24, 32])
 def test_the_acpi_timer_where_the_pit_stands_still(m, bits):
     Pit(m, gated=True, bits=bits)
-    assert near(m.tsc_frequency(PM_TIMER))
+    assert near(frequency(m, PM_TIMER)[0])
 
 
 def test_an_acpi_timer_that_is_not_there(m):
     Pit(m, gated=True, bits=0)
-    assert m.tsc_frequency(PM_TIMER) == 0
+    assert frequency(m, PM_TIMER) == (0, False)
     assert m.tsc < 2 * HZ
 
 
@@ -127,7 +145,7 @@ def test_a_ratio_to_a_crystal_that_is_not_stated(m, cpu, numerator,
     cpu.cpuid(0x15, eax=denominator, ebx=numerator)
     cpu.cpuid(0x16, eax=mhz)
     Pit(m, gated=True)
-    assert m.tsc_frequency(0) == crystal * numerator // denominator
+    assert frequency(m, 0) == (crystal * numerator // denominator, True)
 
 
 def test_the_crystal_that_the_measured_clock_tells(m, cpu):
@@ -135,7 +153,7 @@ def test_the_crystal_that_the_measured_clock_tells(m, cpu):
     cpu.cpuid(0, eax=0x15)
     cpu.cpuid(0x15, eax=2, ebx=250)
     Pit(m, smi={1: HZ // 100_000})
-    assert m.tsc_frequency(0) == HZ
+    assert frequency(m, 0) == (HZ, True)
 
 
 def test_no_crystal_fits(m, cpu):
@@ -144,6 +162,60 @@ def test_no_crystal_fits(m, cpu):
     cpu.cpuid(0x15, eax=2, ebx=222)
     cpu.cpuid(0x16, eax=2900)
     Pit(m)
-    assert near(m.tsc_frequency(0))
+    assert near(frequency(m, 0)[0])
     Pit(m, gated=True)
-    assert m.tsc_frequency(0) == 2_900_000_000
+    assert frequency(m, 0) == (2_900_000_000, False)
+
+
+# --- Sources that disagree -------------------------------------------------
+
+def test_they_agree(m, cpu):
+    """Exact, and not a word of warning."""
+    cpu.cpuid(0, eax=0x16)
+    cpu.cpuid(0x15, eax=2, ebx=250, ecx=24_000_000)
+    cpu.cpuid(0x16, eax=3000)
+    Pit(m)
+    assert frequency(m, PM_TIMER) == (HZ, True)
+    assert not warnings(m) and "by CPUID 0x15" in m.log_text()
+
+
+def test_the_finer_clock(m, cpu):
+    """An SMI in each: OUT is seen late, the PM timer's count is not."""
+    Pit(m, smi=dict.fromkeys((1, 2, 3), HZ // 5000))
+    hz, exact = frequency(m, PM_TIMER)
+    assert near(hz, 3e-4) and not exact
+    assert "by the ACPI timer" in m.log_text() and not warnings(m)
+
+
+@pytest.mark.parametrize("pit, timer, by", [
+    (1.1, 1, "the PIT"), (1, 1.1, "the PIT")])
+def test_the_pit_and_the_timer_differ(m, cpu, pit, timer, by):
+    Pit(m, fast=pit, pm_fast=timer)
+    hz, exact = frequency(m, PM_TIMER)
+    assert near(hz * pit) and not exact and by in m.log_text()
+    (text,) = warnings(m)
+    found = [int(n) for n in re.findall(r"\b\d{9,}\b", text)]
+    assert near(found[0] * pit) and near(found[1] * timer)
+    assert "the PIT" in text and "the ACPI timer" in text
+
+
+@pytest.mark.parametrize("pit, timer", [(1, 1.1), (1.1, 1)])
+def test_cpuid_decides_between_them(m, cpu, pit, timer):
+    """Two of three; the odd one is named."""
+    cpu.cpuid(0, eax=0x15)
+    cpu.cpuid(0x15, eax=2, ebx=250, ecx=24_000_000)
+    Pit(m, fast=pit, pm_fast=timer)
+    assert frequency(m, PM_TIMER) == (HZ, True)
+    (text,) = warnings(m)
+    assert "the PIT" in text and "the ACPI timer" in text
+
+
+def test_the_package_says_another(m, cpu):
+    """CPUID 0x16 rounds; but not by 10 %."""
+    cpu.cpuid(0, eax=0x16)
+    cpu.cpuid(0x16, eax=3300)
+    Pit(m)
+    hz, exact = frequency(m)
+    assert near(hz) and not exact
+    (text,) = warnings(m)
+    assert "CPUID 0x16" in text and "3300000000" in text and str(hz) in text

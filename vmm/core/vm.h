@@ -31,7 +31,7 @@ struct guest_features {
 	u64 efer_allowed;
 	u64 xcr0_allowed;
 	u64 xss_allowed;
-	u64 tsc_hz;
+	u64 tsc_hz; /* 0: only measured */
 	u8 physical_bits;
 	u32 cpu2; /* secondary controls in force */
 	bool no_hypervisor_bit;
