@@ -357,6 +357,7 @@ extern const struct test cpu_tests[], port_tests[], memory_tests[],
 extern const unsigned cpu_test_count, port_test_count, memory_test_count,
 	apic_test_count, mode_test_count, user_test_count, vga_test_count;
 void draw(const char *what);
+void timers(void);
 void hostile(const char *what);
 void garbage(void);
 void resets(void);

@@ -75,6 +75,8 @@ void guest_main(u32 magic, u64 info)
 		state();
 	else if (starts(line, "bench"))
 		bench();
+	else if (starts(line, "timers"))
+		timers();
 	else if (starts(line, "chain"))
 		chain(info);
 	else if (starts(line, "edu-resets"))
