@@ -33,6 +33,7 @@ typedef u64 gva_t; /* guest-linear address, bytes */
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 
 #define PACKED __attribute__((packed))
+#define NOINLINE __attribute__((noinline))
 #define NORETURN __attribute__((noreturn))
 #define PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 

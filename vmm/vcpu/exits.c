@@ -38,7 +38,8 @@ static enum exit_action debug_exception(struct vcpu *v, u32 info)
 	return EXIT_RESUME;
 }
 
-static enum exit_action exception_or_nmi(struct vcpu *v)
+/* Apart, for what it needs on the stack all exits would save. */
+static NOINLINE enum exit_action exception_or_nmi(struct vcpu *v)
 {
 	u32 info = vmcs_read32(VMCS_EXIT_INTERRUPTION);
 

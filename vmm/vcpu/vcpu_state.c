@@ -69,7 +69,7 @@ void vcpu_skip(struct vcpu *v)
 	u64 rip = old + vmcs_read32(VMCS_EXIT_LENGTH);
 
 	/* Outside 64-bit mode EIP wraps at 4 GiB, and never is above. */
-	if (rip >> 32 != old >> 32 && !vcpu_long_mode())
+	if ((rip ^ old) >> 32 && !vcpu_long_mode())
 		rip = (u32)rip;
 	vmcs_writen(VMCS_GUEST_RIP, rip);
 	vcpu_retire();
