@@ -8,7 +8,13 @@
 #include "vmm/load/guest_acpi.h"
 
 /* 42 has the UUID and addresses of a management controller. */
-enum { SYSTEM = 1, INTERFACE = 42, END = 127, VENDOR = 128 /* and above */ };
+enum {
+	SYSTEM = 1,
+	BATTERY = 22,
+	INTERFACE = 42,
+	END = 127,
+	VENDOR = 128, /* and above */
+};
 enum { HEADER = 4 /* type, length, handle */, EFI_TABLES_MAX = 256 };
 
 /* 5.2.2 */
@@ -101,7 +107,10 @@ static u32 structure_size(const u8 *p, u32 left)
 	return 0;
 }
 
-/* Blanks in a string's place: the numbers of the others stay. No UUID. */
+/*
+ * Blanks in a string's place: the numbers of the others stay. No UUID, and of a
+ * smart battery no number (7.23).
+ */
 static void blank(u8 *p, u32 size)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(personal); i++) {
@@ -116,6 +125,8 @@ static void blank(u8 *p, u32 size)
 	}
 	if (p[0] == SYSTEM && p[1] >= 24)
 		memset(p + 8, 0, 16);
+	if (p[0] == BATTERY && p[1] >= 0x12)
+		memset(p + 0x10, 0, 2);
 }
 
 void smbios_copy(const struct boot_info *boot, gpa_t gpa, u8 *memory, u32 size,
