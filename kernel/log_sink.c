@@ -103,6 +103,10 @@ void log_start(unsigned sinks, enum log_level level,
 
 bool log_add_serial(enum log_sink sink, serial_port port)
 {
+	/* It may be COM1, which has all of it then. */
+	for (unsigned i = 0; port && i < ARRAY_SIZE(serial); i++)
+		if (log_goes_to(serial[i].sink) && serial[i].port == port)
+			return true;
 	/* What tables name runs as firmware's own console: at its clock. */
 	if (!port || !(sink == LOG_PCI ? serial_init(port) : serial_join(port)))
 		return false;

@@ -329,6 +329,18 @@ def test_a_late_port_that_is_none(m, log, name, at, port):
     m.log_start(0, m.LOG_INFO, m.NULL)
 
 
+@pytest.mark.parametrize("name", ["LOG_PCI", "LOG_UART"])
+def test_a_late_port_that_is_com1(m, log, name):
+    """As SPCR mostly has it: each line comes once."""
+    sink = getattr(m, name)
+    m.log_start(sink | m.LOG_COM1, m.LOG_INFO, m.NULL)
+    m.sink_length[0] = 0
+    assert m.log_add_serial(sink, m.COM1)
+    log.emit(b"line\n")
+    assert log.at(0) == b"line\n"
+    m.log_start(0, m.LOG_INFO, m.NULL)
+
+
 def test_absent_sinks_are_left_alone(m, log):
     fb = m.new("struct boot_framebuffer *")
     for n in range(3):
