@@ -7,6 +7,7 @@
 #include "kernel/phys.h"
 
 #define STACKS_VIRTUAL 0xffffffffc0000000ull
+#define DIRECT_SIZE BIT(46) /* then comes the image's half */
 
 extern const char image_start[], image_text_end[], image_rodata_end[],
 	image_end[];
@@ -64,12 +65,12 @@ static int map_memory(const struct boot_info *boot)
 	for (unsigned i = 0; !err && i < boot->memory_count; i++) {
 		const struct boot_memory *m = &boot->memory[i];
 		hpa_t start = ALIGN_DOWN(m->base, PAGE_SIZE);
+		hpa_t end = MIN(m->base + m->size, DIRECT_SIZE);
 
 		if (m->kind == MEMORY_AVAILABLE || m->kind == MEMORY_ACPI ||
 		    m->kind == MEMORY_NVS)
-			err = map_direct(
-				MAX(start, 4 * GIB),
-				ALIGN_UP(m->base + m->size, PAGE_SIZE));
+			err = map_direct(MAX(start, 4 * GIB),
+					 ALIGN_UP(end, PAGE_SIZE));
 	}
 	return err;
 }
@@ -130,7 +131,7 @@ volatile void *mmio_map(hpa_t hpa, u64 size)
 	hpa_t start = ALIGN_DOWN(hpa, PAGE_SIZE);
 	hpa_t end = ALIGN_UP(hpa + size, PAGE_SIZE);
 
-	if (end < start || end > BIT(46))
+	if (end < start || end > DIRECT_SIZE)
 		return NULL;
 	for (; start < end; start += PAGE_SIZE) {
 		if (page_lookup(pml4, &ops, DIRECT_MAP + start))

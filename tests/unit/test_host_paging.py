@@ -151,6 +151,17 @@ def test_memory_above_4_gib(m, page_1g):
         assert x.direct(hpa) is None, hex(hpa)
 
 
+@pytest.mark.parametrize("kind", [RAM, ACPI, NVS])
+@pytest.mark.parametrize("end", [1 << 46, 1 << 47, 1 << 63, 2**64 - 1])
+def test_a_row_that_no_machine_has(m, kind, end):
+    """Of it is mapped what there is room for; the start goes on."""
+    base = (1 << 46) - 2 * G1
+    x = Space(m, [(base, end - base, kind)])
+    assert x.error == 0
+    assert x.direct(base) == x.direct((1 << 46) - 1) == MEMORY
+    assert x.direct(1 << 46) is None
+
+
 BAR = 0x4000000000
 
 
