@@ -49,7 +49,7 @@ static const struct option table[] = {
 	 WORD,
 	 0,
 	 {0},
-	 "for the guest (repeatable, at most 32): all graphics, USB, sound, "
+	 "for the guest (repeatable, at most 32): all: graphics, USB, sound, "
 	 "disks, network and SD (,-BB:DD.F: but that one); or BB:DD.F, "
 	 "VENDOR:DEVICE, class=CCSS (,gsi=N: its INTx by that I/O APIC pin)"},
 	{"strict-groups",
@@ -62,7 +62,8 @@ static const struct option table[] = {
 	 FLAG,
 	 AT(usb_firmware),
 	 {0},
-	 "USB stays with its firmware, which makes a PS/2 keyboard of it"},
+	 "USB controllers with RMRRs stay with their firmware, which makes a "
+	 "PS/2 keyboard of a USB one"},
 	{"igd",
 	 SWITCH,
 	 AT(igd),
@@ -84,8 +85,8 @@ static const struct option table[] = {
 	 CHOICE,
 	 AT(igd_dma),
 	 {"remapped", "direct"},
-	 "direct (with ram=identity): for graphics that no IOMMU may stand "
-	 "before; they alone then reach all memory"},
+	 "direct (with ram=identity): for graphics whose DMA must not be "
+	 "remapped; they alone then reach all memory"},
 	{"rom-init",
 	 FLAG,
 	 AT(rom_init),
@@ -95,8 +96,8 @@ static const struct option table[] = {
 	 FLAG,
 	 AT(no_hypervisor_bit),
 	 {0},
-	 "CPUID does not say that there is one, for drivers that do other "
-	 "things then (i915 on Meteor Lake)"},
+	 "CPUID does not say that there is a hypervisor, for drivers that do "
+	 "other things under one (i915 on Meteor Lake)"},
 	{"iommu",
 	 CHOICE,
 	 AT(iommu),
@@ -111,7 +112,8 @@ static const struct option table[] = {
 	 SIZE,
 	 AT(dma_faults),
 	 {0},
-	 "DMA faults a minute that stop a device (default 1000, 0: never)"},
+	 "DMA faults within a minute that stop a device (default 1000, 0: "
+	 "never)"},
 	{"clock",
 	 CHOICE,
 	 AT(clock),
