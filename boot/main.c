@@ -378,7 +378,7 @@ static void take_cpus(void)
 {
 	void *region = page_alloc();
 
-	smp_park_others(&host.madt, host.tsc_hz);
+	smp_park_others(&host.madt, acpi_lpit(&host.acpi), host.tsc_hz);
 	if (!region || vmx_enable(&host.vmx, virt_to_phys(region)))
 		panic("VMXON failed");
 }

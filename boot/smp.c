@@ -4,9 +4,9 @@
 #include "arch/x86/apic.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/io.h"
+#include "boot/park.h"
 #include "kernel/host_paging.h"
 #include "kernel/log.h"
-#include "kernel/percpu.h"
 #include "kernel/phys.h"
 #include "kernel/string.h"
 #include "kernel/time.h"
@@ -25,12 +25,15 @@ extern const u8 ap_trampoline[], ap_trampoline_end[], ap_parameters[];
 
 void ap_main(struct percpu *cpu);
 
+static u32 lpit_hint;
+
 void ap_main(struct percpu *cpu)
 {
 	host_paging_load();
 	percpu_load(cpu);
-	*(volatile bool *)&cpu->parked = true;
-	cpu_stop();
+	cpu->hint = park_hint(lpit_hint);
+	__atomic_store_n(&cpu->parked, true, __ATOMIC_RELEASE);
+	park(cpu);
 }
 
 /* SDM 9.4.4.1: INIT, 10 ms, SIPI, 200 µs, SIPI. */
@@ -52,17 +55,29 @@ static bool start(u32 apic_id, hpa_t page, const struct percpu *cpu, u64 hz)
 	return *parked;
 }
 
-static bool park(u32 index, u32 apic_id, hpa_t page, u64 hz)
+/* The CPU that is parked now, or NULL. */
+static const struct percpu *start_one(u32 index, u32 apic_id, hpa_t page,
+				      u64 hz)
 {
 	struct percpu *cpu = percpu_create(index, apic_id);
 	struct ap_parameters *p;
 
 	if (!cpu)
-		return false;
+		return NULL;
 	p = phys_to_virt(page + ((u64)ap_parameters - (u64)ap_trampoline));
 	*p = (struct ap_parameters){host_cr3(), (u64)cpu->stack, (u64)cpu,
 				    (u64)ap_main};
-	return start(apic_id, page, cpu, hz);
+	return start(apic_id, page, cpu, hz) ? cpu : NULL;
+}
+
+static void log_parked(unsigned cpus, unsigned parked, u32 hint)
+{
+	char how[16] = "HLT";
+
+	if (hint != PARK_HLT)
+		format(how, sizeof(how), "MWAIT 0x%x", hint);
+	log_info("cpus: %u, of which %u are parked%s%s", cpus, parked,
+		 parked ? ", in " : "", parked ? how : "");
 }
 
 /*
@@ -71,12 +86,14 @@ static bool park(u32 index, u32 apic_id, hpa_t page, u64 hz)
  */
 #define TRAMPOLINE_PAGE 0x8000
 
-void smp_park_others(const struct acpi_madt *madt, u64 tsc_hz)
+void smp_park_others(const struct acpi_madt *madt, u32 lpit, u64 tsc_hz)
 {
 	hpa_t page = TRAMPOLINE_PAGE;
 	void *borrowed = page_alloc();
 	unsigned parked = 0, others = 0;
+	u32 hint = 0;
 
+	lpit_hint = lpit;
 	if (!borrowed || trampoline_map(page, true)) {
 		log_warn("too little memory to start further CPUs");
 		return;
@@ -85,18 +102,22 @@ void smp_park_others(const struct acpi_madt *madt, u64 tsc_hz)
 	memcpy(phys_to_virt(page), ap_trampoline,
 	       (u64)ap_trampoline_end - (u64)ap_trampoline);
 	for (unsigned i = 0; i < madt->cpu_count; i++) {
+		const struct percpu *cpu = NULL;
 		u32 id = madt->cpus[i];
 
 		if (id == local_apic_id())
 			continue;
-		others++;
-		if (others < CPUS_MAX && park(others, id, page, tsc_hz))
-			parked++;
-		else
+		if (++others < CPUS_MAX)
+			cpu = start_one(others, id, page, tsc_hz);
+		if (!cpu) {
 			log_warn("CPU with APIC ID 0x%x does not start", id);
+			continue;
+		}
+		parked++;
+		hint = cpu->hint;
 	}
 	trampoline_map(page, false);
 	memcpy(phys_to_virt(page), borrowed, PAGE_SIZE);
 	page_free(borrowed);
-	log_info("cpus: %u, of which %u are parked", 1 + others, parked);
+	log_parked(1 + others, parked, hint);
 }

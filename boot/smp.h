@@ -5,10 +5,11 @@
 #include "kernel/acpi.h"
 
 /*
- * Starts every further CPU of the MADT, one after the other, and parks it in
- * Monocle's own loop: interrupts off, halted, with tables and stack of its
- * own. A CPU that does not come up in time is logged and left.
+ * Starts every further CPU of the MADT, one after the other, and parks it
+ * (boot/park.h; lpit is acpi_lpit()'s): interrupts off, asleep, with tables
+ * and stack of its own. A CPU that does not come up in time is logged and
+ * left.
  */
-void smp_park_others(const struct acpi_madt *madt, u64 tsc_hz);
+void smp_park_others(const struct acpi_madt *madt, u32 lpit, u64 tsc_hz);
 
 #endif

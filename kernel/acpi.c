@@ -611,3 +611,32 @@ u64 acpi_uart(const struct acpi_tables *acpi)
 
 	return at || !dbg2 ? at : debug_uart(dbg2);
 }
+
+/* LPIT revision 1, table 2: state of type 0, entered by an instruction. */
+struct lpit_entry {
+	u32 type, length;
+	u32 id;
+	u32 flags; /* bit 0: not to be used */
+	struct acpi_gas trigger;
+} PACKED;
+
+_Static_assert(sizeof(struct lpit_entry) == 28, "LPIT, table 2");
+
+u32 acpi_lpit(const struct acpi_tables *acpi)
+{
+	const struct acpi_header *h = acpi_find(acpi, "LPIT", 0);
+	struct lpit_entry e = {0};
+	u64 hint = 0;
+
+	for (u32 at = sizeof(*h); h && at + sizeof(e) <= h->length;
+	     at += e.length) {
+		memcpy(&e, (const u8 *)h + at, sizeof(e));
+		if (e.length < sizeof(e) || e.length > h->length - at)
+			break;
+		if (!e.type && !(e.flags & 1) &&
+		    e.trigger.space == ACPI_SPACE_FIXED &&
+		    e.trigger.address <= 0xff)
+			hint = MAX(hint, e.trigger.address);
+	}
+	return (u32)hint;
+}

@@ -74,7 +74,11 @@ int acpi_init_below(struct acpi_tables *acpi, hpa_t rsdp, hpa_t top);
 int acpi_find_s5(const struct acpi_tables *acpi, u8 *typ_a, u8 *typ_b);
 
 /* ACPI 5.2.3.2 */
-enum acpi_space { ACPI_SPACE_MEMORY = 0, ACPI_SPACE_IO = 1 };
+enum acpi_space {
+	ACPI_SPACE_MEMORY = 0,
+	ACPI_SPACE_IO = 1,
+	ACPI_SPACE_FIXED = 0x7f,
+};
 
 struct acpi_gas {
 	u8 space; /* enum acpi_space */
@@ -104,6 +108,12 @@ int acpi_power_init(struct acpi_power *power, const struct acpi_tables *acpi);
  * none is named.
  */
 u64 acpi_uart(const struct acpi_tables *acpi);
+
+/*
+ * The MWAIT hint of the deepest low-power idle state that the LPIT names (ACPI
+ * Low Power Idle Table, revision 1, 2.2.1); 0: none, or no such table.
+ */
+u32 acpi_lpit(const struct acpi_tables *acpi);
 
 #define ACPI_CPUS_MAX 256
 #define ACPI_IOAPICS_MAX 16

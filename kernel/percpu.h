@@ -22,6 +22,9 @@ struct percpu {
 	u32 vmcs_revision;
 	bool parked;
 	bool runs_guest; /* its LAPIC is set up, it enters a guest */
+	u32 hint;	 /* of its MWAIT while it is parked (boot/park.h) */
+	/* What it waits on, on a line of its own: a write wakes it. */
+	u8 monitored[64] __attribute__((aligned(64)));
 };
 
 static inline struct percpu *percpu(void)

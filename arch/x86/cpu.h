@@ -95,11 +95,13 @@ enum msr {
 	MSR_SPEC_CTRL = 0x48,
 	MSR_PRED_CMD = 0x49,
 	MSR_MICROCODE = 0x8b,
+	MSR_PLATFORM_INFO = 0xce,
 	MSR_ARCH_CAPABILITIES = 0x10a,
 	MSR_FLUSH_CMD = 0x10b,
 	MSR_SYSENTER_CS = 0x174,
 	MSR_SYSENTER_ESP = 0x175,
 	MSR_SYSENTER_EIP = 0x176,
+	MSR_PERF_CTL = 0x199,
 	MSR_MISC_ENABLE = 0x1a0,
 	MSR_DEBUGCTL = 0x1d9,
 	MSR_PAT = 0x277,
@@ -120,6 +122,9 @@ enum msr {
 	MSR_VMX_TRUE_EXIT = 0x48f,
 	MSR_VMX_TRUE_ENTRY = 0x490,
 	MSR_TSC_DEADLINE = 0x6e0,
+	MSR_PM_ENABLE = 0x770,
+	MSR_HWP_CAPABILITIES = 0x771,
+	MSR_HWP_REQUEST = 0x774,
 	MSR_XSS = 0xda0,
 	MSR_EFER = 0xc0000080,
 	MSR_STAR = 0xc0000081,
@@ -179,6 +184,8 @@ void ltr(u16 selector);
 void load_segments(u16 code, u16 data);
 void invlpg(const void *p);
 void cpu_cli(void);
+void cpu_monitor(const void *line);
+void cpu_mwait(u32 hint);
 NORETURN void cpu_stop(void);
 
 #else
@@ -324,6 +331,17 @@ static inline void invlpg(const void *p)
 static inline void cpu_cli(void)
 {
 	__asm__ volatile("cli" ::: "memory");
+}
+
+static inline void cpu_monitor(const void *line)
+{
+	__asm__ volatile("monitor" ::"a"(line), "c"(0), "d"(0) : "memory");
+}
+
+/* Ends on a write to the line, too; with IF clear no interrupt ends it. */
+static inline void cpu_mwait(u32 hint)
+{
+	__asm__ volatile("mwait" ::"a"(hint), "c"(0) : "memory");
 }
 
 static inline void cpu_halt(void)

@@ -358,6 +358,16 @@ void cpu_cli(void)
 {
 }
 
+void cpu_monitor(const void *line)
+{
+	(void)line;
+}
+
+void cpu_mwait(u32 hint)
+{
+	(void)hint;
+}
+
 void cpu_unblock_nmi(void)
 {
 }

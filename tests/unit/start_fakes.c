@@ -478,9 +478,15 @@ u32 local_apic_id(void)
 	return 9;
 }
 
-void smp_park_others(const struct acpi_madt *madt, u64 tsc_hz)
+u32 acpi_lpit(const struct acpi_tables *acpi)
+{
+	return acpi == &host.acpi ? 0x60 : 0;
+}
+
+void smp_park_others(const struct acpi_madt *madt, u32 lpit, u64 tsc_hz)
 {
 	(void)madt;
+	note_number("lpit", lpit);
 	note_number("park", tsc_hz);
 }
 

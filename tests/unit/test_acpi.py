@@ -330,6 +330,7 @@ def everything(m, acpi):
     m.acpi_mcfg_init(mcfg, acpi)
     m.acpi_uart(acpi)
     m.acpi_find_s5(acpi, typ, typ + 1)
+    assert m.acpi_lpit(acpi) <= 0xff
     assert madt.cpu_count <= m.ACPI_CPUS_MAX
     assert madt.ioapic_count <= m.ACPI_IOAPICS_MAX
     assert madt.override_count <= m.ACPI_OVERRIDES_MAX
@@ -345,7 +346,7 @@ BODY = st.binary(max_size=80) | st.lists(st.sampled_from(
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(
-    [b"FACP", b"APIC", b"MCFG", b"SSDT", b"DSDT"]), BODY), max_size=5),
+    [b"FACP", b"APIC", b"LPIT", b"MCFG", b"SSDT", b"DSDT"]), BODY), max_size=5),
     st.binary(max_size=400))
 def test_any_content_at_the_end_of_memory(m, tables, fadt_body):
     m.reset()
@@ -648,3 +649,37 @@ def test_a_spcr_that_is_cut(m):
     for size in (36, 37, 40, 51):
         assert uart_of(m, table(b"SPCR", whole[36:size])) == 0
     assert uart_of(m, table(b"SPCR", whole[36:52])) == LPSS
+
+
+# --- LPIT ----------------------------------------------------------------
+
+def lpi(hint, kind=0, flags=0, space=0x7f, length=56):
+    """A state (LPIT revision 1, table 2)."""
+    return struct.pack("<IIHHIBBBBQ", kind, length, 0, 0, flags, space, 1, 2,
+                       0, hint).ljust(56, b"\0")
+
+
+@pytest.mark.parametrize("states, hint", [
+    ([lpi(0x60), lpi(0x60)], 0x60),
+    ([lpi(0x20), lpi(0x64), lpi(0x33)], 0x64),
+    ([lpi(0x60, flags=1), lpi(0x33)], 0x33),        # not to be used
+    ([lpi(0x60, kind=1)], 0),
+    ([lpi(0x60, space=0)], 0),                      # by a memory access
+    ([lpi(0x160)], 0),
+    ([lpi(0x33), lpi(0x60, length=0)], 0x33),       # would never end
+    ([lpi(0x33), lpi(0x60, length=57)], 0x33),      # goes past the table
+    ([lpi(0x60)[:27]], 0),
+    ([], 0),
+])
+def test_lpit(m, states, hint):
+    mem = Memory(m)
+    mem.root(table(b"LPIT", b"".join(states)))
+    assert mem.init() == 0
+    assert m.acpi_lpit(mem.acpi) == hint
+
+
+def test_no_lpit(m):
+    mem = Memory(m)
+    mem.root(table(b"APIC", bytes(8)))
+    mem.init()
+    assert m.acpi_lpit(mem.acpi) == 0

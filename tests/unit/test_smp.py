@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The way of each further CPU into Monocle's own loop, on CPUs that come up
-late, at the second try, or never (SDM 9.4.4). A tick is a microsecond."""
+late, at the second try, or never (SDM 9.4.4), and how it sleeps there. A tick
+is a microsecond."""
 
 import struct
 
@@ -14,7 +15,7 @@ FAKES = """
 #include "tests/unit/vmx_fakes.c"
 #undef phys_to_virt
 #include "kernel/host_paging.h"
-#include "kernel/percpu.h"
+#include "boot/park.h"
 
 /* The code that is copied: 0x120 bytes, the last 32 of them parameters. */
 __asm__(".pushsection .data; .globl ap_trampoline, ap_parameters,"
@@ -91,6 +92,11 @@ bool ap_runs(u64 entry, u64 percpu)
 {
 	return STOPS(((void (*)(u64))entry)(percpu));
 }
+
+bool stops_in_park(struct percpu *cpu)
+{
+	return STOPS(park(cpu));
+}
 """
 CDEF = """
 extern u8 low_page[4096];
@@ -98,6 +104,7 @@ extern bool mapped, no_trampoline;
 extern int (*ipi)(u32 id, u32 low);
 extern unsigned cpus_left;
 bool ap_runs(u64 entry, u64 percpu);
+bool stops_in_park(struct percpu *cpu);
 """
 BSP, PAGE = 4, 4096
 INIT, SIPI = 0x4500, 0x4608     # level asserted; vector 8: page 0x8000
@@ -107,16 +114,17 @@ SECOND = 10**6
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "smp", ["boot/smp.c"], fakes=FAKES, cdef=CDEF,
-        headers=["boot/smp.h", "kernel/percpu.h", *vmxcpu.HEADERS])
+        "smp", ["boot/smp.c", "boot/park.c"], fakes=FAKES, cdef=CDEF,
+        headers=["boot/smp.h", "boot/park.h", "kernel/percpu.h", *vmxcpu.HEADERS])
 
 
 class Cpus:
     """ids: what the MADT lists. late: {id: after how many SIPIs it runs},
     0: never."""
 
-    def __init__(self, m, ids, late=(), deaf=()):
-        self.m, self.cpu = m, vmxcpu.Cpu(m)
+    def __init__(self, m, ids, late=(), deaf=(), lpit=0,
+                 leaves=0):
+        self.m, self.cpu = m, sleeper(m, leaves=leaves)
         self.late, self.deaf = dict(late), deaf
         self.sent, self.state, self.parked = [], {}, {}
         m.lib.mapped = m.lib.no_trampoline = False
@@ -128,7 +136,7 @@ class Cpus:
         self.madt = m.new("struct acpi_madt *", {"cpu_count": len(ids)})
         for n, ident in enumerate(ids):
             self.madt.cpus[n] = ident
-        m.smp_park_others(self.madt, SECOND)
+        m.smp_park_others(self.madt, lpit, SECOND)
         assert bytes(m.low_page) == self.before, "the guest's page"
         assert not m.mapped
 
@@ -168,7 +176,7 @@ def test_all_are_parked(m):
     assert x.parked == {0: 1, 2: 2, 0x106: 3}
     assert [s[:2] for s in x.sent] == [
         (n, low) for n in (0, 2, 0x106) for low in (INIT, SIPI)]
-    assert m.log_lines() == [(m.LOG_INFO, "cpus: 4, of which 3 are parked")]
+    assert m.log_lines() == [(m.LOG_INFO, "cpus: 4, of which 3 are parked, in HLT")]
     assert m.arena_count() == 3     # the borrowed page is given back
 
 
@@ -190,7 +198,7 @@ def test_one_that_does_not_come(m):
         (1, INIT), (1, SIPI), (1, SIPI), (1, INIT), (2, INIT), (2, SIPI)]
     assert m.tsc < SECOND
     assert [t for _, t in m.log_lines()] == [
-        "CPU with APIC ID 0x1 does not start", "cpus: 3, of which 1 are parked"]
+        "CPU with APIC ID 0x1 does not start", "cpus: 3, of which 1 are parked, in HLT"]
 
 
 def test_one_that_takes_no_ipi(m):
@@ -203,7 +211,7 @@ def test_more_than_there_is_room_for(m):
     x = Cpus(m, [BSP, *range(0x100, 0x100 + 70)])
     assert len(x.parked) == m.CPUS_MAX - 1
     assert sum("does not start" in t for _, t in m.log_lines()) == 70 - 63
-    assert m.log_text().endswith("cpus: 71, of which 63 are parked")
+    assert m.log_text().endswith("cpus: 71, of which 63 are parked, in HLT")
 
 
 @pytest.mark.parametrize("alone", [[], [BSP]])
@@ -217,12 +225,110 @@ def test_no_memory(m):
     m.lib.cpus_left = 1
     x.madt.cpu_count = 3
     x.madt.cpus[1], x.madt.cpus[2] = 1, 2
-    m.smp_park_others(x.madt, SECOND)
+    m.smp_park_others(x.madt, 0, SECOND)
     assert x.parked == {1: 1} and "0x2 does not start" in m.log_text()
     for lack in ("arena_limit", "no_trampoline"):
         m.lib.arena_limit = m.ARENA_PAGES * (lack != "arena_limit")
         m.lib.no_trampoline = lack == "no_trampoline"
         x.sent.clear()
-        m.smp_park_others(x.madt, SECOND)
+        m.smp_park_others(x.madt, 0, SECOND)
         assert x.sent == [] and "too little memory" in m.log_lines()[-1][1]
         assert bytes(m.low_page) == x.before
+
+
+# --- Asleep ----------------------------------------------------------------
+
+MONITOR, EIST, HWP = 1 << 3, 1 << 7, 1 << 7
+SKYLAKE = 0x11142120        # CPUID.5:EDX: C1 to C10, one deepest sub-state
+BAY_TRAIL = 0x33000020
+
+
+def sleeper(m, edx=SKYLAKE, model=0x506e3, leaf1=MONITOR, leaf6=0, hints=3,
+            leaves=0x16):
+    cpu = vmxcpu.Cpu(m)
+    cpu.cpuid(0, eax=leaves)
+    cpu.cpuid(1, eax=model, ecx=leaf1)
+    cpu.cpuid(5, eax=64, ebx=64, ecx=hints, edx=edx)
+    cpu.cpuid(6, eax=leaf6)
+    return cpu
+
+
+@pytest.mark.parametrize("hint, lpit, more", [
+    (0x60, 0, {}),
+    (0x60, 0x60, {}),
+    (0x33, 0, {"edx": 0x42120, "model": 0x306c3}),      # Haswell
+    (0x33, 0x60, {"edx": 0x42120, "model": 0x306c3}),   # a table that lies
+    (0x33, 0xf0, {"edx": 0x42120, "model": 0x306c3}),
+    (0x64, 0x64, {"edx": BAY_TRAIL, "model": 0x30678}),
+    (0x64, 0, {"edx": BAY_TRAIL, "model": 0x30678}),    # not 0x62
+    (0x23, 0, {"edx": 0x2020, "model": 0xa06f3}),       # not 0x21
+    (0x21, 0, {"edx": 0x2020, "model": 0x50654}),
+    (0, 0, {"edx": 0x10}),                              # C1 only
+    (0, 0, {"edx": 0}),
+    (0, 0x60, {"hints": 0}),                            # no sub-states told
+    (0x100, 0x60, {"leaf1": 0}),                        # switched off
+    (0x100, 0x60, {"leaves": 4}),
+])
+def test_the_deepest_hint(m, hint, lpit, more):
+    """By the LPIT where CPUID has that state, by the model, by CPUID; HLT."""
+    sleeper(m, **more)
+    assert m.park_hint(lpit) == hint
+
+
+def asleep(m, hint, wakes=0):
+    """What a CPU does that parks: [(event, address or value)]."""
+    cpu = m.new("struct percpu *", {"hint": hint})
+    m.lib.fake_wakes = wakes
+    m.clear_events()
+    assert m.stops_in_park(cpu)
+    line = int(m.ffi.cast("u64", cpu.monitored))
+    assert line % 64 == 0 and m.ffi.sizeof(cpu.monitored) == 64
+    return [(e.kind, e.value or e.addr - line * (e.addr >= line))
+            for e in m.events()]
+
+
+SLEEP = ["mfence", "clflush", "mfence", "monitor", "mwait"]
+
+
+@pytest.mark.parametrize("wakes", [0, 1, 3])
+def test_it_sleeps_on(m, wakes):
+    """An SMI or an NMI ends an MWAIT: the line is watched anew, each time."""
+    sleeper(m)
+    done = asleep(m, 0x60, wakes)
+    assert [kind for kind, _ in done] == ["wbinvd", *SLEEP * (wakes + 1)]
+    assert {what for kind, what in done if kind == "mwait"} == {0x60}
+    assert {what for kind, what in done if kind == "monitor"} == {0}
+
+
+def test_without_mwait_it_halts(m):
+    sleeper(m, leaf1=0)
+    assert [kind for kind, _ in asleep(m, 0x100)] == ["wbinvd", "stop"]
+
+
+@pytest.mark.parametrize("leaf1, leaf6, msrs, written", [
+    # HWP, and on: the lowest of what is capable; EPP stays, 42 goes.
+    (EIST, HWP, {0x770: 1, 0x771: 0x0108_1c2a, 0x774: 1 << 42 | 0x80ff2a04,
+                 0xce: 0x8_00000000_1c00}, (0x774, 0x80000101)),
+    # HWP, and off; no HWP: the ratio for the most efficiency.
+    (EIST, HWP, {0x770: 0, 0xce: 0x800 << 32 | 0x1c00}, (0x199, 0x800)),
+    (EIST, 0, {0xce: 0x800 << 32 | 0x1c00}, (0x199, 0x800)),
+    # No ratio, one above the base, no MSR, no P-states.
+    (EIST, 0, {0xce: 0x1c00}, None),
+    (EIST, 0, {0xce: 0x1d00 << 32 | 0x1c00}, None),
+    (EIST, 0, {}, None),
+    (0, 0, {0xce: 0x800 << 32 | 0x1c00}, None),
+])
+def test_its_lowest_p_state(m, leaf1, leaf6, msrs, written):
+    cpu = sleeper(m, leaf1=MONITOR | leaf1, leaf6=leaf6)
+    for number, value in {0x199: 0x2800, **msrs}.items():
+        cpu.set_msr(number, value)
+    asleep(m, 0x60)
+    assert [(e.addr, e.value) for e in m.events("wrmsr", "no_msr")] == (
+        [written] if written else [])
+
+
+def test_each_cpu_asks_its_own_cpuid(m):
+    """Of those that park, the last one's hint is told."""
+    x = Cpus(m, [BSP, 1], leaves=0x16, lpit=0x60)
+    assert x.parked == {1: 1}
+    assert m.log_text() == "cpus: 2, of which 1 are parked, in MWAIT 0x60"

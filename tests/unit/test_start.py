@@ -174,7 +174,7 @@ BEFORE = ["acpi_init", "acpi_madt_init", "acpi_power_init", "acpi_mcfg_init",
 INTERRUPTS = ["assigned_take_over", "map:fee00000", "size:1000", "mmio_map",
               "apic:fee00000", "spurious:ff", "host_irq_init"]
 IOMMU = ["vtd_start", "host_irq_remap"]
-CPUS = ["page_alloc", "park:3e8", "vmxon:5000", "vmx_enable"]
+CPUS = ["page_alloc", "lpit:60", "park:3e8", "vmxon:5000", "vmx_enable"]
 AFTER = ["machine_build", "log_leave_screen", "machine_run"]
 
 

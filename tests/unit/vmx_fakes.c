@@ -35,6 +35,7 @@ u8 *arena;
 u8 arena_used[ARENA_PAGES];
 unsigned arena_limit = ARENA_PAGES;
 int fake_vmfail;
+unsigned fake_wakes;
 /* Where the CPU stops: whether it does in the call. */
 #define STOPS(call) (setjmp(stopped) ? true : ((call), false))
 static jmp_buf stopped;
@@ -48,6 +49,7 @@ void vmx_fakes_reset(void)
 	cpuid_count = msr_count = 0;
 	fake_xcr0 = 1;
 	fake_vmfail = 0;
+	fake_wakes = 0;
 	arena_limit = ARENA_PAGES;
 }
 
@@ -220,7 +222,21 @@ WEAK void cpu_cli(void)
 
 WEAK NORETURN void cpu_stop(void)
 {
+	fakes_record(FAKE_STOP, 0, 0, 0);
 	longjmp(stopped, 1);
+}
+
+WEAK void cpu_monitor(const void *line)
+{
+	fakes_record(FAKE_MONITOR, (u64)(uintptr_t)line, 0, 0);
+}
+
+/* It wakes for nothing, until it sleeps for good. */
+WEAK void cpu_mwait(u32 hint)
+{
+	fakes_record(FAKE_MWAIT, 0, 0, hint);
+	if (!fake_wakes--)
+		longjmp(stopped, 1);
 }
 
 WEAK void wbinvd(void)

@@ -29,6 +29,9 @@ enum vmx_fake_kind {
 	FAKE_SEGMENTS,
 	FAKE_INVLPG,
 	FAKE_CLI,
+	FAKE_STOP, /* HLT for good */
+	FAKE_MONITOR,
+	FAKE_MWAIT, /* value: the hint */
 	FAKE_VMXON,
 	FAKE_VMCLEAR,
 	FAKE_VMPTRLD,
@@ -57,6 +60,7 @@ extern u64 fake_cr[16];
 extern u64 fake_dr[8];
 extern struct xsave_area fake_fpu;
 extern u8 *arena;
+extern unsigned fake_wakes;  /* how often MWAIT ends for no reason */
 extern int fake_vmfail;	     /* kind of the VMX instruction that fails */
 extern unsigned arena_limit; /* pages that page_alloc() has to give */
 

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+#include "boot/park.h"
+
+#include "arch/x86/io.h"
+
+enum {
+	CPUID_1_ECX_MONITOR = 1u << 3,
+	CPUID_1_ECX_EIST = 1u << 7,
+	CPUID_5_ECX_HINTS = 1u << 0,
+	CPUID_6_EAX_HWP = 1u << 7,
+};
+
+/*
+ * Where the sub-states are not numbered from 0 on, CPUID 5 leads to a hint
+ * that is none: Linux, drivers/idle/intel_idle.c, the last row for each model.
+ */
+static const struct {
+	u32 model; /* CPUID.1:EAX without the stepping */
+	u32 hint;
+} models[] = {
+	{0x30670, 0x64}, /* Bay Trail */
+	{0x406c0, 0x64}, /* Cherry Trail, Braswell */
+	{0x406d0, 0x51}, /* Avoton */
+	{0xa06f0, 0x23}, /* Sierra Forest */
+	{0xb0660, 0x22}, /* Grand Ridge */
+};
+
+/* CPUID.5:EDX counts sub-states in 4 bits for each of C0 to C7. */
+static bool has_state(u32 edx, u32 hint)
+{
+	return hint < 0x70 && edx >> (hint / 16 + 1) * 4 & 0xf;
+}
+
+u32 park_hint(u32 lpit)
+{
+	u32 model = cpuid(1, 0).eax & ~0xfu, hint = 0;
+	struct cpuid r;
+
+	if (!(cpuid(1, 0).ecx & CPUID_1_ECX_MONITOR) || cpuid(0, 0).eax < 5)
+		return PARK_HLT;
+	r = cpuid(5, 0);
+	if (!(r.ecx & CPUID_5_ECX_HINTS))
+		return 0;
+	if (lpit && has_state(r.edx, lpit))
+		return lpit;
+	for (unsigned i = 0; i < ARRAY_SIZE(models); i++)
+		if (models[i].model == model &&
+		    has_state(r.edx, models[i].hint))
+			return models[i].hint;
+	for (u32 state = 0; state < 0x70; state += 16)
+		if (has_state(r.edx, state))
+			hint = state + (r.edx >> (state / 16 + 1) * 4 & 0xf) -
+			       1;
+	return hint;
+}
+
+/*
+ * What this CPU asks for counts while it is awake, and on some for its
+ * sibling: HWP's request where that is on (SDM 15.4.4), else IA32_PERF_CTL
+ * (15.1.1) with the lowest ratio that MSR_PLATFORM_INFO names.
+ */
+static void slow_down(void)
+{
+	u64 on = 0, info, low;
+
+	if (cpuid(0, 0).eax >= 6 && cpuid(6, 0).eax & CPUID_6_EAX_HWP)
+		(void)rdmsr_safe(MSR_PM_ENABLE, &on);
+	if (on & 1) {
+		low = rdmsr(MSR_HWP_CAPABILITIES) >> 24 & 0xff;
+		/* Minimum and maximum; no desired one, not the package's. */
+		on = rdmsr(MSR_HWP_REQUEST) & ~(u64)(0xffffff | BIT(42));
+		wrmsr(MSR_HWP_REQUEST, on | low << 8 | low);
+	} else if (cpuid(1, 0).ecx & CPUID_1_ECX_EIST &&
+		   !rdmsr_safe(MSR_PLATFORM_INFO, &info)) {
+		low = info >> 40 & 0xff;
+		/* Not all models have it; none has it above the base ratio. */
+		if (low && low <= (info >> 8 & 0xff))
+			wrmsr(MSR_PERF_CTL, low << 8);
+	}
+}
+
+void park(struct percpu *cpu)
+{
+	slow_down();
+	wbinvd();
+	if (cpu->hint == PARK_HLT)
+		cpu_stop();
+	for (;;) {
+		/* Some CPUs miss a line that was not flushed: Xeon 7400, AAI65. */
+		mfence();
+		clflush(cpu->monitored);
+		mfence();
+		cpu_monitor(cpu->monitored);
+		cpu_mwait(cpu->hint);
+	}
+}
