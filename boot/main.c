@@ -12,6 +12,7 @@
 #include "kernel/host_paging.h"
 #include "kernel/log_ram.h"
 #include "kernel/log_sink.h"
+#include "kernel/microcode.h"
 #include "kernel/panic.h"
 #include "kernel/percpu.h"
 #include "kernel/phys.h"
@@ -401,6 +402,9 @@ static NORETURN void run(void)
 	const char *words;
 	int err;
 
+	/* Before anything is asked of the CPU that it may change. */
+	microcode_init(&host.boot);
+	host.microcode = microcode_load(true);
 	read_tables();
 	find_iommu();
 	if (host.options.list) {

@@ -7,6 +7,7 @@
 #include "boot/park.h"
 #include "kernel/host_paging.h"
 #include "kernel/log.h"
+#include "kernel/microcode.h"
 #include "kernel/phys.h"
 #include "kernel/string.h"
 #include "kernel/time.h"
@@ -31,6 +32,7 @@ void ap_main(struct percpu *cpu)
 {
 	host_paging_load();
 	percpu_load(cpu);
+	microcode_load(false);
 	cpu->hint = park_hint(lpit_hint);
 	__atomic_store_n(&cpu->parked, true, __ATOMIC_RELEASE);
 	park(cpu);

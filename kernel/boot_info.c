@@ -1,6 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 #include "kernel/boot_info.h"
 
+#include "kernel/string.h"
+
+const char *boot_module_role(const struct boot_module *m, const char *role)
+{
+	const char *string = m->string;
+	size_t n = strlen(role);
+
+	if (strncmp(string, role, n) || (string[n] && string[n] != ' '))
+		return NULL;
+	return string[n] ? string + n + 1 : string + n;
+}
+
+const struct boot_module *boot_module_find(const struct boot_info *b,
+					   const char *role)
+{
+	for (unsigned i = 0; i < b->module_count; i++)
+		if (boot_module_role(&b->modules[i], role))
+			return &b->modules[i];
+	return NULL;
+}
+
 /* What the loader put there, and Monocle, whatever the map says. */
 static bool is_taken(const struct boot_info *b, hpa_t base, u64 size)
 {

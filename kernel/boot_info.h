@@ -62,6 +62,12 @@ struct boot_info {
 	struct boot_framebuffer fb;
 };
 
+/* "role rest": returns the rest, or NULL where the role is another. */
+const char *boot_module_role(const struct boot_module *m, const char *role);
+/* The first module of that role, or NULL. */
+const struct boot_module *boot_module_find(const struct boot_info *b,
+					   const char *role);
+
 static inline bool boot_ranges_overlap(hpa_t base, u64 size, hpa_t other,
 				       u64 other_size)
 {

@@ -388,6 +388,8 @@ void list_verdict(const struct machine *m, const char *words, int err)
 	const struct host *h = m->host;
 	struct line line;
 
+	if (h->microcode)
+		log_info("microcode: revision 0x%x", h->microcode);
 	log_info("IOMMU: %s", iommu(h));
 	log_info("this machine %s",
 		 err	      ? "will not do: see the error above"

@@ -20,16 +20,6 @@
 
 #define IOAPIC_ID 1
 
-/* "role rest": returns the rest, or NULL where the role is another. */
-static const char *module_role(const char *string, const char *role)
-{
-	size_t n = strlen(role);
-
-	if (strncmp(string, role, n) || (string[n] && string[n] != ' '))
-		return NULL;
-	return string[n] ? string + n + 1 : string + n;
-}
-
 static int find_modules(struct machine *m)
 {
 	const struct boot_info *b = &m->host->boot;
@@ -39,18 +29,18 @@ static int find_modules(struct machine *m)
 		const struct boot_module *module = &b->modules[i];
 		const char *rest;
 
-		if ((rest = module_role(module->string, "kernel"))) {
+		if ((rest = boot_module_role(module, "kernel"))) {
 			in->kernel = phys_to_virt(module->start);
 			in->kernel_size = module->size;
 			in->cmdline = rest;
-		} else if (module_role(module->string, "initrd")) {
+		} else if (boot_module_role(module, "initrd")) {
 			in->initrd = phys_to_virt(module->start);
 			in->initrd_size = module->size;
-		} else if (module_role(module->string, "rom")) {
+		} else if (boot_module_role(module, "rom")) {
 			m->assign.rom_file = module;
-		} else {
+		} else if (!boot_module_role(module, "microcode")) {
 			log_warn("module '%s': its first word is none of "
-				 "'kernel', 'initrd', 'rom'",
+				 "'kernel', 'initrd', 'rom', 'microcode'",
 				 module->string);
 		}
 	}

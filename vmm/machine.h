@@ -42,7 +42,8 @@ struct host {
 	struct vmx_capabilities vmx;
 	bool has_vmx; /* with all that Monocle needs */
 	struct vtd vtd;
-	bool has_vtd; /* DMA is remapped, or will be */
+	bool has_vtd;  /* DMA is remapped, or will be */
+	u32 microcode; /* the revision in force, 0: not known */
 	u64 tsc_hz;
 	bool tsc_exact;	     /* else the guest measures it itself */
 	unsigned screen_row; /* where the log ended on a text screen */

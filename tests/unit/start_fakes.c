@@ -324,6 +324,17 @@ int vmx_choose_clock(struct vmx_capabilities *cap, enum clock_source asked)
 	return err ? -ENOTSUP : 0;
 }
 
+void microcode_init(const struct boot_info *boot)
+{
+	note(boot == &host.boot ? "microcode_init" : "?");
+}
+
+u32 microcode_load(bool tell)
+{
+	note_number("microcode", tell);
+	return 0x20;
+}
+
 void vmx_log(const struct vmx_capabilities *cap)
 {
 	(void)cap;

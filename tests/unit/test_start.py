@@ -166,7 +166,8 @@ def test_a_serial_port_by_table(m, at, kind, port):
 
 # -- the order
 
-BEFORE = ["acpi_init", "acpi_madt_init", "acpi_power_init", "acpi_mcfg_init",
+BEFORE = ["microcode_init", "microcode:1",
+          "acpi_init", "acpi_madt_init", "acpi_power_init", "acpi_mcfg_init",
           "map:e0000000", "size:100000", "mmio_map", "pci_use_ecam", "pci_scan",
           "host_irq_alloc", "vtd_handle_faults", "vtd_init", "pci_acs_probe",
           "bios_check", "vmx_probe", "vmx_choose_clock",
