@@ -38,16 +38,29 @@ void ap_main(struct percpu *cpu)
 	park(cpu);
 }
 
-/* SDM 9.4.4.1: INIT, 10 ms, SIPI, 200 µs, SIPI. */
+/*
+ * SDM 9.4.4.1: INIT, 10 ms, SIPI, 200 µs, SIPI. One wait for all; and none of
+ * them runs beside a sibling that loads its microcode (SDM 9.11.6.3).
+ */
+static void init_others(const struct acpi_madt *madt, u64 hz)
+{
+	unsigned others = 0;
+
+	for (unsigned i = 0; i < madt->cpu_count; i++)
+		if (madt->cpus[i] != local_apic_id() && ++others < CPUS_MAX)
+			(void)local_apic_send(madt->cpus[i], ICR_INIT_ASSERT);
+	if (others)
+		delay_us(hz, 10000);
+}
+
 static bool start(u32 apic_id, hpa_t page, const struct percpu *cpu, u64 hz)
 {
 	volatile const bool *parked = &cpu->parked;
 
-	if (local_apic_send(apic_id, ICR_INIT_ASSERT))
-		return false;
-	delay_us(hz, 10000);
 	for (int tries = 0; tries < 2 && !*parked; tries++) {
-		local_apic_send(apic_id, ICR_SIPI | (u32)(page >> PAGE_SHIFT));
+		if (local_apic_send(apic_id,
+				    ICR_SIPI | (u32)(page >> PAGE_SHIFT)))
+			return false;
 		for (int i = 0; i < 500 && !*parked; i++)
 			delay_us(hz, 200);
 	}
@@ -103,6 +116,7 @@ void smp_park_others(const struct acpi_madt *madt, u32 lpit, u64 tsc_hz)
 	memcpy(borrowed, phys_to_virt(page), PAGE_SIZE);
 	memcpy(phys_to_virt(page), ap_trampoline,
 	       (u64)ap_trampoline_end - (u64)ap_trampoline);
+	init_others(madt, tsc_hz);
 	for (unsigned i = 0; i < madt->cpu_count; i++) {
 		const struct percpu *cpu = NULL;
 		u32 id = madt->cpus[i];

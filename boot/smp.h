@@ -5,7 +5,7 @@
 #include "kernel/acpi.h"
 
 /*
- * Starts every further CPU of the MADT, one after the other, and parks it
+ * Starts every further CPU of the MADT, after one wait for all, and parks it
  * (boot/park.h; lpit is acpi_lpit()'s): interrupts off, asleep, with tables
  * and stack of its own. A CPU that does not come up in time is logged and
  * left.

@@ -187,7 +187,7 @@ def test_all_are_parked(m):
     x = Cpus(m, [BSP, 0, 2, 0x106])
     assert x.parked == {0: 1, 2: 2, 0x106: 3}
     assert [s[:2] for s in x.sent] == [
-        (n, low) for n in (0, 2, 0x106) for low in (INIT, SIPI)]
+        (n, low) for low in (INIT, SIPI) for n in (0, 2, 0x106)]
     assert m.log_lines() == [(m.LOG_INFO, "cpus: 4, of which 3 are parked, in HLT")]
     assert m.arena_count() == 3     # the borrowed page is given back
 
@@ -201,13 +201,20 @@ def test_the_manual_s_times(m):
     assert times[1] - times[0] >= 10_000 and times[2] - times[1] >= 200
 
 
+def test_one_wait_for_all(m):
+    """10 ms for each of 63 would be more than half a second."""
+    x = Cpus(m, [BSP, *range(0x100, 0x100 + 63)])
+    assert len(x.parked) == 63 and 10_000 <= m.tsc < 20_000
+    assert min(at for _, low, at in x.sent if low == SIPI) >= 10_000
+
+
 def test_one_that_does_not_come(m):
     """It is named, the others go on; and it is held in INIT: if it came
     late it would run what is the guest's by then."""
     x = Cpus(m, [1, BSP, 2], late={1: 0})
     assert x.parked == {2: 2}
     assert [s[:2] for s in x.sent] == [
-        (1, INIT), (1, SIPI), (1, SIPI), (1, INIT), (2, INIT), (2, SIPI)]
+        (1, INIT), (2, INIT), (1, SIPI), (1, SIPI), (1, INIT), (2, SIPI)]
     assert m.tsc < SECOND
     assert [t for _, t in m.log_lines()] == [
         "CPU with APIC ID 0x1 does not start", "cpus: 3, of which 1 are parked, in HLT"]
