@@ -67,6 +67,10 @@ FEATURES = {
             27: ("STIBP", MSRS), 28: ("L1D_FLUSH", MSRS),
             29: ("ARCH_CAPABILITIES", MSRS), 31: ("SSBD", MSRS)},
     },
+    6: {"eax": {0: ("DTS", MSRS), 1: ("turbo", PLAIN), 6: ("PTM", MSRS),
+                7: ("HWP", MSRS), 9: ("HWP's window", MSRS),
+                10: ("HWP's preference", MSRS)},
+        "ecx": {0: ("APERF", MSRS), 3: ("EPB", MSRS)}},
     0x80000001: {
         "ecx": {0: ("LAHF64", PLAIN), 5: ("LZCNT", PLAIN),
                 8: ("PREFETCHW", PLAIN)},
@@ -130,7 +134,7 @@ class Guest:
             setattr(m.cpuid_default, name, self.host[name])
         self.features = m.new("struct guest_features *", {
             "xcr0_allowed": xcr0, "xss_allowed": xss, "cpu2": cpu2(xsaves),
-            "tsc_hz": tsc_hz})
+            "tsc_hz": tsc_hz, "leaf6_eax": ONES, "leaf6_ecx": ONES})
         self.ctx = m.new("struct cpuid_context *", {
             "cr4": cr4, "apic_id": apic_id, "features": self.features})
 
@@ -420,3 +424,15 @@ def test_a_changed_cpuid_row_is_noticed(old, new, leaf):
     m = build(mutated(SOURCE, (old, new)), "cpuid_mutant")
     with pytest.raises(AssertionError, match=f"leaf {leaf},"):
         every_leaf(Guest(m))
+
+
+@pytest.mark.parametrize("msr, eax, ecx", [
+    (None, 0, 0), (0xe8, 2, 1), (0x19c, 1, 0), (0x1b0, 0, 8), (0x1b1, 0x40, 0),
+    (0x774, 0x680, 0)])
+def test_leaf_6_shows_what_has_its_msr(m, msr, eax, ecx):
+    """An emulator shows bits whose MSR it lacks: a guest would run into it."""
+    g = Guest(m)
+    if msr:
+        g.cpu.set_msr(msr, 0)
+    m.guest_features_init(g.features, 0)
+    assert g.see(6) == {"eax": 4 | eax, "ebx": 0, "ecx": ecx, "edx": 0}

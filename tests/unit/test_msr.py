@@ -134,3 +134,36 @@ def test_open_only_where_the_host_shows_it(guest):
     assert guest.is_open(0x48) and guest.is_open(0x49, write=True)
     assert not guest.is_open(0x49) and not guest.is_open(0x10b, write=True)
     assert guest.is_open(0xc0000080) and not guest.is_open(0xc0000080, True)
+
+
+# SDM 4, table 2-2 and the models' tables: what tells of speed and heat, and the
+# wishes that harm nothing.
+TELLS = [0xe7, 0xe8, 0x198, 0x19c, 0x1a2, 0x1ad, 0x1b1, 0x771, 0x777, 0x3f8,
+         0x3f9, 0x3fa, 0x3fc, 0x3fd, 0x3fe, 0x60d, 0x630, 0x631, 0x632, 0x660,
+         0x606, 0x610, 0x611, 0x614, 0x619, 0x639, 0x641, 0x648, 0x64b, 0x64c]
+WISHES = [0x1b0, 0x770, 0x774]
+# The overclocking mailbox, limits of power and current, all CPUs' HWP
+# request, turbo's table, voltage planes, interrupts.
+HARM = [0x150, 0x610, 0x618, 0x638, 0x640, 0x64b, 0x64c, 0x1ad, 0x1a2, 0x601,
+        0x772, 0x773, 0x19b, 0x1b2, 0xe2, 0x1fc, 0x199, 0x1aa, 0xce]
+
+
+def test_speed_and_heat(guest):
+    assert all(guest.is_open(msr) for msr in TELLS + WISHES)
+    assert all(guest.is_open(msr, write=True) for msr in WISHES)
+    assert not any(guest.is_open(msr, write=True) for msr in TELLS + HARM)
+
+
+@pytest.mark.parametrize("msr, host, shown, dropped", [
+    (0xe2, 0x1e000405, 0x1e000405, True),       # the firmware's C-state limit
+    (0x1fc, 0x4005d, 0x4005d, True),
+    (0xce, 0x80838f3012400, 0x8083803012400, False),
+    (0x199, 0x1c00, 0x1c00, True),
+    (0x19b, 7, 0, True), (0x1b2, 7, 0, True),
+    (0x1a0, 0x4000850089, 0x4000011809, True),
+])
+def test_what_stays_as_the_firmware_has_it(guest, msr, host, shown, dropped):
+    guest.cpu.set_msr(msr, host)
+    assert guest.access(msr) == shown
+    assert (guest.access(msr, 0) is not None) == dropped
+    assert guest.cpu.msr(msr) == host

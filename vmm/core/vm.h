@@ -35,6 +35,7 @@ struct guest_features {
 	u8 physical_bits;
 	u32 cpu2; /* secondary controls in force */
 	bool no_hypervisor_bit;
+	u32 leaf6_eax, leaf6_ecx; /* of CPUID 6, whose MSRs are there */
 };
 
 #define WINDOWS_RUNS 32 /* that one hypercall asks for */

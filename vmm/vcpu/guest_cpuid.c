@@ -37,6 +37,17 @@ enum leaf1_bits {
 		    1u << 24 | 1u << 25 | 1u << 26 | 1u << 27,
 };
 
+enum leaf6_bits {
+	EAX_DTS = 1u << 0,
+	EAX_TURBO = 1u << 1,
+	EAX_PTM = 1u << 6,
+	EAX_HWP = 1u << 7 | 1u << 9 | 1u << 10, /* window, preference */
+	ECX_APERF = 1u << 0,
+	ECX_EPB = 1u << 3,
+	LEAF6_EAX = EAX_DTS | EAX_TURBO | EAX_PTM | EAX_HWP,
+	LEAF6_ECX = ECX_APERF | ECX_EPB,
+};
+
 enum leaf7_bits {
 	/*
 	 * FSGSBASE, BMI1, AVX2, SMEP, BMI2, ERMS, INVPCID, AVX512 (F, DQ,
@@ -77,12 +88,12 @@ static void fix_4(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
 	r->eax &= 0x3fff;
 }
 
-/* ARAT: the LAPIC's timer never stops. */
+/* ARAT: the LAPIC's timer never stops. Not: what interrupts (no such MSR). */
 static void fix_6(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
 {
-	(void)ctx;
 	(void)subleaf;
-	r->eax = 1u << 2;
+	r->eax = (r->eax & ctx->features->leaf6_eax) | 1u << 2;
+	r->ecx &= ctx->features->leaf6_ecx;
 }
 
 static void fix_7(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
@@ -173,7 +184,7 @@ static const struct row basic[] = {
 	[0x1] = {ALL, ALL, LEAF1_ECX, LEAF1_EDX, fix_1},
 	[0x2] = {ALL, ALL, ALL, ALL, NULL}, /* cache descriptors */
 	[0x4] = {ALL, ALL, ALL, ALL, fix_4},
-	[0x6] = {0, 0, 0, 0, fix_6},
+	[0x6] = {LEAF6_EAX, 0, LEAF6_ECX, 0, fix_6},
 	[0x7] = {0, LEAF7_EBX, LEAF7_ECX, LEAF7_EDX, fix_7},
 	[0xb] = {0, 0, 0, 0, fix_b},
 	[0xd] = {ALL, ALL, ALL, ALL, fix_d},
@@ -256,6 +267,26 @@ static const struct cr4_row cr4_rows[] = {
 	{CR4_PCIDE, 1, 0, 1u << 17},   {CR4_OSXSAVE, 1, 0, 1u << 26},
 };
 
+/* What of leaf 6 stands for which MSR: emulators show it without. */
+static const struct {
+	u32 msr, eax, ecx;
+} leaf6_rows[] = {
+	{0xe8, EAX_TURBO, ECX_APERF},  {0x19c, EAX_DTS, 0},
+	{0x1b0, 0, ECX_EPB},	       {0x1b1, EAX_PTM, 0},
+	{MSR_HWP_REQUEST, EAX_HWP, 0},
+};
+
+static void leaf6_init(struct guest_features *f)
+{
+	u64 value;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(leaf6_rows); i++)
+		if (!rdmsr_safe(leaf6_rows[i].msr, &value)) {
+			f->leaf6_eax |= leaf6_rows[i].eax;
+			f->leaf6_ecx |= leaf6_rows[i].ecx;
+		}
+}
+
 #define XCR0_KNOWN 0xe7u /* x87, SSE, AVX, AVX-512: SDM 13.3 */
 
 void guest_features_init(struct guest_features *f, u32 cpu2)
@@ -283,6 +314,7 @@ void guest_features_init(struct guest_features *f, u32 cpu2)
 	}
 	if (f->cr4_allowed & CR4_OSXSAVE)
 		f->xcr0_allowed = cpuid(0xd, 0).eax & XCR0_KNOWN;
+	leaf6_init(f);
 	/* XSAVES works, with no supervisor state: none of them is offered. */
 	f->xss_allowed = 0;
 }

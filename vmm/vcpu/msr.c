@@ -40,6 +40,43 @@ static const struct open_row open_rows[] = {
 	 "the guest's own protection; Monocle only runs slower"},
 	{MSR_PRED_CMD, OPEN_WRITE, 1u << 26, "a command, no state"},
 	{MSR_FLUSH_CMD, OPEN_WRITE, 1u << 28, "a command, no state"},
+	/* Where the CPU has none of these, it raises #GP itself. */
+	{0xe7, OPEN_READ, 0, "MPERF: what the CPU has done"},
+	{0xe8, OPEN_READ, 0, "APERF"},
+	{0x198, OPEN_READ, 0, "PERF_STATUS: the speed that it has"},
+	{0x19c, OPEN_READ, 0, "THERM_STATUS: its heat"},
+	{0x1a2, OPEN_READ, 0, "TEMPERATURE_TARGET: heat is told from there"},
+	{0x1ad, OPEN_READ, 0, "TURBO_RATIO_LIMIT: what it can do"},
+	{0x1b0, OPEN_BOTH, 0, "ENERGY_PERF_BIAS: a wish"},
+	{0x1b1, OPEN_READ, 0, "PACKAGE_THERM_STATUS"},
+	{MSR_PM_ENABLE, OPEN_BOTH, 0, "HWP is the guest's: it is alone"},
+	{MSR_HWP_CAPABILITIES, OPEN_READ, 0, "what it can do"},
+	{MSR_HWP_REQUEST, OPEN_BOTH, 0, "a wish, in what it can do"},
+	{0x777, OPEN_READ, 0, "HWP_STATUS"},
+	{0x3f8, OPEN_READ, 0, "time in package C3"},
+	{0x3f9, OPEN_READ, 0, "time in package C6"},
+	{0x3fa, OPEN_READ, 0, "time in package C7"},
+	{0x3fc, OPEN_READ, 0, "time in core C3"},
+	{0x3fd, OPEN_READ, 0, "time in core C6"},
+	{0x3fe, OPEN_READ, 0, "time in core C7"},
+	{0x60d, OPEN_READ, 0, "time in package C2"},
+	{0x630, OPEN_READ, 0, "time in package C8"},
+	{0x631, OPEN_READ, 0, "time in package C9"},
+	{0x632, OPEN_READ, 0, "time in package C10"},
+	{0x660, OPEN_READ, 0, "time in core C1"},
+	{0x606, OPEN_READ, 0, "RAPL: its units"},
+	{0x610, OPEN_READ, 0, "RAPL: the limit, which stays the firmware's"},
+	{0x611, OPEN_READ, 0, "RAPL: energy of the package"},
+	{0x614, OPEN_READ, 0, "RAPL: power that the package is made for"},
+	{0x619, OPEN_READ, 0, "RAPL: energy of the memory"},
+	{0x639, OPEN_READ, 0, "RAPL: energy of the cores"},
+	{0x641, OPEN_READ, 0, "RAPL: energy of the graphics"},
+	{0x648, OPEN_READ, 0, "CONFIG_TDP: its levels"},
+	{0x649, OPEN_READ, 0, "CONFIG_TDP"},
+	{0x64a, OPEN_READ, 0, "CONFIG_TDP"},
+	{0x64b, OPEN_READ, 0, "CONFIG_TDP: the one that is chosen"},
+	{0x64c, OPEN_READ, 0, "TURBO_ACTIVATION_RATIO"},
+	{0x64d, OPEN_READ, 0, "RAPL: energy of the platform"},
 };
 
 /* Whether the CPU has one of these features, or none is needed. */
@@ -108,8 +145,22 @@ static const struct fixed_row fixed_rows[] = {
 	{MSR_MICROCODE, WRITE_DROP, 0, ~0ull, 0, "BIOS_SIGN_ID"},
 	{MSR_ARCH_CAPABILITIES, WRITE_GP, 1u << 29, ARCH_CAPABILITIES_SHOWN, 0,
 	 "ARCH_CAPABILITIES"},
-	/* Fast strings; no performance monitoring (bits 11, 12: none). */
-	{MSR_MISC_ENABLE, WRITE_DROP, 0, 0, 0x1801, "MISC_ENABLE"},
+	/*
+	 * Fast strings; no performance monitoring (bits 11, 12: none). As the
+	 * host has it: thermal control, P-states, turbo off.
+	 */
+	{MSR_MISC_ENABLE, WRITE_DROP, 0, BIT(3) | BIT(16) | BIT(38), 0x1801,
+	 "MISC_ENABLE"},
+	/* No bit that announces a further MSR or a limit to set: 28 to 31. */
+	{MSR_PLATFORM_INFO, WRITE_GP, 0, ~0xf0000000ull, 0, "PLATFORM_INFO"},
+	/* What the firmware allows of C-states stays. */
+	{0xe2, WRITE_DROP, 0, ~0ull, 0, "PKG_CST_CONFIG_CONTROL"},
+	{0x1fc, WRITE_DROP, 0, ~0ull, 0, "POWER_CTL"},
+	/* On some CPUs it holds a voltage. Linux writes it without a net. */
+	{MSR_PERF_CTL, WRITE_DROP, 0, ~0ull, 0, "PERF_CTL"},
+	/* Its interrupts would be the host's. */
+	{0x19b, WRITE_DROP, 0, 0, 0, "THERM_INTERRUPT"},
+	{0x1b2, WRITE_DROP, 0, 0, 0, "PACKAGE_THERM_INTERRUPT"},
 	{0x179, WRITE_GP, 0, 0, 0, "MCG_CAP: no bank"},
 	{0x17a, WRITE_ZERO, 0, 0, 0, "MCG_STATUS"},
 	{MSR_XSS, WRITE_ZERO, 0, 0, 0, "XSS"},
