@@ -18,11 +18,12 @@
 #define XLF_KERNEL_64 1
 #define LOADER_UNDEFINED 0xff
 #define ENTRY_64 0x200
+#define PARAGRAPH 16u
 
 struct setup_header {
 	u8 setup_sects;
 	u16 root_flags;
-	u32 syssize; /* 16-byte paragraphs */
+	u32 syssize; /* paragraphs */
 	u16 ram_size;
 	u16 vid_mode;
 	u16 root_dev;
@@ -150,6 +151,7 @@ struct bzimage {
 	struct setup_header hdr;
 	const u8 *code; /* the protected-mode part of the file */
 	u64 code_size;
+	u64 missing;  /* zeros behind it, up to a whole paragraph */
 	u64 run_size; /* what the kernel needs from its start on */
 	gpa_t start;
 	gpa_t block;
@@ -190,7 +192,7 @@ static int parse(const struct loader_input *in, struct bzimage *image)
 {
 	const struct setup_header *hdr = &image->hdr;
 	const char *defect;
-	u64 offset;
+	u64 offset, end;
 
 	memcpy(&image->hdr, (const u8 *)in->kernel + SETUP_HEADER,
 	       sizeof(image->hdr));
@@ -201,18 +203,21 @@ static int parse(const struct loader_input *in, struct bzimage *image)
 	}
 	/* boot.rst: for compatibility, 0 means 4. */
 	offset = (u64)((hdr->setup_sects ? hdr->setup_sects : 4) + 1) * 512;
+	end = offset + (u64)hdr->syssize * PARAGRAPH;
+	/* Rounded up; memtest86+ does not pad its file. */
 	if (in->kernel_size <= offset + ENTRY_64 ||
-	    in->kernel_size - offset < (u64)hdr->syssize * 16) {
-		log_error(
-			"the guest's bzImage is truncated: %llu bytes of "
-			"%llu; copy it again",
-			(unsigned long long)in->kernel_size,
-			(unsigned long long)(offset + (u64)hdr->syssize * 16));
+	    in->kernel_size + PARAGRAPH <= end) {
+		log_error("the guest's bzImage is truncated: %llu bytes of "
+			  "%llu; copy it again",
+			  (unsigned long long)in->kernel_size,
+			  (unsigned long long)end);
 		return -EINVAL;
 	}
 	image->code = (const u8 *)in->kernel + offset;
 	image->code_size = in->kernel_size - offset;
-	image->run_size = MAX(image->code_size, hdr->init_size);
+	image->missing = end > in->kernel_size ? end - in->kernel_size : 0;
+	image->run_size =
+		MAX(image->code_size + image->missing, hdr->init_size);
 	return 0;
 }
 
@@ -408,6 +413,7 @@ static void write_all(struct loader *l, const struct bzimage *image)
 	loader_put(l, image->block + BLOCK_CMDLINE, cmdline,
 		   image->cmdline_size);
 	loader_put(l, image->start, image->code, image->code_size);
+	loader_zero(l, image->start + image->code_size, image->missing);
 	if (image->initrd)
 		loader_put(l, image->initrd, l->in->initrd, l->in->initrd_size);
 }
