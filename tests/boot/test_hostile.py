@@ -25,7 +25,7 @@ MSRS = {0x10, 0x17, 0x1B, 0x3A, 0x79, 0x8B, 0xFE, 0x174, 0x175, 0x176, 0x179,
 DUMP = [r"guest: exit reason 0x\w+ \(\w[\w /]*\), qualification 0x\w+",
         r"rip [0-9a-f]{16}", r"rax [0-9a-f]{16}", r"cr0 [0-9a-f]{16}",
         r"cs   [0-9a-f]{4}", r"host rip", r"code at rip:"]
-STOPPED = ["fetch-lapic", "fetch-vga", "sse-lapic", "ins-hole", "task-switch"]
+STOPPED = ["fetch-lapic", "fetch-vga", "sse-lapic", "ins-hole"]
 # What reads ones and drops writes on the bare machine, too: how that ends
 # there. A fault is printed by the guest (status 99), if its stack is one.
 WENT_ON, RESET, FAULT = "hostile: it went on", "hostile: reset", None

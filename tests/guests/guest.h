@@ -264,6 +264,10 @@ extern u64 ecam;
 extern u64 low_page;
 void memory_init(u64 info);
 
+/* -- switch.c */
+
+u8 task_switches(void);
+
 /* -- rom.c */
 
 u8 rom(void);

@@ -342,8 +342,6 @@ static void sipi_self(void)
 	finish(0);
 }
 
-void task_switch(void);
-
 struct deed {
 	const char *name;
 	void (*run)(void);
@@ -359,7 +357,6 @@ static void one(const char *name)
 		{"sse-lapic", sse_lapic},     {"cmpxchg-lapic", cmpxchg_lapic},
 		{"fxsave-hole", fxsave_hole}, {"ins-hole", ins_hole},
 		{"init-self", init_self},     {"sipi-self", sipi_self},
-		{"task-switch", task_switch},
 	};
 
 	if (cmos_get() == 0xA55A) {

@@ -5,6 +5,7 @@
  *	exits NAME	one test of these
  *	draw-WHAT	pictures, see draw.c
  *	hostile-WHAT	what no guest should do, see hostile.c
+ *	switches	hardware task switches, see switch.asm
  *	rom		the display's option ROM, see rom.c
  *	resets		each way to reset, then an exit with status 0
  *	state		what of the CPU a reset leaves, see state.c
@@ -67,6 +68,8 @@ void guest_main(u32 magic, u64 info)
 		draw(line + 5);
 	else if (starts(line, "hostile-"))
 		hostile(line + 8);
+	else if (starts(line, "switches"))
+		finish(task_switches());
 	else if (starts(line, "rom"))
 		finish(rom());
 	else if (starts(line, "resets"))

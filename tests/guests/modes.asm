@@ -25,6 +25,7 @@ mode_results:
 .ins:		dd 0			; INS in 32-bit code
 .cr0:		dd 0			; as read in each: ORed
 .efer:		dd 0			; without paging: LMA is off
+global saved_rsp, kept_idt, to64
 saved_rsp: dq 0
 far_back: dd back64
 	dw CODE64
@@ -313,66 +314,3 @@ bits 32
 	mov ebx, esi
 	jmp ebp
 bits 64
-
-; -- a task switch in 32-bit protected mode, which VMX cannot leave alone
-
-bits 64
-; void task_switch(void)
-global task_switch
-section .bss
-tss_a:	resb 104
-tss_b:	resb 104
-section .text
-task_switch:
-	mov rdi, tss_a
-	mov rsi, gdt + TSS32_A
-	call .descriptor
-	mov rdi, tss_b
-	mov rsi, gdt + TSS32_B
-	call .descriptor
-	mov dword [tss_b + 32], .switched
-	mov dword [tss_b + 36], 2	; EFLAGS
-	mov dword [tss_b + 56], rsp_b
-	mov dword [tss_b + 72], DATA	; ES
-	mov dword [tss_b + 76], CODE32
-	mov dword [tss_b + 80], DATA
-	mov dword [tss_b + 84], DATA
-	push qword CODE32
-	push qword .compat
-	retfq
-.descriptor:				; of the TSS at rdi, to rsi
-	mov eax, edi
-	and eax, 0xffffff
-	shl rax, 16
-	mov edx, edi
-	and edx, 0xff000000
-	shl rdx, 32
-	or rax, rdx
-	mov rdx, 0x0000890000000067
-	or rax, rdx
-	mov [rsi], rax
-	ret
-bits 32
-.compat:
-	mov eax, cr0
-	and eax, ~(1 << 31)
-	mov cr0, eax
-	jmp short .flat
-.flat:	mov ecx, 0xc0000080
-	rdmsr
-	and eax, ~(1 << 8)
-	wrmsr
-	mov ax, TSS32_A
-	ltr ax
-	jmp TSS32_B:0
-.switched:
-	mov dx, 0xf4
-	mov al, 77
-	out dx, al
-	mov dx, 0x8900
-	mov al, 'D'
-	out dx, al
-	hlt
-section .bss
-	resb 1024
-rsp_b:

@@ -34,7 +34,6 @@ gdt:	dq 0
 	dq 0x00aff3000000ffff		; USER_DATA
 	dq 0x00affb000000ffff		; USER_CODE64
 	dq 0, 0				; TSS
-	dq 0, 0				; two 32-bit TSSs
 gdt_end:
 gdt_pointer:
 	dw gdt_end - gdt - 1
@@ -106,6 +105,7 @@ start64:
 	jmp .stop
 
 ; Rings 1-2 are unused; RSP0 and the IST stacks.
+global load_tss
 load_tss:
 	mov rax, stack_end - 4096
 	mov [tss64 + 4], rax

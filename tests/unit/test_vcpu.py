@@ -53,6 +53,7 @@ int vmx_enter(u64 gpr[16], bool launched)
 		return (enum exit_action)handler_action; \\
 	}
 HANDLER(exit_control_register)
+HANDLER(exit_task_switch)
 HANDLER(exit_xsetbv)
 HANDLER(exit_io)
 HANDLER(exit_rdmsr)
@@ -760,6 +761,7 @@ def test_an_apic_timer_that_does_not_count(vm, init):
 HANDLERS = {"CR_ACCESS": "exit_control_register", "IO": "exit_io",
             "RDMSR": "exit_rdmsr", "WRMSR": "exit_wrmsr",
             "EPT_VIOLATION": "exit_ept_violation", "XSETBV": "exit_xsetbv",
+            "TASK_SWITCH": "exit_task_switch",
             "VMCALL": "exit_hypercall"}
 UNDEFINED = ["GETSEC", "MWAIT", "MONITOR", "INVEPT", "INVVPID"]
 VMX_INSTRUCTIONS = range(19, 28)

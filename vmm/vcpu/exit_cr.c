@@ -76,6 +76,15 @@ static bool pae_paging(u64 cr0, u64 cr4)
 	       !(vmcs_read64(VMCS_GUEST_EFER) & EFER_LMA);
 }
 
+int vcpu_load_cr3(struct vcpu *v, u64 cr3)
+{
+	u64 cr0 = guest_cr0(), cr4 = vmcs_readn(VMCS_GUEST_CR4);
+
+	vmcs_writen(VMCS_GUEST_CR3, cr3);
+	flush(v);
+	return pae_paging(cr0, cr4) ? load_pdptes(v) : 0;
+}
+
 static enum exit_action set_cr0(struct vcpu *v, u64 cr0)
 {
 	const u64 pdpte_bits = CR0_PG | CR0_CD | CR0_NW;

@@ -58,7 +58,7 @@ static int one_element(struct vcpu *v, const struct io_exit *io, gva_t gva)
 	if (err)
 		return err;
 	bus_dispatch(&v->vm->bus, BUS_PORT, &a);
-	return io->in ? vcpu_write_linear(v, gva, &a.value, io->size) : 0;
+	return io->in ? vcpu_write_linear(v, gva, &a.value, io->size, 0) : 0;
 }
 
 static enum exit_action string_io(struct vcpu *v, const struct io_exit *io)

@@ -57,7 +57,7 @@ static int access(struct vcpu *v, gva_t gva, unsigned size, bool write,
 	if (r && r->kind == REGION_ROM && write)
 		return 0; /* dropped, as a ROM does */
 	if (r && (r->kind == REGION_RAM || r->kind == REGION_ROM))
-		return write ? vcpu_write_linear(v, gva, value, size)
+		return write ? vcpu_write_linear(v, gva, value, size, 0)
 			     : vcpu_read_linear(v, gva, value, size,
 						GUEST_READ);
 	bus_dispatch(&v->vm->bus, BUS_MMIO, &a);

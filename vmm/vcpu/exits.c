@@ -120,6 +120,8 @@ enum exit_action exit_dispatch(struct vcpu *v)
 		return EXIT_RESUME;
 	case EXIT_NOTIFY: /* bit 0: the VMCS is not to be trusted any more */
 		return v->qualification & 1 ? EXIT_STOP : EXIT_RESUME;
+	case EXIT_TASK_SWITCH:
+		return exit_task_switch(v);
 	case EXIT_CPUID:
 		return exit_cpuid(v);
 	case EXIT_HLT:

@@ -6,12 +6,16 @@
 #include "vmm/vcpu/vcpu.h"
 
 enum exit_action exit_control_register(struct vcpu *v);
+enum exit_action exit_task_switch(struct vcpu *v);
 enum exit_action exit_xsetbv(struct vcpu *v);
 enum exit_action exit_io(struct vcpu *v);
 enum exit_action exit_rdmsr(struct vcpu *v);
 enum exit_action exit_wrmsr(struct vcpu *v);
 enum exit_action exit_ept_violation(struct vcpu *v);
 enum exit_action exit_hypercall(struct vcpu *v);
+
+/* A load of CR3 with paging on. -EFAULT: PDPTEs that cannot be: #GP. */
+int vcpu_load_cr3(struct vcpu *v, u64 cr3);
 
 /*
  * An EPT violation that no decoder is needed for: EXIT_RESUME, and the

@@ -12,7 +12,8 @@ static s64 call_stats(struct vcpu *v, gva_t buf, u64 size)
 {
 	v->stats.now = rdtsc();
 	size = MIN(size, sizeof(v->stats));
-	return vcpu_write_linear(v, buf, &v->stats, size) ? -EFAULT : (s64)size;
+	return vcpu_write_linear(v, buf, &v->stats, size, 0) ? -EFAULT
+							     : (s64)size;
 }
 
 static s64 call_log(struct vcpu *v, gva_t buf, u64 size, u64 *position)
@@ -21,7 +22,7 @@ static s64 call_log(struct vcpu *v, gva_t buf, u64 size, u64 *position)
 	u64 from = *position;
 	u64 n = log_read(&from, part, MIN(size, sizeof(part)));
 
-	if (n && vcpu_write_linear(v, buf, part, n))
+	if (n && vcpu_write_linear(v, buf, part, n, 0))
 		return -EFAULT;
 	*position = from;
 	return (s64)n;
@@ -38,7 +39,7 @@ static s64 call_devices(struct vcpu *v, gva_t buf, u64 size, u64 *record)
 		if (!v->vm->device_stats ||
 		    !v->vm->device_stats(v->vm->device_ctx, n, &one))
 			break;
-		if (vcpu_write_linear(v, buf + done, &one, sizeof(one)))
+		if (vcpu_write_linear(v, buf + done, &one, sizeof(one), 0))
 			return -EFAULT;
 		done += sizeof(one);
 	}
@@ -54,7 +55,7 @@ static s64 call_reason_name(struct vcpu *v, u64 reason, gva_t buf, u64 size)
 		return -EINVAL;
 	name = exit_reason_name((u32)reason);
 	n = MIN(size, strlen(name));
-	return vcpu_write_linear(v, buf, name, n) ? -EFAULT : (s64)n;
+	return vcpu_write_linear(v, buf, name, n, 0) ? -EFAULT : (s64)n;
 }
 
 static s64 call_identity_map(struct vcpu *v, gva_t list, u64 count)

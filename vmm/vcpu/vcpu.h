@@ -99,7 +99,8 @@ struct guest_paging vcpu_paging(const struct vcpu *v);
  */
 int vcpu_read_linear(struct vcpu *v, gva_t gva, void *buf, u64 size,
 		     unsigned access);
-int vcpu_write_linear(struct vcpu *v, gva_t gva, const void *buf, u64 size);
+int vcpu_write_linear(struct vcpu *v, gva_t gva, const void *buf, u64 size,
+		      unsigned access);
 /* Up to 15 instruction bytes at RIP; returns how many were read. */
 unsigned vcpu_fetch(struct vcpu *v, u8 buf[15]);
 

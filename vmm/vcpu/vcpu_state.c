@@ -159,13 +159,14 @@ int vcpu_read_linear(struct vcpu *v, gva_t gva, void *buf, u64 size,
 		v, guest_read_linear(&pg, gva, buf, size, access, &t), &t);
 }
 
-int vcpu_write_linear(struct vcpu *v, gva_t gva, const void *buf, u64 size)
+int vcpu_write_linear(struct vcpu *v, gva_t gva, const void *buf, u64 size,
+		      unsigned access)
 {
 	struct guest_paging pg = vcpu_paging(v);
 	struct guest_translation t;
 
-	return linear_error(v, guest_write_linear(&pg, gva, buf, size, 0, &t),
-			    &t);
+	return linear_error(
+		v, guest_write_linear(&pg, gva, buf, size, access, &t), &t);
 }
 
 unsigned vcpu_fetch(struct vcpu *v, u8 buf[15])
