@@ -39,7 +39,7 @@ lint:
 test: lint $(B)/monocle.iso
 	$(Q)$(PYTEST) -m 'not long'
 
-test-long: lint $(B)/monocle.iso
+test-long: lint $(B)/monocle.iso $(CACHE)/memtest86+.fetched
 	$(Q)MONOCLE_RANDOM=1 $(PYTEST)
 
 .PHONY: pictures
