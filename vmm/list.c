@@ -39,8 +39,10 @@ static void await_key(const char *what, unsigned seconds)
 
 static void turn_page(void)
 {
+	log_page = NULL; /* a screen may be too small for its line */
 	screen_turn_page();
 	await_key("more", PAGE_SECONDS);
+	log_page = turn_page;
 }
 
 /* A line that is broken between words, with its first word as a heading. */

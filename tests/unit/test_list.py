@@ -27,7 +27,12 @@ unsigned igd_mode, words;
 bool log_goes_to(unsigned sink) { return on_screen && sink == LOG_SCREEN; }
 void (*log_page)(void);
 unsigned pages;
-void screen_turn_page(void) { pages++; }
+bool small; /* a screen with no room for a line, even on a new page */
+void screen_turn_page(void)
+{
+	if (++pages < 100 && small && log_page)
+		log_page();
+}
 void turn_page(void) { log_page(); }
 const char *objection;
 hpa_t phys_alloc(struct phys *p, u64 size, u64 align, hpa_t limit)
@@ -109,7 +114,7 @@ def m():
         headers=["drivers/pci/pci.h", "kernel/log.h"],
         cdef="void list_all(bool plan, bool dmar, bool vtd, bool off,"
              "              const char *why, const char *line);"
-             "extern bool on_screen, no_remapping, no_iommu, no_vga;"
+             "extern bool small, on_screen, no_remapping, no_iommu, no_vga;"
              "extern unsigned igd_mode, words, pages;"
              "void turn_page(void);")
 
@@ -413,6 +418,16 @@ def test_no_keyboard_is_needed(m, screen, idle):
     assert m.log_lines()[-1][1] == MORE
     assert m.tsc - start == pytest.approx(20e6, rel=0.01)
     assert m.lib.pages == pages + 1
+
+
+def test_a_screen_too_small_for_a_page_s_line(m, screen):
+    """It is written all the same, once: no page's line has its own page."""
+    screen.list()
+    m.lib.pages, m.lib.small = 0, True
+    m.turn_page()
+    m.turn_page()
+    m.lib.small = False
+    assert m.lib.pages == 2
 
 
 def test_a_key_turns_the_page(m, screen):
