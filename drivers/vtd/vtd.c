@@ -228,12 +228,17 @@ static int start_unit(struct vtd *v, struct vtd_unit *u)
 	return err;
 }
 
+#define RMRR_LARGEST (16 * MIB)
+
 int vtd_leave(struct vtd *v, struct pci_function *f)
 {
 	const struct dmar_entry *r = NULL;
 	int err = v->left ? 0 : vtd_domain_create(v, NULL, &v->left);
 
-	while (!err && (r = dmar_rmrr_of(v->dmar, v->pci, f->bdf, r)))
+	while (!err && (r = dmar_rmrr_of(v->dmar, v->pci, f->bdf, r))) {
+		/* Real ones have some KiB; mapped by the page. */
+		if (r->limit - r->base >= RMRR_LARGEST)
+			return -ERANGE;
 		for (hpa_t at = ALIGN_DOWN(r->base, PAGE_SIZE);
 		     !err && at <= r->limit; at += PAGE_SIZE) {
 			err = vtd_map(v, v->left, at, at, PAGE_SIZE,
@@ -241,6 +246,7 @@ int vtd_leave(struct vtd *v, struct pci_function *f)
 			/* Two controllers may share it. */
 			err = err == -EEXIST ? 0 : err;
 		}
+	}
 	f->left = !err;
 	return err;
 }

@@ -42,7 +42,7 @@ LIDS = {
     "vmm/devmodel": 4050,
     "vmm/vcpu": 2700,
     "vmm/load": 2350,
-    "vmm/assign": 2950,
+    "vmm/assign": 2970,
     "vmm": 1700,
     "boot": 1110,
 }

@@ -744,6 +744,22 @@ def test_a_context_entry_is_never_half_there(m):
     assert set(seen) == {(d.id, 4)}
 
 
+@pytest.mark.parametrize("size, err", [
+    (64 << 10, None), (16 * MIB, None), (16 * MIB + PAGE, "ERANGE"),
+    (1 << 37, "ERANGE")])
+def test_what_is_left_with_its_firmware_is_small(m, size, err):
+    """An RMRR is mapped by the page: a table that lies must not keep the
+    start busy for hours."""
+    at = 0x4000000000
+    x = machine(m, dmar=table([drhd(Machine.BASE, include_all=True),
+                               rmrr(at, at + size - 1, scope([(5, 0)]))]))
+    assert m.vtd_init(x.vtd, x.acpi, x.pci, x.config) == 0
+    f = next(f for f in x.pci.functions if f.bdf == EDU)
+    got = m.vtd_leave(x.vtd, m.ffi.addressof(f))
+    assert got == (-getattr(m, err) if err else 0)
+    assert f.left == (not err)
+
+
 def test_a_picture_in_overlapping_rmrrs(m):
     twice = table([drhd(Machine.BASE, include_all=True),
                    rmrr(DSM, DSM + MIB - 1, scope([(2, 0)])),

@@ -631,9 +631,16 @@ static int leave_one(struct assignment *all, struct pci_function *f)
 			  BDF_ARGS(f->bdf));
 		return -EPERM;
 	}
+	if (vtd_leave(all->vtd, f)) {
+		log_error(
+			"usb-firmware: what %02x:%02x.%x shares with firmware "
+			"(an RMRR) is too large; leave this word out",
+			BDF_ARGS(f->bdf));
+		return -ERANGE;
+	}
 	log_info("usb-firmware: %02x:%02x.%x is left with its firmware",
 		 BDF_ARGS(f->bdf));
-	return vtd_leave(all->vtd, f);
+	return 0;
 }
 
 static int leave_usb(struct assignment *all)
