@@ -270,7 +270,7 @@ void wrmsr(u32 number, u64 value)
 		syscall(SYS_arch_prctl, ARCH_SET_GS, value);
 	else if (number == 0x830)
 		interprocessor((u32)value);
-	else
+	else if (number != MSR_MICROCODE) /* CPUID writes its revision there */
 		model_msr(number, value);
 }
 
