@@ -118,14 +118,21 @@ class Bochs(Machine):
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, bufsize=0)
         self.serial = self._retry(lambda: connect(port))
-        # Bochs takes the first free one of 5900-5949.
-        self.display = Rfb(self._retry(lambda: next(
-            (port for port in listening_ports(self.process.pid)
-             if 5900 <= port < 5950), None)))
+        self.display = self._retry(self._open_display)
         self._retry(self.display.all_read)
         self._debug(*(f"lb {at:#x}" for at in self.spec.breakpoints), "c")
         return {"serial": self.serial, "log": self.process.stdout,
                 "console": self.process.stderr}
+
+    def _open_display(self):
+        """Bochs takes the first free port of 5900-5949. It was seen, once in
+        hundreds of starts, to refuse the client: which then asks again."""
+        port = next((port for port in listening_ports(self.process.pid)
+                     if 5900 <= port < 5950), None)
+        try:
+            return port and Rfb(port)
+        except RigError:
+            return None
 
     def configure(self, image, com1):
         """Write Bochs's configuration; its path."""
