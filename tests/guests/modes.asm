@@ -40,12 +40,7 @@ bits 64
 ; void modes_protected(void)
 global modes_protected
 modes_protected:
-	push rbx
-	push rbp
-	push r12
-	push r13
-	push r14
-	push r15
+	PUSH_KEPT
 	mov [saved_rsp], rsp
 	sidt [kept_idt]
 	push qword CODE32
@@ -135,12 +130,7 @@ back64:	mov ax, DATA
 	lgdt [gdt_pointer]
 	lidt [kept_idt]
 	mov rsp, [saved_rsp]
-	pop r15
-	pop r14
-	pop r13
-	pop r12
-	pop rbp
-	pop rbx
+	POP_KEPT
 	ret
 
 ; -- real mode. modes.c copies real_start..real_end to a page below 1 MiB,
@@ -149,12 +139,7 @@ back64:	mov ax, DATA
 ; void modes_real(u32 page)
 global modes_real
 modes_real:
-	push rbx
-	push rbp
-	push r12
-	push r13
-	push r14
-	push r15
+	PUSH_KEPT
 	mov [saved_rsp], rsp
 	sidt [kept_idt]
 	mov ebp, edi

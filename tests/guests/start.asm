@@ -137,12 +137,7 @@ section .data
 try_rsp: dq 0
 section .text
 try_call:
-	push rbx
-	push rbp
-	push r12
-	push r13
-	push r14
-	push r15
+	PUSH_KEPT
 	mov [try_rsp], rsp
 	mov rax, rdi
 	mov rdi, rsi
@@ -150,24 +145,14 @@ try_call:
 	mov eax, -1
 try_return:				; trap() comes here, vector in eax
 	mov qword [try_rsp], 0
-	pop r15
-	pop r14
-	pop r13
-	pop r12
-	pop rbp
-	pop rbx
+	POP_KEPT
 	ret
 
 ; int user_call(void (*f)(void *), void *arg, u64 flags): as try_call, in ring 3
 ; with these RFLAGS. f's pages and the stack must be the user's.
 global user_call
 user_call:
-	push rbx
-	push rbp
-	push r12
-	push r13
-	push r14
-	push r15
+	PUSH_KEPT
 	mov [try_rsp], rsp
 	push USER_DATA
 	push user_stack_end - 8

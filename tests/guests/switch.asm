@@ -111,12 +111,7 @@ bits 64
 ; void switches(u32 low_page)
 global switches
 switches:
-	push rbx
-	push rbp
-	push r12
-	push r13
-	push r14
-	push r15
+	PUSH_KEPT
 	mov [saved_rsp], rsp
 	sidt [kept_idt]
 	mov ebp, edi
