@@ -504,11 +504,7 @@ def test_the_video_bios_is_where_vga_has_it(m, closed):
 def test_where_configuration_space_is(m, ecam, last, subordinate, at):
     x = Machine(m)
     x.host.pci.ecam, x.host.pci.ecam_last_bus = ecam, last
-    bridge = m.ffi.addressof(x.host.pci.functions[1])
-    bridge.bdf = 0x08
-    m.machine_config[8][0x1a] = subordinate
-    x.assign.ports[0].function = bridge
-    x.assign.port_count = 1
+    x.bridge(0, 1, 1, subordinate)
     assert m.machine_map(x.machine) == 0
     hole = x.region("ECAM")
     assert (hole.gpa, hole.size) == (at, (subordinate + 1) * MIB)
@@ -517,10 +513,7 @@ def test_where_configuration_space_is(m, ecam, last, subordinate, at):
 
 def test_configuration_space_is_aligned_where_something_is_in_the_way(m):
     x = Machine(m)
-    x.host.pci.functions[1].bdf = 0x08
-    m.machine_config[8][0x1a] = 2
-    x.assign.ports[0].function = m.ffi.addressof(x.host.pci.functions[1])
-    x.assign.port_count = 1
+    x.bridge(0, 1, 1, 2)
     m.region_pin_hole(m.ffi.addressof(x.machine.vm, "map"), 0xe0000000, MIB,
                       b"a BAR")
     assert m.machine_map(x.machine) == 0
@@ -529,10 +522,7 @@ def test_configuration_space_is_aligned_where_something_is_in_the_way(m):
 
 def test_room_that_is_just_large_enough_has_configuration_space(m):
     x = Machine(m)
-    x.host.pci.functions[1].bdf = 0x08
-    m.machine_config[8][0x1a] = 3
-    x.assign.ports[0].function = m.ffi.addressof(x.host.pci.functions[1])
-    x.assign.port_count = 1
+    x.bridge(0, 1, 1, 3)
     for at, end in (0xe0000000, 0xe8000000), (0xe8400000, 0xfec00000):
         m.region_pin_hole(m.ffi.addressof(x.machine.vm, "map"), at, end - at,
                           b"BARs")
