@@ -12,7 +12,6 @@
 /* An INT1's is no fault: its RIP is behind it (SDM 25.8.3). */
 static enum exit_action debug_exception(struct vcpu *v, u32 info)
 {
-	u32 blocking = vmcs_read32(VMCS_GUEST_INTERRUPTIBILITY);
 	bool own = v->steps;
 
 	lend_end(v);
@@ -24,9 +23,7 @@ static enum exit_action debug_exception(struct vcpu *v, u32 info)
 		.length = vmcs_read32(VMCS_EXIT_LENGTH),
 	};
 	/* It ends the shadow; entry refuses TF in one without BS. */
-	if (blocking & (BLOCKING_STI | BLOCKING_MOV_SS))
-		vmcs_write32(VMCS_GUEST_INTERRUPTIBILITY,
-			     blocking & ~(u32)(BLOCKING_STI | BLOCKING_MOV_SS));
+	vcpu_unblock();
 	if ((info & INTERRUPTION_TYPE) != INTERRUPTION_EXCEPTION)
 		return EXIT_RESUME;
 	/* SDM 28.1: what the CPU leaves to do. */
