@@ -211,6 +211,13 @@ static void read_tables(void)
 	add_serial_ports();
 }
 
+static void measure_tsc(void)
+{
+	if (!host.tsc_hz)
+		host.tsc_hz =
+			tsc_frequency(host.power.pm_timer, &host.tsc_exact);
+}
+
 /*
  * Everything that may refuse, before anything on the machine changes. The
  * option list asks the same.
@@ -224,9 +231,7 @@ static int plan(void)
 		err = vmx_choose_clock(&host.vmx, host.options.clock);
 	if (err || !(host.has_vmx || host.options.list))
 		return -ENOTSUP;
-	if (!host.tsc_hz)
-		host.tsc_hz =
-			tsc_frequency(host.power.pm_timer, &host.tsc_exact);
+	measure_tsc();
 	if (!host.tsc_hz) {
 		log_error("the TSC's frequency is unknown: neither CPUID 0x15 "
 			  "and 0x16 nor the PIT nor the ACPI timer tells it");
@@ -408,8 +413,7 @@ static NORETURN void run(void)
 	read_tables();
 	find_iommu();
 	if (host.options.list) {
-		host.tsc_hz =
-			tsc_frequency(host.power.pm_timer, &host.tsc_exact);
+		measure_tsc(); /* its pages wait by it */
 		machine_connect(&machine, &host);
 		words = list_functions(&machine);
 		err = plan();
