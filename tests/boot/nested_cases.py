@@ -395,7 +395,7 @@ SPACES = tuple(space(at) for at in (
 def untouched(hv, at="monocle: end:", tell=(), **fields):
     """A machine with two CPUs, looked at when this text has come: its last
     line."""
-    return Case(tiny("exit", hv=hv, qemu=("-smp", "2"), devices=(
+    return Case(tiny("exit", hv=hv, cpus=2, devices=(
         *NEIGHBOURS, f"{MORE_EDU},addr={SOUND[3:]}", *KEYBOARD,
         f"e1000e,addr={NET[3:]},romfile="), **fields),
         dump_at=at, dump=(nested.IOMMU, XHCI_BAR, *SPACES), tell=(

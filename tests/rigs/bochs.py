@@ -22,8 +22,8 @@ plugin_ctrl: unmapped=1, biosdev=1, serial=1, iodebug=1, extfpuirq=1, \
 speaker=0, parallel=0, gameport=0
 config_interface: textconfig
 display_library: rfb, options="timeout=0"
-cpu: model={cpu}, count=1, ips=100000000, reset_on_triple_fault=0, \
-ignore_bad_msrs={bad_msrs}
+cpu: model={cpu}, count={cpus}, ips=100000000, \
+reset_on_triple_fault=0, ignore_bad_msrs={bad_msrs}
 memory: guest={memory}, host={memory}
 romimage: file=/usr/share/bochs/BIOS-bochs-latest
 vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
@@ -138,7 +138,8 @@ class Bochs(Machine):
         """Write Bochs's configuration; its path."""
         config = pathlib.Path(self.work, "bochsrc")
         config.write_text(CONFIG.format(
-            cpu=self.spec.cpu or CPU, memory=self.spec.memory, image=image,
+            cpu=self.spec.cpu or CPU, cpus=self.spec.cpus,
+            memory=self.spec.memory, image=image,
             # Linux wants MSRs that Bochs's models lack (0x1A0, 0x179).
             bad_msrs=int(self.spec.native), com1=com1, work=self.work,
             more="\n".join(self.spec.bochsrc)))

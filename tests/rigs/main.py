@@ -40,6 +40,8 @@ def parser():
     add("--hv", metavar="OPTIONS", default="", help="Monocle's options")
     add("--memory", metavar="MIB", type=int, default=Spec.memory,
         help="memory of the whole machine (default %(default)s)")
+    add("--cpus", metavar="N", type=int, default=Spec.cpus,
+        help="CPUs of the whole machine (default %(default)s)")
     add("--cpu", metavar="MODEL", help="CPU model by the emulator's name")
     add("--screenshot", metavar="FILE.png", help="the screen at the end")
     add("--serial", metavar="FILE", help="the serial line's copy in a file")
@@ -73,7 +75,8 @@ def spec_of(args):
         timeout = float("inf") if endless else Spec.timeout
     return Spec(rig=args.rig, kernel=args.kernel, initrd=args.initrd,
                 append=args.append, hv=args.hv, memory=args.memory,
-                cpu=args.cpu, timeout=timeout, firmware=args.firmware,
+                cpu=args.cpu, cpus=args.cpus, timeout=timeout,
+                firmware=args.firmware,
                 native=args.native, module=not args.no_module,
                 monocle=args.monocle, iso=args.iso,
                 devices=tuple(args.device), drives=tuple(args.drive))

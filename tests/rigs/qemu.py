@@ -70,6 +70,7 @@ def command(rig, spec, image, serial, log, monitor=None, firmware_vars=None):
     words += ["-accel", RIGS[rig]["accel"],
              "-cpu", spec.cpu or RIGS[rig]["cpu"],
              "-machine", machine, "-m", str(spec.memory),
+             "-smp", str(spec.cpus),
              "-nodefaults", "-no-user-config", "-display", "none",
              "-vga", "none", *display_words(spec),
              "-device", ",".join(filter(None, [RIGS[rig]["iommu"],

@@ -48,6 +48,7 @@ class Spec:
     hv: str = ""                # Monocle's options
     memory: int = 512           # of the whole machine
     cpu: str = None             # a CPU model by the emulator's name
+    cpus: int = 1               # Bochs takes as many times as long
     timeout: float = 300
     firmware: str = "bios"
     native: bool = False        # the guest alone, without Monocle

@@ -286,11 +286,11 @@ def test_choice_of_rig(tmp_path, flags, kvm, nested, why):
 
 
 def test_qemu_command():
-    words = qemu.command("kvm", spec.Spec(rig="kvm", devices=("nvme,drive=d",),
+    words = qemu.command("kvm", spec.Spec(rig="kvm", cpus=3, devices=("nvme,drive=d",),
                                           drives=("file=x,id=d,if=none",)),
                          "a.iso", "stdio", "file,path=log")
     line = " ".join(words)
-    for part in ("-accel kvm -cpu host", "q35,kernel-irqchip=split",
+    for part in ("-accel kvm -cpu host", "q35,kernel-irqchip=split", "-smp 3",
                  "caching-mode=on", "eim=on", "-device nvme,drive=d",
                  "-drive file=x,id=d,if=none", "-cdrom a.iso"):
         assert part in line
