@@ -347,10 +347,9 @@ static void tell_masters(void)
 }
 
 /* The guest is entered: arch/x86/vmx/entry.asm. */
-int vmx_enter(u64 gpr[16], bool launched)
+int vmx_enter(struct vmx_frame *frame)
 {
-	(void)gpr;
-	(void)launched;
+	(void)frame;
 	/* Says what a CPU would not enter, by the SDM. */
 	printf("\nfact entry %d\n", vmx_check(&host.vmx));
 	printf("fact tsc %llu %llu\n", (unsigned long long)host.tsc_hz,

@@ -33,16 +33,16 @@ FAKES = """
 #include "vmm/vcpu/exits.h"
 #include "vmm/vcpu/vcpu.h"
 
-int (*enter_hook)(bool launched);
+int (*enter_hook)(void);
 int handler_action;
 const char *handler_called;
 unsigned host_vector, unblocked_nmi, checked;
 static jmp_buf panicked;
 
-int vmx_enter(u64 gpr[16], bool launched)
+int vmx_enter(struct vmx_frame *frame)
 {
-	(void)gpr;
-	return enter_hook(launched);
+	(void)frame;
+	return enter_hook();
 }
 
 #define HANDLER(name)                              \\
@@ -142,7 +142,7 @@ void vmx_write_host_state(u64 gs_base, u64 tr_base, u64 gdtr, u64 idtr,
 }
 """
 CDEF = """
-extern int (*enter_hook)(bool launched);
+extern int (*enter_hook)(void);
 extern int handler_action;
 extern const char *handler_called;
 extern unsigned host_vector, unblocked_nmi, checked;
@@ -182,7 +182,6 @@ def m():
 @dataclasses.dataclass
 class Entry:
     """What the CPU finds at a VM entry."""
-    launched: bool
     info: int           # 0: nothing is injected
     error: int
     length: int
@@ -239,11 +238,11 @@ class Vm:
     def __getitem__(self, name):
         return self.cpu.read(getattr(self.m, f"VMCS_{name}"))
 
-    def _enter(self, launched):
+    def _enter(self):
         info = self["ENTRY_INTERRUPTION"]
         info = info if info & VALID else 0
         self.entries.append(Entry(
-            launched, info, self["ENTRY_ERROR_CODE"] if info & ERROR else 0,
+            info, self["ENTRY_ERROR_CODE"] if info & ERROR else 0,
             self["ENTRY_LENGTH"] if info else 0,
             self["CPU_CONTROLS"] & (INTERRUPT_WINDOW | NMI_WINDOW),
             self["GUEST_ACTIVITY"], self["GUEST_RIP"],
@@ -272,7 +271,7 @@ class Vm:
         self.exits, self.entries = list(exits), []
         self.vm.request = self.m.VM_RUN
         self.m.clear_events()
-        self.m.lib.enter_hook = self.m.callback("int(*)(bool)", self._enter)
+        self.m.lib.enter_hook = self.m.callback("int(*)(void)", self._enter)
         self.panicked = self.m.run_to_panic(self.v)
         return self.entries
 
@@ -302,7 +301,6 @@ def test_nothing_due(vm):
     for entry in vm.run(vm.m.EXIT_CPUID, vm.m.EXIT_CPUID):
         assert (entry.info, entry.windows, entry.activity) == (0, 0, ACTIVE)
     assert not written(vm, "CPU_CONTROLS") + written(vm, "GUEST_ACTIVITY")
-    assert [e.launched for e in vm.entries] == [False, True, True]
     assert [e.rip for e in vm.entries] == [RIP, RIP + 3, RIP + 6]
 
 
@@ -977,7 +975,7 @@ def test_a_failed_entry(vm, fields, says):
     fields = dict(fields)
     fail = fields.pop("fail", 0)
     vm.set(**fields)
-    m.lib.enter_hook = m.callback("int(*)(bool)", lambda launched: fail)
+    m.lib.enter_hook = m.callback("int(*)(void)", lambda: fail)
     vm.vm.request = m.VM_RUN
     m.vcpu_run(vm.v)
     text = m.log_text()

@@ -468,13 +468,13 @@ void vcpu_run(struct vcpu *v)
 		arm_clock(v, left);
 		if (__builtin_expect(exited, true))
 			stats_exit(&v->stats, v->reason, rdtsc() - now);
-		fail = vmx_enter(v->gpr, v->launched);
+		fail = vmx_enter(&v->frame);
 		now = rdtsc();
 		if (fail) {
 			failed_entry(v, fail);
 			return;
 		}
-		v->launched = exited = true;
+		exited = true;
 		handle_exit(v);
 	}
 }

@@ -7,6 +7,7 @@
 #define VMM_VCPU_VCPU_H
 
 #include "arch/x86/vmx/vmcs.h"
+#include "arch/x86/vmx/vmx.h"
 #include "vmm/core/entry.h"
 #include "vmm/core/guest_mem.h"
 #include "vmm/core/vm.h"
@@ -26,15 +27,17 @@ struct percpu;
 #define VCPU_LENT 32 /* pages of one instruction: a gather has 16 operands */
 
 struct vcpu {
-	u64 gpr[16]; /* enum gpr; RSP lives in the VMCS */
+	union {
+		struct vmx_frame frame;
+		u64 gpr[16]; /* enum gpr; RSP lives in the VMCS */
+	};
 	struct vm *vm;
 	struct percpu *cpu; /* where it runs */
 	struct lapic *lapic;
 	struct pic *pic;
 	u32 cpu_controls; /* as last written */
-	bool launched;
-	bool halted; /* waits for an event in HLT */
-	bool asleep; /* the VMCS's activity state is HLT */
+	bool halted;	  /* waits for an event in HLT */
+	bool asleep;	  /* the VMCS's activity state is HLT */
 	bool nmi_pending;
 	struct injection injection;
 	u8 timer_shift;	 /* the preemption timer counts TSC >> this */

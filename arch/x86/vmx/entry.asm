@@ -1,9 +1,11 @@
 ; SPDX-License-Identifier: MIT
-; int vmx_enter(u64 gpr[16], bool launched): the way in and out of the guest.
+; int vmx_enter(struct vmx_frame *): the way in and out of the guest.
 ; General registers are ours to exchange (SDM 28.5); RSP, RIP, RFLAGS and the
 ; rest come and go with the VMCS. Vector registers stay the guest's.
 
 VMCS_HOST_RSP	equ 0x6c14
+FRAME_HOST_RSP	equ 128		; of struct vmx_frame
+FRAME_LAUNCHED	equ 136
 
 section .text
 bits 64
@@ -18,11 +20,10 @@ vmx_enter:
 	push r13
 	push r14
 	push r15
-	push rdi		; gpr
-	mov eax, VMCS_HOST_RSP
-	vmwrite rax, rsp
-	test esi, esi		; moves below keep the flags
-	mov rax, [rdi]
+	push rdi		; the frame
+	cmp [rdi + FRAME_HOST_RSP], rsp
+	jne .stack
+.load:	mov rax, [rdi]		; ZF: it was launched; moves keep the flags
 	mov rcx, [rdi + 8]
 	mov rdx, [rdi + 16]
 	mov rbx, [rdi + 24]
@@ -37,11 +38,8 @@ vmx_enter:
 	mov r14, [rdi + 112]
 	mov r15, [rdi + 120]
 	mov rdi, [rdi + 56]
-	jz .launch
+	jnz .launch
 	vmresume
-	jmp .failed
-.launch:
-	vmlaunch
 .failed:
 	; CF: VMfailInvalid, ZF: VMfailValid (SDM 31.2).
 	mov eax, 1
@@ -49,11 +47,21 @@ vmx_enter:
 	mov eax, 2
 .out:	pop rdi
 	jmp vmx_return
+.launch:
+	vmlaunch
+	jmp .failed
+.stack:	; It moves with the caller only; at first it is 0.
+	mov eax, VMCS_HOST_RSP
+	vmwrite rax, rsp
+	mov [rdi + FRAME_HOST_RSP], rsp
+	cmp byte [rdi + FRAME_LAUNCHED], 1
+	mov byte [rdi + FRAME_LAUNCHED], 1
+	jmp .load
 
 align 64
 vmx_exit:
 	push rdi		; the guest's
-	mov rdi, [rsp + 8]	; gpr
+	mov rdi, [rsp + 8]	; the frame
 	mov [rdi], rax
 	mov [rdi + 8], rcx
 	mov [rdi + 16], rdx

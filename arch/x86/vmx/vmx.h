@@ -58,12 +58,24 @@ int vmx_enable(const struct vmx_capabilities *cap, hpa_t region);
 /* VMCLEAR and VMPTRLD of a zeroed page; writes the revision. -EIO. */
 int vmcs_load(const struct vmx_capabilities *cap, hpa_t vmcs);
 
+/* entry.asm knows the offsets. */
+struct vmx_frame {
+	/* rax, rcx, rdx, rbx, (rsp: in the VMCS), rbp, rsi, rdi, r8-r15 */
+	u64 gpr[16];
+	/* Of this VMCS, kept by vmx_enter(); 0 at first. */
+	u64 host_rsp; /* as last written */
+	u64 launched; /* with VMLAUNCH, or that was tried */
+};
+
+_Static_assert(offsetof(struct vmx_frame, host_rsp) == 128, "entry.asm");
+_Static_assert(offsetof(struct vmx_frame, launched) == 136, "entry.asm");
+
 /*
- * Runs the guest until the next exit. gpr: rax, rcx, rdx, rbx, (rsp: in the
- * VMCS), rbp, rsi, rdi, r8-r15. Returns 0 after an exit; 1 (VMfailInvalid)
- * or 2 (VMfailValid) where there was no entry.
+ * Runs the guest until the next exit. Returns 0 after an exit; 1
+ * (VMfailInvalid) or 2 (VMfailValid) where there was no entry: there will be
+ * none with this frame.
  */
-int vmx_enter(u64 gpr[16], bool launched);
+int vmx_enter(struct vmx_frame *frame);
 /* Where exits arrive: HOST_RIP. */
 extern const char vmx_exit[];
 
