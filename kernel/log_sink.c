@@ -2,6 +2,7 @@
 #include "kernel/log_sink.h"
 
 #include "arch/x86/io.h"
+#include "arch/x86/spinlock.h"
 #include "kernel/log_ram.h"
 #include "kernel/screen.h"
 #include "kernel/string.h"
@@ -13,7 +14,22 @@ static struct {
 	char ring[LOG_RING];
 } state;
 
+static struct spinlock lock;
+static bool alone; /* a panic: who had the lock has been stopped */
+
 void (*log_page)(void);
+
+void log_lock(void)
+{
+	if (!alone)
+		spin_lock(&lock);
+}
+
+void log_unlock(void)
+{
+	if (!alone)
+		spin_unlock(&lock);
+}
 
 static void emit_e9(const char *text, size_t length)
 {
@@ -45,24 +61,31 @@ bool log_goes_to(unsigned sink)
 
 void log_emit(enum log_level level, const char *line, size_t length)
 {
+	bool told = state.sinks && level <= state.level;
+
+	/* What it says itself is a line, too. */
+	if (told && log_page && log_goes_to(LOG_SCREEN) &&
+	    !screen_has_room(length))
+		log_page();
+	log_lock();
 	for (size_t i = 0; i < length; i++)
 		state.ring[state.end++ % LOG_RING] = line[i];
 	log_ram_write(line, length);
-	if (!state.sinks || level > state.level)
-		return;
-	if (log_page && log_goes_to(LOG_SCREEN) && !screen_has_room(length))
-		log_page();
-	emit_to(state.sinks, line, length);
+	if (told)
+		emit_to(state.sinks, line, length);
+	log_unlock();
 }
 
 size_t log_read(u64 *from, char *buf, size_t size)
 {
 	size_t n = 0;
 
+	log_lock();
 	if (state.end > LOG_RING && *from < state.end - LOG_RING)
 		*from = state.end - LOG_RING;
 	while (n < size && *from < state.end)
 		buf[n++] = state.ring[(*from)++ % LOG_RING];
+	log_unlock();
 	return n;
 }
 
@@ -120,8 +143,9 @@ void log_leave_screen(void)
 	state.sinks &= ~(unsigned)LOG_SCREEN;
 }
 
-void log_take_screen(void)
+void log_take_over(void)
 {
+	alone = true;
 	state.sinks |= LOG_SCREEN;
 }
 

@@ -36,8 +36,18 @@ bool log_add_serial(enum log_sink sink, serial_port port);
 void log_keep(void *place);
 /* The screen belongs to the guest from now on. */
 void log_leave_screen(void);
-/* A panic takes it back. */
-void log_take_screen(void);
+/*
+ * A panic takes it back, when all other CPUs have been stopped: the log and its
+ * UARTs are the calling CPU's alone, whoever was at them.
+ */
+void log_take_over(void);
+/*
+ * Whoever else writes to a UART that the log may be at does it between these
+ * two, and logs nothing there. Any CPU logs; a line waits until the one before
+ * is out.
+ */
+void log_lock(void);
+void log_unlock(void);
 /*
  * Called, where there is one, before a line for which the screen is full; it
  * calls screen_turn_page().

@@ -45,7 +45,7 @@ void panic(const char *fmt, ...)
 	if (again)
 		cpu_stop();
 	again = true;
-	log_take_screen();
+	log_take_over();
 	va_start(ap, fmt);
 	log_vwrite(LOG_ERROR, fmt, ap);
 	va_end(ap);

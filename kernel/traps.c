@@ -67,7 +67,7 @@ void trap_handle(struct trap_frame *f)
 	/* It reaches all CPUs: the first one tells. */
 	if (f->vector == VECTOR_MC && percpu()->index)
 		cpu_stop();
-	log_take_screen();
+	log_take_over();
 	log_error("trap %lu (%s), error code 0x%lx", f->vector,
 		  f->vector < ARRAY_SIZE(names) ? names[f->vector] : "?",
 		  f->error);

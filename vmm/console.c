@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmm/console.h"
 
+#include "kernel/log_sink.h"
 #include "kernel/serial.h"
 
 static void fill_fifo(struct console *c)
@@ -8,11 +9,13 @@ static void fill_fifo(struct console *c)
 	u8 burst[SERIAL_FIFO];
 	size_t n = 0;
 
-	if (!serial_ready(COM1))
-		return;
-	while (n < SERIAL_FIFO && c->tail != c->head)
-		burst[n++] = c->ring[c->tail++ % CONSOLE_RING];
-	serial_send(COM1, burst, n);
+	log_lock(); /* its lines may go there, too, from any CPU */
+	if (serial_ready(COM1)) {
+		while (n < SERIAL_FIFO && c->tail != c->head)
+			burst[n++] = c->ring[c->tail++ % CONSOLE_RING];
+		serial_send(COM1, burst, n);
+	}
+	log_unlock();
 }
 
 static void set_sending(struct console *c)
@@ -65,7 +68,9 @@ void console_interrupt(void *console, unsigned vector)
 	 * there only. Bounded: a broken one must not hold us.
 	 */
 	for (int i = 0; i < 16 && serial_asks(COM1); i++) {
+		log_lock();
 		n = serial_read(COM1, bytes, sizeof(bytes), &is_break);
+		log_unlock();
 		uart_receive(c->uart, bytes, n, is_break);
 		fill_fifo(c);
 		set_sending(c);

@@ -9,7 +9,8 @@
 #include <string.h>
 
 #include "arch/x86/io.h"
-#include "kernel/log.h"
+#include "kernel/log_sink.h"
+#include "kernel/panic.h"
 #include "tests/unit/fakes.h"
 
 #define WEAK __attribute__((weak))
@@ -156,6 +157,14 @@ WEAK void log_write(enum log_level level, const char *fmt, ...)
 	va_end(ap);
 }
 
+WEAK void log_lock(void)
+{
+}
+
+WEAK void log_unlock(void)
+{
+}
+
 /* kernel/log.c has the real one; its subset of printf is libc's too. */
 WEAK int vformat(char *buf, size_t size, const char *fmt, va_list ap)
 {
@@ -171,4 +180,11 @@ WEAK int format(char *buf, size_t size, const char *fmt, ...)
 	length = vformat(buf, size, fmt, ap);
 	va_end(ap);
 	return length;
+}
+
+/* For those who do not expect it. */
+WEAK NORETURN void panic(const char *fmt, ...)
+{
+	fprintf(stderr, "panic: %s\n", fmt);
+	abort();
 }

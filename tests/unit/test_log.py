@@ -13,6 +13,8 @@ FAKES = """
 #define log log_state
 #include "kernel/log_sink.c"
 #undef log
+#include <pthread.h>
+#include <sched.h>
 #include "kernel/screen.h"
 #include "kernel/serial.h"
 #define SINK 8192
@@ -21,10 +23,35 @@ char sink[SINKS][SINK];
 size_t sink_length[SINKS];
 bool sink_absent[SINKS];
 unsigned drained[SINKS];
+static bool many;
 static void put(int at, const char *text, size_t n)
 {
-	for (size_t i = 0; i < n && sink_length[at] < SINK; i++)
+	for (size_t i = 0; i < n && sink_length[at] < SINK; i++) {
 		sink[at][sink_length[at]++] = text[i];
+		if (many && i % 16 == 8)
+			sched_yield();
+	}
+}
+void cpu_relax(void) { sched_yield(); }
+/* CPUs that log at once: each a line of its own letter, 20 times. */
+static void *cpu(void *letter)
+{
+	char line[61];
+	memset(line, *(char *)letter, 60);
+	line[60] = '\\n';
+	for (int i = 0; i < 20; i++)
+		log_emit(LOG_INFO, line, sizeof(line));
+	return NULL;
+}
+void at_once(void)
+{
+	pthread_t threads[4];
+	many = true;
+	for (int i = 0; i < 4; i++)
+		pthread_create(&threads[i], NULL, cpu, (void *)&"ABCD"[i]);
+	for (int i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
+	many = false;
 }
 static int at(serial_port port)
 {
@@ -58,7 +85,7 @@ def m():
                  "kernel/log_ram.h"],
         cdef="extern char sink[5][8192]; extern size_t sink_length[5];"
              "extern bool sink_absent[5]; extern unsigned drained[5];"
-             "void pages(bool on); extern unsigned room;")
+             "void pages(bool on); extern unsigned room; void at_once(void);")
 
 
 # --- format() ------------------------------------------------------------
@@ -247,6 +274,18 @@ def test_the_ring_keeps_the_last_bytes(m, lines, reads):
         assert after == first + len(got)
 
 
+def test_cpus_log_at_once(m, log):
+    """Each line is whole, in the ring and at each sink."""
+    m.log_start(m.LOG_COM1 | m.LOG_COM2, m.LOG_INFO, m.NULL)
+    log = Log(m)
+    m.at_once()
+    lines = [letter * 60 for letter in (b"A", b"B", b"C", b"D")] * 20
+    for text in (log.new(), log.at(0), log.at(1)):
+        assert sorted(text.splitlines()) == sorted(lines)
+    assert log.at(0) == log.at(1) == log.new()
+    m.log_start(0, m.LOG_INFO, m.NULL)
+
+
 # --- Sinks ---------------------------------------------------------------
 
 def e9(m):
@@ -359,7 +398,8 @@ def test_the_guest_owns_the_screen(m, log):
     log.emit(b"1", m.LOG_ERROR)
     m.log_leave_screen()
     log.emit(b"2", m.LOG_ERROR)
-    m.log_take_screen()
+    m.log_lock()        # by a CPU that a panic has stopped
+    m.log_take_over()
     log.emit(b"3", m.LOG_ERROR)
     assert (log.at(2), log.at(0)) == (b"13", b"123")
 

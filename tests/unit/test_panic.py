@@ -14,7 +14,7 @@ FAKES = """
 u64 stack_lowest;
 unsigned screens, drained, sinks;
 
-void log_take_screen(void)
+void log_take_over(void)
 {
 	screens++;
 }

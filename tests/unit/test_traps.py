@@ -35,7 +35,7 @@ void local_apic_send_self(u8 vector)
 	fakes_record(FAKE_OTHER, vector, 1, 0);
 }
 
-void log_take_screen(void)
+void log_take_over(void)
 {
 	screens = fakes_line_count + 1; /* before the line of that number */
 }
