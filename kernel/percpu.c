@@ -6,6 +6,8 @@
 
 _Static_assert(sizeof(struct percpu) <= PAGE_SIZE, "one page");
 
+static struct percpu *cpus[CPUS_MAX];
+
 struct percpu *percpu_create(u32 index, u32 apic_id)
 {
 	struct percpu *cpu = page_alloc();
@@ -23,7 +25,24 @@ struct percpu *percpu_create(u32 index, u32 apic_id)
 			return NULL;
 		cpu->tables.tss.ist[i] = (u64)stack;
 	}
-	return cpu->stack ? cpu : NULL;
+	if (!cpu->stack || index >= CPUS_MAX)
+		return NULL;
+	cpus[index] = cpu;
+	return cpu;
+}
+
+struct percpu *percpu_at(u32 index)
+{
+	return index < CPUS_MAX ? cpus[index] : NULL;
+}
+
+struct percpu *percpu_of_guest(u32 apic_id)
+{
+	for (unsigned i = 0; i < CPUS_MAX; i++)
+		if (cpus[i] && cpus[i]->runs_guest &&
+		    cpus[i]->apic_id == apic_id)
+			return cpus[i];
+	return NULL;
 }
 
 void percpu_load(struct percpu *cpu)

@@ -35,8 +35,12 @@ static inline struct percpu *percpu(void)
 	return p;
 }
 
-/* Allocates and loads one for the CPU that calls. NULL: no memory. */
+/* Allocates one, which is percpu_at(index) from then on. NULL: no memory. */
 struct percpu *percpu_create(u32 index, u32 apic_id);
+/* NULL: there is none; index may be any. */
+struct percpu *percpu_at(u32 index);
+/* Of the CPUs that run a guest, the one with this APIC ID, or NULL. */
+struct percpu *percpu_of_guest(u32 apic_id);
 void percpu_load(struct percpu *cpu);
 
 #endif

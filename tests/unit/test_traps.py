@@ -156,6 +156,18 @@ def test_what_a_cpu_loads(m, cpu):
     assert c.tables.tss.io_map >= 104   # no I/O bitmap
 
 
+def test_a_cpu_is_found(m):
+    """By its index, and by its APIC ID once it runs a guest."""
+    cpus = {n: make(m, n) for n in (0, 1, 2, 3, 63)}
+    assert not make(m, 64) and not m.percpu_at(64)
+    assert all(m.percpu_at(n) == cpus[n] for n in cpus)
+    assert not m.percpu_of_guest(0x22)
+    cpus[2].runs_guest = cpus[63].runs_guest = True
+    assert m.percpu_of_guest(0x22) == cpus[2]
+    assert m.percpu_of_guest(0x5f) == cpus[63]
+    assert not m.percpu_of_guest(0x20) and not m.percpu_of_guest(0x99)
+
+
 def test_no_memory_for_a_cpu(m):
     m.lib.arena_limit = 0
     assert not m.percpu_create(0, 0)
