@@ -384,7 +384,8 @@ static void take_cpus(void)
 {
 	void *region = page_alloc();
 
-	smp_park_others(&host.madt, acpi_lpit(&host.acpi), host.tsc_hz);
+	host.parked_count = smp_park_others(&host.madt, acpi_lpit(&host.acpi),
+					    host.tsc_hz, host.parked);
 	if (!region || vmx_enable(&host.vmx, virt_to_phys(region)))
 		panic("VMXON failed");
 }

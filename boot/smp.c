@@ -4,10 +4,10 @@
 #include "arch/x86/apic.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/io.h"
-#include "boot/park.h"
 #include "kernel/host_paging.h"
 #include "kernel/log.h"
 #include "kernel/microcode.h"
+#include "kernel/park.h"
 #include "kernel/phys.h"
 #include "kernel/string.h"
 #include "kernel/time.h"
@@ -71,8 +71,7 @@ static bool start(u32 apic_id, hpa_t page, const struct percpu *cpu, u64 hz)
 }
 
 /* The CPU that is parked now, or NULL. */
-static const struct percpu *start_one(u32 index, u32 apic_id, hpa_t page,
-				      u64 hz)
+static struct percpu *start_one(u32 index, u32 apic_id, hpa_t page, u64 hz)
 {
 	struct percpu *cpu = percpu_create(index, apic_id);
 	struct ap_parameters *p;
@@ -101,24 +100,24 @@ static void log_parked(unsigned cpus, unsigned parked, u32 hint)
  */
 #define TRAMPOLINE_PAGE 0x8000
 
-void smp_park_others(const struct acpi_madt *madt, u32 lpit, u64 tsc_hz)
+unsigned smp_park_others(const struct acpi_madt *madt, u32 lpit, u64 tsc_hz,
+			 struct percpu *cpus[CPUS_MAX])
 {
 	hpa_t page = TRAMPOLINE_PAGE;
 	void *borrowed = page_alloc();
 	unsigned parked = 0, others = 0;
-	u32 hint = 0;
 
 	lpit_hint = lpit;
 	if (!borrowed || trampoline_map(page, true)) {
 		log_warn("too little memory to start further CPUs");
-		return;
+		return 0;
 	}
 	memcpy(borrowed, phys_to_virt(page), PAGE_SIZE);
 	memcpy(phys_to_virt(page), ap_trampoline,
 	       (u64)ap_trampoline_end - (u64)ap_trampoline);
 	init_others(madt, tsc_hz);
 	for (unsigned i = 0; i < madt->cpu_count; i++) {
-		const struct percpu *cpu = NULL;
+		struct percpu *cpu = NULL;
 		u32 id = madt->cpus[i];
 
 		if (id == local_apic_id())
@@ -129,11 +128,11 @@ void smp_park_others(const struct acpi_madt *madt, u32 lpit, u64 tsc_hz)
 			log_warn("CPU with APIC ID 0x%x does not start", id);
 			continue;
 		}
-		parked++;
-		hint = cpu->hint;
+		cpus[parked++] = cpu;
 	}
 	trampoline_map(page, false);
 	memcpy(phys_to_virt(page), borrowed, PAGE_SIZE);
 	page_free(borrowed);
-	log_parked(1 + others, parked, hint);
+	log_parked(1 + others, parked, parked ? cpus[0]->hint : 0);
+	return parked;
 }

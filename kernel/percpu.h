@@ -15,17 +15,33 @@ struct percpu {
 	u32 index;
 	u32 apic_id;
 	void *stack; /* top */
+	/*
+	 * Not 0: an NMI came, or it has told itself: it looks around before it
+	 * enters the guest or sleeps. vmx_enter() and cpu_sleep() see to it.
+	 */
+	u32 attention;
+	bool kicked; /* an NMI is on its way that says no more than that */
 	struct cpu_tables tables;
-	u64 nmis;	/* taken in root mode and not yet passed on */
+	u64 nmis; /* others, not yet passed on */
+	/* vmx_enter()'s code: an NMI there has the CPU go on at `out`. */
+	struct nmi_window {
+		u64 first, last, out;
+	} entry;
 	u64 interrupts; /* taken in root mode */
 	hpa_t vmxon;	/* VMXON region, or 0 */
 	u32 vmcs_revision;
 	bool parked;
 	bool runs_guest; /* its LAPIC is set up, it enters a guest */
-	u32 hint;	 /* of its MWAIT while it is parked (boot/park.h) */
-	/* What it waits on, on a line of its own: a write wakes it. */
+	u32 hint;	 /* of its MWAIT while it is parked (kernel/park.h) */
+	u32 speed_msr;	 /* what asks for its speed, 0: nothing */
+	u64 speed;	 /* that MSR while it was awake */
+	void (*job)(void *ctx); /* what it is to do: park_give_job() */
+	void *job_ctx;
+	/* What its MWAIT watches, on a line of its own; nobody writes it. */
 	u8 monitored[64] __attribute__((aligned(64)));
 };
+
+_Static_assert(offsetof(struct percpu, attention) == 24, "entry.asm, cpu.asm");
 
 static inline struct percpu *percpu(void)
 {
@@ -42,5 +58,13 @@ struct percpu *percpu_at(u32 index);
 /* Of the CPUs that run a guest, the one with this APIC ID, or NULL. */
 struct percpu *percpu_of_guest(u32 apic_id);
 void percpu_load(struct percpu *cpu);
+/*
+ * Has a CPU look around before its next instruction in a guest, and wakes it;
+ * from any CPU. An NMI does that whatever the guest's IF says, and one at most
+ * is on its way to each CPU.
+ */
+void percpu_kick(struct percpu *cpu);
+/* An NMI has come, in root mode or by an exit. */
+void percpu_nmi(struct percpu *cpu);
 
 #endif

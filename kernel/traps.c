@@ -7,7 +7,9 @@
 #include "kernel/panic.h"
 #include "kernel/percpu.h"
 
-extern const char rdmsr_fault[], rdmsr_recover[]; /* cpu.asm */
+/* cpu.asm */
+extern const char rdmsr_fault[], rdmsr_recover[];
+extern const char cpu_sleep_window[], cpu_sleep_last[], cpu_sleep_out[];
 
 static void dump(const struct trap_frame *f)
 {
@@ -46,13 +48,27 @@ static const char *const names[] = {"divide error",
 				    "alignment check",
 				    "machine check"};
 
+static bool is_inside(u64 rip, u64 first, u64 last)
+{
+	return rip >= first && rip < last;
+}
+
+/* What it was about to do without a further look is not done. */
+static void turn_back(struct trap_frame *f)
+{
+	const struct nmi_window *entry = &percpu()->entry;
+
+	if (is_inside(f->rip, entry->first, entry->last))
+		f->rip = entry->out;
+	else if (is_inside(f->rip, (u64)cpu_sleep_window, (u64)cpu_sleep_last))
+		f->rip = (u64)cpu_sleep_out;
+}
+
 void trap_handle(struct trap_frame *f)
 {
 	if (f->vector == VECTOR_NMI) {
-		percpu()->nmis++;
-		/* The vCPU's loop may have looked already: its entry ends. */
-		if (percpu()->runs_guest)
-			local_apic_send_self(HOST_VECTOR_KICK);
+		percpu_nmi(percpu());
+		turn_back(f);
 		return;
 	}
 	if (f->vector >= 32) {

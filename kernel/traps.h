@@ -20,7 +20,7 @@ struct trap_frame {
 void trap_handle(struct trap_frame *frame);
 
 #define HOST_VECTOR_FIRST 0x30 /* below: exceptions and the 8259s' range */
-#define HOST_VECTOR_KICK 0xfe  /* ends the guest's run, and does nothing else */
+#define HOST_VECTOR_TIMER 0xfe /* the local APIC's: ends the guest's run */
 #define HOST_VECTOR_SPURIOUS 0xff
 
 typedef void host_irq_handler(void *ctx, unsigned vector);

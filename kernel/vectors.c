@@ -21,9 +21,9 @@ int host_irq_alloc_block(unsigned count, host_irq_handler *handler, void *ctx)
 {
 	unsigned first = (unsigned)ALIGN_UP(HOST_VECTOR_FIRST, count);
 
-	while (first + count <= HOST_VECTOR_KICK && !are_free(first, count))
+	while (first + count <= HOST_VECTOR_TIMER && !are_free(first, count))
 		first += count;
-	if (first + count > HOST_VECTOR_KICK)
+	if (first + count > HOST_VECTOR_TIMER)
 		return -ENOSPC;
 	for (unsigned n = first; n < first + count; n++) {
 		handlers[n].handler = handler;
@@ -62,7 +62,7 @@ void host_irq_dispatch(unsigned vector)
 		return;
 	if (handlers[vector].handler)
 		handlers[vector].handler(handlers[vector].ctx, vector);
-	else if (vector != HOST_VECTOR_KICK)
+	else if (vector != HOST_VECTOR_TIMER)
 		stray(vector);
 	local_apic_eoi();
 }

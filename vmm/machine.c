@@ -7,6 +7,8 @@
 #include "kernel/host_irq.h"
 #include "kernel/log.h"
 #include "kernel/log_sink.h"
+#include "kernel/park.h"
+#include "kernel/percpu.h"
 #include "kernel/serial.h"
 #include "kernel/string.h"
 #include "kernel/traps.h"
@@ -111,7 +113,7 @@ static int write_acpi(struct machine *m)
 		.tables_size = GUEST_ACPI_SIZE,
 		.rsdp = BIOS_RSDP,
 		.rsdp_host = m->rsdp,
-		.vcpus = 1,
+		.vcpus = MAX(m->cpu_count, 1u),
 		.ioapic_id = IOAPIC_ID,
 		.ecam = m->ecam,
 		.roots = m->roots,
@@ -163,6 +165,8 @@ static void set_line(void *ctx, unsigned line, bool asserted)
 		pic_set_line(&m->pic, line, asserted);
 	/* The override that the guest's MADT states. */
 	ioapic_set_line(&m->ioapic, line == VIRQ_PIT ? 2 : line, asserted);
+	if (m->pic.intr && m->vm.smp)
+		vcpu_kick(&m->cpus[0]->vcpu);
 }
 
 static void send_msi(void *ctx, u64 address, u32 data)
@@ -193,7 +197,6 @@ void machine_connect(struct machine *m, struct host *host)
 	m->loader.uefi = host->boot.uefi;
 	m->bios.loader = &m->loader;
 	m->bios.bus = &m->vm.bus;
-	m->rom_init.vcpu = &m->vcpu;
 	m->rom_init.boot = &host->boot;
 	m->rom_init.options = &host->options;
 }
@@ -230,21 +233,18 @@ int machine_plan(struct machine *m)
 	return check_start(m);
 }
 
-static void request(struct machine *m, enum vm_request what)
-{
-	/* The first word counts: a power-off is not undone by a reset. */
-	if (m->vm.request == VM_RUN)
-		m->vm.request = what;
-}
-
 static void request_reset(void *ctx)
 {
-	request(ctx, VM_RESET);
+	struct machine *m = ctx;
+
+	vm_request(&m->vm, VM_RESET);
 }
 
 static void request_power_off(void *ctx)
 {
-	request(ctx, VM_POWER_OFF);
+	struct machine *m = ctx;
+
+	vm_request(&m->vm, VM_POWER_OFF);
 }
 
 static void debug_exit(void *ctx, u32 value)
@@ -252,7 +252,7 @@ static void debug_exit(void *ctx, u32 value)
 	struct machine *m = ctx;
 
 	m->vm.exit_code = (u8)value;
-	request(m, VM_EXIT_CODE);
+	vm_request(&m->vm, VM_EXIT_CODE);
 }
 
 static void host_keyboard(void *ctx, unsigned vector)
@@ -293,14 +293,23 @@ static void connect_host(struct machine *m)
 	serial_interrupts(COM1, false);
 }
 
+/* A level interrupt's EOI, which comes without the lock. */
+static void level_eoi(void *ctx, u8 vector)
+{
+	struct machine *m = ctx;
+
+	vm_lock(&m->vm);
+	ioapic_eoi(&m->ioapic, vector);
+	vm_unlock(&m->vm);
+}
+
 static int init_interrupts(struct machine *m)
 {
 	struct bus *bus = &m->vm.bus;
-	int err = lapic_init(&m->lapic, &m->apics, bus, &m->vm.clock, 0,
-			     m->vm.features.physical_bits);
+	int err = ioapic_init(&m->ioapic, bus, &m->apics, IOAPIC_ID);
 
-	if (!err)
-		err = ioapic_init(&m->ioapic, bus, &m->apics, IOAPIC_ID);
+	m->apics.eoi = level_eoi;
+	m->apics.ioapic = m;
 	if (!err)
 		err = pic_init(&m->pic, bus);
 	return err;
@@ -333,7 +342,7 @@ static int init_legacy(struct machine *m)
 }
 
 /* The hole for devices below 4 GiB, uncached as firmware would say it. */
-static int init_mtrr(struct machine *m)
+static int init_mtrr(struct machine *m, struct machine_cpu *cpu)
 {
 	struct guest_acpi_config cfg = {0};
 	struct mtrr_hole hole = {.base = 4 * GIB};
@@ -345,8 +354,107 @@ static int init_mtrr(struct machine *m)
 	/* From a boundary that few ranges describe. */
 	hole.base = ALIGN_UP(hole.base, 256 * MIB);
 	hole.size = 4 * GIB - hole.base;
-	return mtrr_init(&m->mtrr, &m->vm.bus, m->vm.features.physical_bits,
+	return mtrr_init(&cpu->mtrr, &cpu->bus, m->vm.features.physical_bits,
 			 &hole, hole.base < 4 * GIB ? 1 : 0);
+}
+
+/* A vCPU's devices; its VMCS is its own CPU's to set up. */
+static int add_cpu(struct machine *m, struct percpu *host)
+{
+	hpa_t at = phys_alloc(&host_memory,
+			      ALIGN_UP(sizeof(struct machine_cpu), PAGE_SIZE),
+			      PAGE_SIZE, PHYS_ANYWHERE);
+	struct machine_cpu *cpu = phys_to_virt(at);
+	struct vcpu *v = &cpu->vcpu;
+	int err;
+
+	if (at == PHYS_NONE)
+		return -ENOMEM;
+	memset(cpu, 0, sizeof(*cpu));
+	v->vm = &m->vm;
+	v->cpu = host;
+	v->lapic = &cpu->lapic;
+	v->bus = &cpu->bus;
+	v->pic = m->cpu_count ? &m->no_pic : &m->pic;
+	vclock_init(&v->clock, m->host->tsc_hz);
+	err = lapic_init(&cpu->lapic, &m->apics, &cpu->bus, &v->clock,
+			 host->apic_id, m->vm.features.physical_bits);
+	cpu->lapic.kick = vcpu_kick;
+	cpu->lapic.vcpu = v;
+	if (!err)
+		err = msr_init(&cpu->bus);
+	if (!err)
+		err = init_mtrr(m, cpu);
+	if (err)
+		return err;
+	m->vm.vcpus[m->cpu_count] = v;
+	m->cpus[m->cpu_count++] = cpu;
+	return 0;
+}
+
+static int init_first_cpu(struct machine *m)
+{
+	int err = add_cpu(m, percpu());
+
+	m->vm.vcpu_count = m->cpu_count;
+	return err ? err : vcpu_init(&m->cpus[0]->vcpu);
+}
+
+static int start_cpu(struct machine *m, struct percpu *host)
+{
+	u64 hz = m->host->tsc_hz, start;
+	struct vcpu *v;
+	int err = add_cpu(m, host);
+
+	if (err)
+		return err;
+	v = &m->cpus[m->cpu_count - 1]->vcpu;
+	err = park_give_job(host, vcpu_serve, v, hz);
+	for (start = rdtsc(); !err && rdtsc() - start < hz; cpu_relax())
+		if (__atomic_load_n(&v->ready, __ATOMIC_SEQ_CST))
+			return v->error;
+	return err ? err : -ETIMEDOUT;
+}
+
+static void devices_earlier(void *ctx)
+{
+	struct machine *m = ctx;
+
+	if (percpu() != m->cpus[0]->vcpu.cpu)
+		vcpu_kick(&m->cpus[0]->vcpu);
+}
+
+/* As soon as there is more than one, they share. */
+static void share(struct machine *m)
+{
+	struct vm *vm = &m->vm;
+
+	vm->vcpu_count = m->cpu_count;
+	vm->smp = m->cpu_count > 1;
+	vm->kick_others = vcpu_kick_others;
+	vm->clock.earlier = vm->smp ? devices_earlier : NULL;
+	vm->clock.ctx = m;
+	if (vm->smp)
+		log_info("guest: %u CPUs", m->cpu_count);
+}
+
+/* Those that do not start are left out, and the guest hears nothing of them. */
+static void start_further_cpus(struct machine *m)
+{
+	const struct host *host = m->host;
+
+	for (unsigned n = 0; n < host->parked_count; n++) {
+		int err = start_cpu(m, host->parked[n]);
+
+		if (!err)
+			continue;
+		log_warn("CPU with APIC ID 0x%x runs no vCPU (error %d)",
+			 host->parked[n]->apic_id, -err);
+		if (m->cpu_count > n + 1)
+			m->cpu_count--;
+		m->apics.count = m->cpu_count;
+	}
+	share(m);
 }
 
 static int init_pci(struct machine *m)
@@ -376,18 +484,14 @@ static int init_pci(struct machine *m)
 
 int machine_build(struct machine *m)
 {
-	int err = msr_init(&m->vm.bus);
+	int err = init_interrupts(m);
 
-	if (!err)
-		err = init_interrupts(m);
 	if (!err)
 		err = init_legacy(m);
 	if (!err)
-		err = init_mtrr(m);
-	if (!err)
 		err = init_pci(m);
 	if (!err)
-		err = vcpu_init(&m->vcpu, &m->vm, &m->lapic, &m->pic);
+		err = init_first_cpu(m);
 	if (!err && is_bios_guest(m))
 		err = bios_save(&m->bios);
 	if (err) {
@@ -395,6 +499,8 @@ int machine_build(struct machine *m)
 			  -err);
 		return err;
 	}
+	m->rom_init.vcpu = &m->cpus[0]->vcpu;
+	start_further_cpus(m);
 	machine_open_ports(m);
 	connect_host(m);
 	physmap_clear(&m->vm.map);
@@ -417,8 +523,11 @@ static void reset_devices(struct machine *m)
 		windows_close(&m->vm);
 	assigned_reset_all(&m->assign, display_is_reset(m));
 	vpci_reset(&m->vpci);
-	lapic_reset(&m->lapic);
-	lapic_virtual_wire(&m->lapic);
+	for (unsigned n = 0; n < m->cpu_count; n++) {
+		lapic_reset(&m->cpus[n]->lapic);
+		mtrr_reset(&m->cpus[n]->mtrr);
+	}
+	lapic_virtual_wire(&m->cpus[0]->lapic);
 	ioapic_reset(&m->ioapic);
 	pic_reset(&m->pic);
 	pit_reset(&m->pit);
@@ -427,7 +536,6 @@ static void reset_devices(struct machine *m)
 	i8042_reset(&m->i8042);
 	acpi_pm_reset(&m->acpi_pm);
 	reset_ports_reset(&m->reset_ports);
-	mtrr_reset(&m->mtrr);
 	assigned_log(&m->assign);
 }
 
@@ -483,21 +591,23 @@ static int start_guest(struct machine *m)
 			       : load_kernel(m, &entry);
 	if (err)
 		return err;
-	vcpu_reset(&m->vcpu, &entry);
-	m->vm.request = VM_RUN;
+	vcpu_reset(&m->cpus[0]->vcpu, &entry);
+	__atomic_store_n(&m->vm.request, VM_RUN, __ATOMIC_SEQ_CST);
 	return 0;
 }
 
 enum vm_request machine_run(struct machine *m)
 {
-	struct stats *stats = &m->vcpu.stats;
+	struct vcpu *first = &m->cpus[0]->vcpu;
+	struct stats *stats = &first->stats;
 
 	for (;; m->resets++) {
 		if (start_guest(m))
 			return m->resets ? VM_STOP : VM_REFUSED;
 		*stats = (struct stats){.tsc_hz = m->host->tsc_hz,
 					.start = rdtsc()};
-		vcpu_run(&m->vcpu);
+		vcpu_run(first);
+		vm_wait_for_others(&m->vm);
 		console_flush(&m->console);
 		if (m->vm.request != VM_RESET)
 			break;

@@ -47,6 +47,16 @@ struct host {
 	u64 tsc_hz;
 	bool tsc_exact;	     /* else the guest measures it itself */
 	unsigned screen_row; /* where the log ended on a text screen */
+	struct percpu *parked[CPUS_MAX]; /* further CPUs, by boot/smp.c */
+	unsigned parked_count;
+};
+
+/* What is each vCPU's own. */
+struct machine_cpu {
+	struct lapic lapic; /* first, for it is aligned */
+	struct vcpu vcpu;
+	struct mtrr mtrr;
+	struct bus bus;
 };
 
 struct machine {
@@ -54,10 +64,11 @@ struct machine {
 	struct vm vm;
 	struct ept ept;
 	struct apic_bus apics;
-	struct vcpu vcpu;
-	struct lapic lapic;
+	struct machine_cpu *cpus[CPUS_MAX]; /* the first is the BSP's */
+	unsigned cpu_count;
 	struct ioapic ioapic;
 	struct pic pic;
+	struct pic no_pic; /* further CPUs hear nothing of the 8259s */
 	struct pit pit;
 	struct rtc rtc;
 	struct uart uart;
@@ -65,7 +76,6 @@ struct machine {
 	struct i8042 i8042;
 	struct acpi_pm acpi_pm;
 	struct reset_ports reset_ports;
-	struct mtrr mtrr;
 	struct vpci vpci;
 	struct pci_bridge host_bridge, isa_bridge;
 	struct virq virq;

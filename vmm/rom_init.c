@@ -59,7 +59,7 @@ static void late(void *dev, u64 now)
 	struct vm *vm = dev;
 
 	(void)now;
-	vm->request = VM_STOP;
+	vm_request(vm, VM_STOP);
 }
 
 static enum vm_request run(struct rom_init *r)

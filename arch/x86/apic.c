@@ -13,8 +13,6 @@ enum {
 	LVT_DEADLINE = 2u << 17,
 	DIVIDE_BY_1 = 0xb,
 	ICR_PENDING = 1u << 12,
-	ICR_ASSERT = 1u << 14,
-	ICR_SELF = 1u << 18,
 	IOREGSEL = 0,
 	IOWIN = 0x10,
 	IOAPIC_VERSION = 1,
@@ -49,6 +47,13 @@ void local_apic_init(volatile void *page, bool x2apic, u8 spurious_vector)
 
 	apic.page = page;
 	apic.x2apic = x2apic || (base & APIC_BASE_X2APIC);
+	local_apic_join(spurious_vector);
+}
+
+void local_apic_join(u8 spurious_vector)
+{
+	u64 base = rdmsr(MSR_APIC_BASE);
+
 	if (!(base & APIC_BASE_ENABLE))
 		wrmsr(MSR_APIC_BASE, base |= APIC_BASE_ENABLE);
 	if (apic.x2apic)
@@ -87,11 +92,6 @@ int local_apic_send(u32 apic_id, u32 low)
 		cpu_relax();
 	}
 	return -ETIMEDOUT;
-}
-
-void local_apic_send_self(u8 vector)
-{
-	write(APIC_ICR, ICR_SELF | ICR_ASSERT | vector);
 }
 
 /*

@@ -32,18 +32,18 @@ enum local_apic_register {
  * (x2apic).
  */
 void local_apic_init(volatile void *page, bool x2apic, u8 spurious_vector);
+/* Likewise a further CPU's, as the first one's was; after that. */
+void local_apic_join(u8 spurious_vector);
 u32 local_apic_id(void);
 void local_apic_eoi(void);
+#define APIC_ICR_NMI 0x4400u /* SDM figure 10-12 */
+
 /*
  * Sends an interprocessor interrupt and waits (bounded) until it is
  * accepted. low: the ICR's low half (SDM figure 10-12). -ETIMEDOUT; -EINVAL:
  * in xAPIC mode there is no such ID.
  */
 int local_apic_send(u32 apic_id, u32 low);
-
-/* A fixed interrupt to the calling CPU; an NMI's handler may, too, for it leaves
- * the destination of one that is just being sent as it is. */
-void local_apic_send_self(u8 vector);
 
 /*
  * The calling CPU's timer, to raise vector: by TSC deadline where there is

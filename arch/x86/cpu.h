@@ -157,6 +157,12 @@ struct PACKED descriptor_pointer {
 
 /* 0, or -EFAULT: this CPU has no such MSR (or no right to read it). */
 int rdmsr_safe(u32 msr, u64 *value);
+/*
+ * Sleeps, interrupts as they are: MWAIT with the hint, watching the line, or HLT
+ * where the hint is 0x100. Not at all where percpu's attention is not 0, or an
+ * NMI comes on the way.
+ */
+void cpu_sleep(const void *line, u32 hint);
 
 #ifdef MONOCLE_HOST
 
@@ -184,8 +190,6 @@ void ltr(u16 selector);
 void load_segments(u16 code, u16 data);
 void invlpg(const void *p);
 void cpu_cli(void);
-void cpu_monitor(const void *line);
-void cpu_mwait(u32 hint);
 NORETURN void cpu_stop(void);
 
 #else
@@ -331,17 +335,6 @@ static inline void invlpg(const void *p)
 static inline void cpu_cli(void)
 {
 	__asm__ volatile("cli" ::: "memory");
-}
-
-static inline void cpu_monitor(const void *line)
-{
-	__asm__ volatile("monitor" ::"a"(line), "c"(0), "d"(0) : "memory");
-}
-
-/* Ends on a write to the line, too; with IF clear no interrupt ends it. */
-static inline void cpu_mwait(u32 hint)
-{
-	__asm__ volatile("mwait" ::"a"(hint), "c"(0) : "memory");
 }
 
 static inline void cpu_halt(void)

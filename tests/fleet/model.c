@@ -358,13 +358,9 @@ void cpu_cli(void)
 {
 }
 
-void cpu_monitor(const void *line)
+void cpu_sleep(const void *line, u32 hint)
 {
 	(void)line;
-}
-
-void cpu_mwait(u32 hint)
-{
 	(void)hint;
 }
 
@@ -419,6 +415,7 @@ void invept(u64 type, u64 eptp)
 
 /* What the assembly of boot/, arch/ and kernel/ has; nothing here goes there. */
 const char trap_stubs[1], vmx_exit[1], rdmsr_fault[1], rdmsr_recover[1];
+const char vmx_window[1], vmx_window_last[1], vmx_window_out[1];
 __asm__(".pushsection .rodata\n"
 	".globl ap_trampoline, ap_parameters, ap_trampoline_end\n"
 	"ap_trampoline: .skip 64\n"

@@ -318,6 +318,70 @@ void ioapic_route(unsigned pin, u32 low);
 /* Channel 0, mode 2: every `count` of 1.193182 MHz. 0 stops it. */
 void pit_periodic(u16 count);
 
+/* -- all CPUs: cpus.c */
+
+#define CPUS_MAX 8
+#define IPI_TIME 400000000ull /* ticks; a slow rig's IPI has come by then */
+
+enum icr {
+	ICR_FIXED = 0,
+	ICR_LOWEST = 1u << 8,
+	ICR_NMI = 4u << 8,
+	ICR_INIT = 5u << 8 | 1u << 14, /* level asserted */
+	ICR_SIPI = 6u << 8 | 1u << 14,
+	ICR_LOGICAL = 1u << 11,
+	ICR_SELF = 1u << 18,
+	ICR_ALL = 2u << 18,
+	ICR_OTHERS = 3u << 18,
+};
+
+/* One of the machine's, its APIC ID is its place. */
+struct cpu {
+	struct cpu *self;
+	u32 id;
+	bool is_there, x2apic;
+	volatile u32 lives; /* how often it has started */
+	volatile u32 start_cs, start_cr0, start_edx;
+	void (*volatile task)(struct cpu *); /* what it does; else beats */
+	volatile u32 beats, stage;
+	volatile u32 received[256]; /* each counted by itself alone */
+	u32 due[256];		    /* by who sends that vector */
+	u32 nmi_lock, lowest, wrong;
+	u64 random;
+	u64 gdt[10];
+	u8 tss[104];
+	_Alignas(16) u8 stacks[4096]; /* of #DF, of NMI */
+};
+
+extern struct cpu cpus[CPUS_MAX];
+extern unsigned cpu_count;
+
+static inline struct cpu *this_cpu(void)
+{
+	struct cpu *me;
+
+	__asm__ volatile("mov %%gs:0, %0" : "=r"(me));
+	return me;
+}
+
+/* Reads the MADT; this CPU's local APIC and tables. The others wait. */
+void cpus_init(void);
+u32 apic_get(unsigned reg);
+void apic_set(unsigned reg, u32 value);
+void send_ipi(u32 dest, u32 icr);
+/* The vector of a SIPI: one of two pages. */
+u32 start_vector(unsigned page);
+u32 logical_id(u32 id, bool flat);
+void set_logical(bool flat);
+void enter_x2apic(void);
+/* Has a CPU do this once. */
+void begin(struct cpu *c, void (*task)(struct cpu *));
+/* Until it has, until all have done what they began. */
+void end(const struct cpu *c);
+void end_all(void);
+void rest(u64 ticks);
+bool is_soon(const volatile u32 *at, u32 value);
+
 /* -- PCI functions: pci.c */
 
 enum config {
@@ -381,5 +445,7 @@ unsigned igd(void);
 /* DMA where Intel graphics shares memory. How many tests failed. */
 unsigned edu_igd(void);
 unsigned edu_parked(void);
+u8 storm(void);
+void storm_resets(void);
 
 #endif

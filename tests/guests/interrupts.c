@@ -12,7 +12,6 @@
 #define V_MASTER 0x20
 #define V_SLAVE 0x28
 
-#define ICR_NMI (4u << 8)
 #define LVT_MASKED BIT(16)
 #define LVT_PERIODIC BIT(17)
 #define LVT_DEADLINE BIT(18)

@@ -21,6 +21,8 @@
  *	windows-igd	... that of Intel graphics
  *	e1000		drives the interrupt line of one, see e1000.c
  *	igd		looks at Intel graphics, see igd.c; accesses=N
+ *	storm-resets	each CPU resets, see storm.c
+ *	storm		among all CPUs, see storm.c; cpus=N seed=N seeds=N
  *	exit status=N	nothing else
  */
 #include "guests/guest.h"
@@ -102,6 +104,10 @@ void guest_main(u32 magic, u64 info)
 		finish((u8)e1000());
 	else if (starts(line, "igd"))
 		finish((u8)igd());
+	else if (starts(line, "storm-resets"))
+		storm_resets();
+	else if (starts(line, "storm"))
+		finish(storm());
 	else if (starts(line, "exit"))
 		finish((u8)option("status", 0));
 	print("guest: %s: not known\n", line);

@@ -208,7 +208,7 @@ unsigned irq_vectors(void)
 
 	while ((got = host_irq_alloc(handler, NULL)) >= 0)
 		taken[got] = 1;
-	for (unsigned n = HOST_VECTOR_FIRST; n < HOST_VECTOR_KICK; n++) {
+	for (unsigned n = HOST_VECTOR_FIRST; n < HOST_VECTOR_TIMER; n++) {
 		count += !taken[n];
 		if (taken[n])
 			host_irq_free(n);
@@ -290,7 +290,7 @@ int irq_start(bool remapping, u8 pin, int gsi)
 	struct assigned *a;
 	int err;
 
-	for (unsigned n = HOST_VECTOR_FIRST; n < HOST_VECTOR_KICK; n++)
+	for (unsigned n = HOST_VECTOR_FIRST; n < HOST_VECTOR_TIMER; n++)
 		host_irq_free(n);
 	memset(seen, 0, sizeof(seen));
 	irq_sent_count = 0;

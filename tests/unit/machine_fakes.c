@@ -8,6 +8,7 @@
 #include "tests/unit/machine_fakes.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -15,6 +16,7 @@
 #include "arch/x86/errno.h"
 #include "arch/x86/vmx/vmcs.h"
 #include "kernel/log.h"
+#include "kernel/park.h"
 #include "kernel/phys.h"
 #include "kernel/serial.h"
 #include "kernel/traps.h"
@@ -22,6 +24,8 @@
 #include "vmm/load/guest_acpi.h"
 
 #define SPACE (5 * GIB)
+
+int arch_prctl(int code, unsigned long address); /* libc's */
 
 char machine_notes[4096];
 int (*machine_guest)(void);
@@ -41,6 +45,7 @@ static struct {
 static unsigned vector_count;
 static int vector_of[16]; /* of an ISA line, or -1 */
 
+static struct percpu here;
 static struct machine machine;
 static struct host host;
 static u8 *space;
@@ -70,6 +75,9 @@ struct machine *fresh_machine(void)
 	machine_serial = false;
 	vector_count = 0;
 	memset(vector_of, 0xff, sizeof(vector_of));
+	here.self = &here;
+	if (arch_prctl(0x1001 /* ARCH_SET_GS: percpu() */, (u64)&here))
+		abort();
 	machine_connect(&machine, &host);
 	return &machine;
 }
@@ -346,11 +354,32 @@ int rom_init(struct rom_init *r, struct boot_framebuffer *screen, u8 *row)
 	return STATUS;
 }
 
-int vcpu_init(struct vcpu *v, struct vm *vm, struct lapic *lapic,
-	      struct pic *pic)
+int vcpu_init(struct vcpu *v)
 {
-	(void)vm, (void)lapic, (void)pic, (void)v;
+	(void)v;
 	return STATUS;
+}
+
+void vcpu_kick(void *vcpu)
+{
+	(void)vcpu;
+}
+
+void vcpu_kick_others(struct vm *vm)
+{
+	(void)vm;
+}
+
+void vcpu_serve(void *vcpu)
+{
+	(void)vcpu;
+}
+
+int park_give_job(struct percpu *cpu, void (*job)(void *ctx), void *ctx,
+		  u64 tsc_hz)
+{
+	(void)cpu, (void)job, (void)ctx, (void)tsc_hz;
+	return -ETIMEDOUT;
 }
 
 void vcpu_reset(struct vcpu *v, const struct guest_entry *entry)

@@ -494,11 +494,14 @@ u32 acpi_lpit(const struct acpi_tables *acpi)
 	return acpi == &host.acpi ? 0x60 : 0;
 }
 
-void smp_park_others(const struct acpi_madt *madt, u32 lpit, u64 tsc_hz)
+unsigned smp_park_others(const struct acpi_madt *madt, u32 lpit, u64 tsc_hz,
+			 struct percpu *cpus[CPUS_MAX])
 {
 	(void)madt;
 	note_number("lpit", lpit);
 	note_number("park", tsc_hz);
+	(void)cpus;
+	return 0;
 }
 
 int vmx_enable(const struct vmx_capabilities *cap, hpa_t region)

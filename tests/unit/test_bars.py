@@ -33,8 +33,8 @@ BARS = {
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "bars", ["vmm/assign/assigned_bars.c", "vmm/core/bus.c",
-                 "vmm/core/vm.c", "kernel/region.c",
+        "bars", ["vmm/assign/assigned_bars.c", "vmm/core/bus.c", "vmm/core/vm.c",
+                 "kernel/region.c",
                  "vmm/devmodel/pci_bus.c", "vmm/devmodel/pci_assigned.c"],
         headers=["tests/unit/assign_fakes.h", "kernel/log.h"],
         fakes="tests/unit/bars_fakes.c",

@@ -97,7 +97,7 @@ def build():
     return harness.build(
         "bios", ["vmm/load/bios.c", "vmm/rom_init.c", "vmm/load/loader.c", "vmm/load/loader_ram.c",
                  "vmm/load/linux.c", "vmm/load/multiboot.c", "vmm/core/guest_mem.c",
-                 "kernel/region.c", "vmm/core/bus.c", "vmm/core/vclock.c",
+                 "kernel/region.c", "vmm/core/bus.c", "vmm/core/vm.c", "vmm/core/vclock.c",
                  "vmm/devmodel/pic.c", "vmm/devmodel/pit.c"],
         headers=["vmm/load/bios.h", "vmm/rom_init.h", "vmm/devmodel/pit.h",
                  "kernel/phys.h", "kernel/log.h"],

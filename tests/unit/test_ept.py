@@ -376,7 +376,7 @@ MUTANTS = {
           (CHANGE, EARLY + CHANGE)],
          unmap_a_page, "INVEPT before the last store"),
     "INVEPT whenever called":
-        ([("	if (ept->stale)\n		vmx_invept", "	vmx_invept")],
+        ([("\tif (!ept->stale)\n\t\treturn;\n", "")],
          unmap_a_page, "INVEPT though nothing present changed"),
     "INVEPT of something else":
         ([("vmx_invept(ept->cap, ept->eptp)", "vmx_invept(ept->cap, 0)")],

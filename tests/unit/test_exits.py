@@ -15,7 +15,7 @@ from mutants import mutated
 
 SOURCES = ["vmm/vcpu/exit_cr.c", "vmm/vcpu/exit_io.c", "vmm/vcpu/exit_mmio.c", "vmm/vcpu/msr.c",
            "vmm/vcpu/vcpu_state.c", "vmm/core/stats.c", "vmm/core/guest_mem.c", "vmm/vcpu/insn.c",
-           "vmm/core/bus.c", "vmm/core/vclock.c", "kernel/region.c",
+           "vmm/core/bus.c", "vmm/core/vm.c", "vmm/core/vclock.c", "kernel/region.c",
            "vmm/devmodel/lapic.c", "vmm/devmodel/lapic_accept.c",
            "vmm/devmodel/apic_bus.c", "vmm/vcpu/hypercall.c"]
 # What hypercalls reach: a log of 1000 bytes, of which the first 100 are gone.
@@ -116,6 +116,7 @@ class Vcpu:
         f.efer_allowed = 1 | LME | LMA | 1 << 11
         self.v = m.new("struct vcpu *")
         self.v.vm, self.v.lapic = self.vm, self.lapic()
+        self.bus = self.v.bus = m.new("struct bus *")
         self.log = []       # what devices saw: (port or address, size, value)
         self._names = []
         self.fields = {
@@ -193,8 +194,10 @@ class Vcpu:
             return 0
         name = self.m.ffi.new("char[]", b"device")
         self._names.append(name)
+        bus = (self.bus if space == self.m.BUS_MSR
+               else self.m.ffi.addressof(self.vm.bus))
         assert self.m.bus_register(
-            self.m.ffi.addressof(self.vm.bus), space, first, last,
+            bus, space, first, last,
             self.m.callback("bus_handler *", handle), self.m.NULL, name) == 0
 
     def poke(self, gpa, data):

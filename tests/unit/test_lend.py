@@ -18,7 +18,7 @@ FAKES = """
 def m():
     return vmxcpu.harness.build(
         "lend", ["vmm/vcpu/lend.c", "arch/x86/vmx/ept.c", "kernel/region.c",
-                 "vmm/core/bus.c"], fakes=FAKES,
+                 "vmm/core/bus.c", "vmm/core/vm.c"], fakes=FAKES,
         cdef="void *page_alloc(void); void *phys_to_virt(uint64_t hpa);",
         headers=["arch/x86/vmx/ept.h", "vmm/vcpu/exits.h", *vmxcpu.HEADERS])
 
@@ -32,6 +32,7 @@ class Guest:
         assert m.ept_init(self.ept, self.cap) == 0
         self.vm.vmx, self.vm.ept = self.cap, self.ept
         self.v = m.new("struct vcpu *")
+        self.bus = self.v.bus = m.new("struct bus *")
         self.v.vm, self.v.ones, self.v.cpu_controls = (
             self.vm, m.page_alloc(), 0x84006172)
         self.set("GUEST_RFLAGS", rflags)

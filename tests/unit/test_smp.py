@@ -15,7 +15,7 @@ FAKES = """
 #include "tests/unit/vmx_fakes.c"
 #undef phys_to_virt
 #include "kernel/host_paging.h"
-#include "boot/park.h"
+#include "kernel/park.h"
 
 /* The code that is copied: 0x120 bytes, the last 32 of them parameters. */
 __asm__(".pushsection .data; .globl ap_trampoline, ap_parameters,"
@@ -105,6 +105,18 @@ bool ap_runs(u64 entry, u64 percpu)
 	return STOPS(((void (*)(u64))entry)(percpu));
 }
 
+/* The parked CPU is the one that is kicked: it does its job at once. */
+void percpu_kick(struct percpu *cpu)
+{
+	void (*job)(void *ctx) = cpu->job;
+
+	fakes_record(FAKE_OTHER, (u64)cpu, 1, 0);
+	if (cpu->apic_id == 0xdead)
+		return;
+	cpu->job = NULL;
+	job(cpu->job_ctx);
+}
+
 bool stops_in_park(struct percpu *cpu)
 {
 	return STOPS(park(cpu));
@@ -126,8 +138,8 @@ SECOND = 10**6
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "smp", ["boot/smp.c", "boot/park.c"], fakes=FAKES, cdef=CDEF,
-        headers=["boot/smp.h", "boot/park.h", "kernel/percpu.h", *vmxcpu.HEADERS])
+        "smp", ["boot/smp.c", "kernel/park.c"], fakes=FAKES, cdef=CDEF,
+        headers=["boot/smp.h", "kernel/park.h", "kernel/percpu.h", *vmxcpu.HEADERS])
 
 
 class Cpus:
@@ -148,7 +160,9 @@ class Cpus:
         self.madt = m.new("struct acpi_madt *", {"cpu_count": len(ids)})
         for n, ident in enumerate(ids):
             self.madt.cpus[n] = ident
-        m.smp_park_others(self.madt, lpit, SECOND)
+        self.cpus = m.new("struct percpu *[]", m.CPUS_MAX)
+        self.count = m.smp_park_others(self.madt, lpit, SECOND, self.cpus)
+        assert self.count == len(self.parked)
         assert bytes(m.low_page) == self.before, "the guest's page"
         assert not m.mapped
 
@@ -244,13 +258,13 @@ def test_no_memory(m):
     m.lib.cpus_left = 1
     x.madt.cpu_count = 3
     x.madt.cpus[1], x.madt.cpus[2] = 1, 2
-    m.smp_park_others(x.madt, 0, SECOND)
+    m.smp_park_others(x.madt, 0, SECOND, x.cpus)
     assert x.parked == {1: 1} and "0x2 does not start" in m.log_text()
     for lack in ("arena_limit", "no_trampoline"):
         m.lib.arena_limit = m.ARENA_PAGES * (lack != "arena_limit")
         m.lib.no_trampoline = lack == "no_trampoline"
         x.sent.clear()
-        m.smp_park_others(x.madt, 0, SECOND)
+        m.smp_park_others(x.madt, 0, SECOND, x.cpus)
         assert x.sent == [] and "too little memory" in m.log_lines()[-1][1]
         assert bytes(m.low_page) == x.before
 
@@ -302,11 +316,12 @@ def asleep(m, hint, wakes=0):
     assert m.stops_in_park(cpu)
     line = int(m.ffi.cast("u64", cpu.monitored))
     assert line % 64 == 0 and m.ffi.sizeof(cpu.monitored) == 64
+    assert {e.addr for e in m.events("sleep")} == {line}
     return [(e.kind, e.value or e.addr - line * (e.addr >= line))
             for e in m.events()]
 
 
-SLEEP = ["mfence", "clflush", "mfence", "monitor", "mwait"]
+SLEEP = ["mfence", "clflush", "mfence", "sleep"]
 
 
 @pytest.mark.parametrize("wakes", [0, 1, 3])
@@ -315,13 +330,13 @@ def test_it_sleeps_on(m, wakes):
     sleeper(m)
     done = asleep(m, 0x60, wakes)
     assert [kind for kind, _ in done] == ["wbinvd", *SLEEP * (wakes + 1)]
-    assert {what for kind, what in done if kind == "mwait"} == {0x60}
-    assert {what for kind, what in done if kind == "monitor"} == {0}
+    assert {what for kind, what in done if kind == "sleep"} == {0x60}
+    assert {what for kind, what in done if kind == "clflush"} == {0}
 
 
 def test_without_mwait_it_halts(m):
     sleeper(m, leaf1=0)
-    assert [kind for kind, _ in asleep(m, 0x100)] == ["wbinvd", "stop"]
+    assert [kind for kind, _ in asleep(m, 0x100)] == ["wbinvd", *SLEEP]
 
 
 @pytest.mark.parametrize("leaf1, leaf6, msrs, written", [
@@ -351,3 +366,38 @@ def test_each_cpu_asks_its_own_cpuid(m):
     x = Cpus(m, [BSP, 1], leaves=0x16, lpit=0x60)
     assert x.parked == {1: 1}
     assert m.log_text() == "cpus: 2, of which 1 are parked, in MWAIT 0x60"
+
+
+# --- Jobs ------------------------------------------------------------------
+
+def test_a_job_is_done_awake(m):
+    """At the speed that it had; and it sleeps again behind it."""
+    cpu = sleeper(m, leaf1=MONITOR | EIST)
+    for number, value in {0x199: 0x2800, 0xce: 0x800 << 32 | 0x1c00}.items():
+        cpu.set_msr(number, value)
+    at_work = []
+
+    @m.ffi.callback("void(void *)")
+    def job(ctx):
+        at_work.append((int(m.ffi.cast("u64", ctx)), cpu.msr(0x199)))
+    c = m.new("struct percpu *", {"hint": 0x60, "job": job,
+                                  "job_ctx": m.ffi.cast("void *", 7)})
+    m.lib.fake_wakes = 0
+    assert m.stops_in_park(c)
+    assert at_work == [(7, 0x2800)] and cpu.msr(0x199) == 0x800
+    assert c.job == m.NULL
+
+
+@pytest.mark.parametrize("ident, result", [(1, 0), (0xdead, "ETIMEDOUT")])
+def test_a_job_is_taken_or_withdrawn(m, ident, result):
+    sleeper(m)
+    done = []
+
+    @m.ffi.callback("void(void *)")
+    def job(_ctx):
+        done.append(True)
+    m.on_relax = lambda: setattr(m, "tsc", m.tsc + SECOND // 10)
+    c = m.new("struct percpu *", {"apic_id": ident})
+    assert m.park_give_job(c, job, m.NULL, SECOND) == (
+        -m.ETIMEDOUT if result else 0)
+    assert c.job == m.NULL and bool(done) == (not result)

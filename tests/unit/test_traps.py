@@ -30,9 +30,15 @@ void host_irq_dispatch(unsigned vector)
 	fakes_record(FAKE_OTHER, vector, 0, 0);
 }
 
-void local_apic_send_self(u8 vector)
+/* arch/x86/cpu.asm's: three addresses in a row */
+__asm__(".pushsection .data; .globl cpu_sleep_window, cpu_sleep_last,"
+	"cpu_sleep_out; cpu_sleep_window: .zero 16; cpu_sleep_last:"
+	".zero 4; cpu_sleep_out: .zero 4; .popsection");
+
+int local_apic_send(u32 apic_id, u32 low)
 {
-	fakes_record(FAKE_OTHER, vector, 1, 0);
+	fakes_record(FAKE_OTHER, apic_id, 4, low);
+	return 0;
 }
 
 void log_take_over(void)
@@ -58,6 +64,7 @@ bool stops_at(struct trap_frame *f)
 """
 NOT_LIBC = ["backtrace=own_backtrace"]
 CDEF = """
+extern char cpu_sleep_window[], cpu_sleep_out[];
 extern const char trap_stubs[2048], rdmsr_fault[8], rdmsr_recover[8];
 extern unsigned stacks, stack_fails, screens;
 bool stops_at(struct trap_frame *f);
@@ -200,14 +207,45 @@ def test_an_nmi_is_noted_for_the_guest(m):
     assert c.nmis == 2 and m.log_text() == "" and not m.events("other")
 
 
-def test_an_nmi_behind_the_last_look_ends_the_next_run(m):
-    """Where the CPU enters a guest: what waits there exits at once."""
+@pytest.mark.parametrize("at, to", [(-1, None), (0, "out"), (15, "out"), (16, None)])
+@pytest.mark.parametrize("window", ["entry", "sleep"])
+def test_an_nmi_behind_the_last_look(m, window, at, to):
+    """The CPU looks again instead of entering the guest, or sleeping."""
     c = make(m)
-    c.runs_guest = True
+    m.percpu_load(c)
+    c.entry = {"first": 0x5000, "last": 0x5010, "out": 0x5020}
+    first, out = ((0x5000, 0x5020) if window == "entry" else tuple(
+        int(m.ffi.cast("u64", m.ffi.addressof(m.lib, name)))
+        for name in ("cpu_sleep_window", "cpu_sleep_out")))
+    f = frame(m, NMI, rip=first + at)
+    assert not c.attention and not m.stops_at(f)
+    assert c.attention and f.rip == (out if to else first + at)
+
+
+def test_a_kick_is_an_nmi_that_is_not_the_guest_s(m):
+    """One at a time is on its way; another NMI is the guest's."""
+    mine, other = make(m, 0), make(m, 1)
+    m.fake_gs_base(mine)
     m.clear_events()
-    assert not m.stops_at(frame(m, NMI))
-    assert [(e.addr, e.size) for e in m.events("other")] == [
-        (m.HOST_VECTOR_KICK, 1)]
+    m.percpu_kick(other)
+    m.percpu_kick(other)
+    assert [(e.addr, e.value) for e in m.events("other")] == [
+        (other.apic_id, 0x4400)]
+    m.percpu_nmi(other)
+    assert (other.attention, other.nmis) == (1, 0)
+    m.percpu_kick(other)
+    assert len(m.events("other")) == 2
+    m.percpu_nmi(other)
+    m.percpu_nmi(other)
+    assert other.nmis == 1
+
+
+def test_a_kick_of_itself_needs_no_nmi(m):
+    c = make(m)
+    m.percpu_load(c)
+    m.clear_events()
+    m.percpu_kick(c)
+    assert c.attention and not m.events("other")
 
 
 @pytest.mark.parametrize("vector", [32, 0x31, 255])

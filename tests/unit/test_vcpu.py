@@ -17,10 +17,10 @@ import vmxcpu
 from mutants import mutated
 
 SOURCES = ["vmm/vcpu/vcpu.c", "vmm/vcpu/exits.c", "vmm/vcpu/vcpu_state.c", "vmm/core/stats.c",
-           "vmm/vcpu/guest_cpuid.c", "vmm/core/guest_mem.c", "vmm/core/bus.c", "vmm/core/vclock.c",
+           "vmm/vcpu/guest_cpuid.c", "vmm/core/guest_mem.c", "vmm/core/bus.c", "vmm/core/vm.c", "vmm/core/vclock.c",
            "kernel/region.c", "vmm/devmodel/lapic.c", "vmm/devmodel/lapic_accept.c",
            "vmm/devmodel/apic_bus.c", "vmm/devmodel/pic.c",
-           "arch/x86/vmx/probe.c"]
+           "arch/x86/vmx/probe.c", "kernel/percpu.c"]
 # What lies around the two files: handlers that only say that they were called.
 FAKES = """
 #include <setjmp.h>
@@ -125,6 +125,19 @@ void local_apic_timer_set(u64 deadline)
 	apic_sets++;
 }
 
+__asm__(".pushsection .data; .globl vmx_window, vmx_window_last, vmx_window_out;"
+	"vmx_window: .zero 1; vmx_window_last: .zero 1; vmx_window_out: .zero 1;"
+	".popsection");
+void *stack_alloc(void) { return NULL; }
+void cpu_tables_load(struct cpu_tables *t, void *gs)
+{
+	(void)t, (void)gs;
+}
+int local_apic_send(u32 apic_id, u32 low)
+{
+	(void)apic_id, (void)low;
+	return 0;
+}
 u64 idt_base(void) { return 0x1d7000; }
 hpa_t host_cr3(void) { return 0xc3000; }
 int vmcs_load(const struct vmx_capabilities *cap, hpa_t vmcs)
@@ -209,12 +222,16 @@ class Vm:
         at = int(m.ffi.cast("uintptr_t", self._keep[0]))
         self.lapic = m.ffi.cast("struct lapic *", at + -at % 4096)
         part, self.apics = m.ffi.addressof, m.new("struct apic_bus *")
+        self.v = m.new("struct vcpu *")
         m.vclock_init(part(self.vm.clock), 1 << 30)
+        m.vclock_init(part(self.v.clock), 1 << 30)
         assert m.pic_init(self.pic, part(self.vm.bus)) == 0
         assert m.lapic_init(self.lapic, self.apics, part(self.vm.bus),
-                            part(self.vm.clock), 0, 39) == 0
+                            part(self.v.clock), 0, 39) == 0
         m.lapic_virtual_wire(self.lapic)
-        self.v = m.new("struct vcpu *")
+        self.vm.vcpus[0] = self.v
+        self.v.bus = part(self.vm.bus)
+        self.v.devices_next = part(self.vm.clock, "next")
         self.percpu = self.v.cpu = m.new("struct percpu *")
         self.v.vm, self.v.lapic, self.v.cpu_controls = self.vm, self.lapic, CPU
         self.preemption_timer(0)
@@ -577,7 +594,7 @@ def test_the_timer_wakes(vm):
     vm.lapic.page[4 * m.LAPIC_LVT_TIMER] = 0x41
     timer = m.ffi.addressof(vm.lapic.timer)
     vm.lapic.deadline = 1000
-    m.vtimer_set(m.ffi.addressof(vm.vm.clock), timer, 1000)
+    m.vtimer_set(m.ffi.addressof(vm.v.clock), timer, 1000)
 
     def at(tsc):
         def later():
@@ -708,7 +725,7 @@ def noticed(cpu, deadlines=(*DEADLINES, 10**12)):
 def test_a_clock_that_is_wrong(vm, init, habit):
     """Errata of CPUs with Ironlake graphics: AAT59, AAU65."""
     cpu = Clocks(vm, init, HABITS[habit], ARRANDALE)
-    assert vm.m.host_vector == vm.m.HOST_VECTOR_KICK
+    assert vm.m.host_vector == vm.m.HOST_VECTOR_TIMER
     assert noticed(cpu) < 1.1
     assert not vm["PIN_CONTROLS"] >> 6 & 1
 
@@ -749,7 +766,7 @@ def test_an_apic_timer_that_does_not_count(vm, init):
     Clocks(vm, init, HABITS["stopped"], ARRANDALE)
     vm.m.lib.apic_error = -vm.m.EIO
     try:
-        assert vm.m.vcpu_init(vm.v, vm.vm, vm.lapic, vm.pic) == -vm.m.EIO
+        assert vm.m.vcpu_init(vm.v) == -vm.m.EIO
     finally:
         vm.m.lib.apic_error = 0
 
@@ -1135,7 +1152,7 @@ def initialiser(vm):
     """vcpu_init() on a VMCS full of what was there before."""
     m = vm.m
     m.fake_gs_base(vm.percpu)
-    vm.percpu.self, vm.v.cpu = vm.percpu, m.NULL
+    vm.percpu.self = vm.percpu
     for field in range(m.VMCS_FIELDS):
         vm.cpu.write(field, 0xbad)
     vm.cap.pin, vm.cap.cpu, vm.cap.cpu2 = 0x7f, CPU, 0x101
@@ -1147,7 +1164,7 @@ def initialiser(vm):
     m.lib.load_error = 0
 
     def run():
-        return m.vcpu_init(vm.v, vm.vm, vm.lapic, vm.pic)
+        return m.vcpu_init(vm.v)
     return run
 
 
@@ -1231,7 +1248,7 @@ def test_an_exception_in_the_delivery_of_an_interrupt(vm, kind):
 
 def test_an_nmi_that_hit_monocle_is_the_guests(vm):
     """kernel/traps.c counts those that come outside of the guest."""
-    vm.percpu.nmis = 2
+    vm.percpu.nmis, vm.percpu.attention = 2, 1
     entries = vm.run(vm.m.EXIT_CPUID)
     assert [e.info for e in entries] == [VALID | NMI | 2, 0]
     assert vm.percpu.nmis == 0
@@ -1277,7 +1294,7 @@ def play(m, deeds):
 def thorough():
     """The same, but that looks for events before each entry."""
     return build({"vmm/vcpu/vcpu.c": mutated("vmm/vcpu/vcpu.c", (
-        "if (__builtin_expect(now >= vm->clock.next || !is_quiet(v),",
+        "if (__builtin_expect(now >= next || !is_quiet(v),",
         "(void)is_quiet; if (__builtin_expect(v != NULL,"))}, "vcpu_thorough")
 
 

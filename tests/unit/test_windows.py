@@ -18,7 +18,7 @@ GSM = (0x8b000000, 2048)        # next to DSM, and never to be seen
 @pytest.fixture(scope="module")
 def m():
     return vmxcpu.build(
-        "windows", ["vmm/assign/windows.c", "arch/x86/vmx/ept.c", "kernel/region.c"],
+        "windows", ["vmm/assign/windows.c", "vmm/core/vm.c", "vmm/core/bus.c", "arch/x86/vmx/ept.c", "kernel/region.c"],
         headers=["vmm/assign/windows.h", "arch/x86/vmx/ept.h"])
 
 

@@ -226,17 +226,13 @@ WEAK NORETURN void cpu_stop(void)
 	longjmp(stopped, 1);
 }
 
-WEAK void cpu_monitor(const void *line)
-{
-	fakes_record(FAKE_MONITOR, (u64)(uintptr_t)line, 0, 0);
-}
-
 /* It wakes for nothing, until it sleeps for good. */
-WEAK void cpu_mwait(u32 hint)
+WEAK void cpu_sleep(const void *line, u32 hint)
 {
-	fakes_record(FAKE_MWAIT, 0, 0, hint);
-	if (!fake_wakes--)
+	fakes_record(FAKE_SLEEP, (u64)(uintptr_t)line, 0, hint);
+	if (!fake_wakes)
 		longjmp(stopped, 1);
+	fake_wakes--;
 }
 
 WEAK void wbinvd(void)

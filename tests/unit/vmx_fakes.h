@@ -30,8 +30,7 @@ enum vmx_fake_kind {
 	FAKE_INVLPG,
 	FAKE_CLI,
 	FAKE_STOP, /* HLT for good */
-	FAKE_MONITOR,
-	FAKE_MWAIT, /* value: the hint */
+	FAKE_SLEEP, /* value: the hint */
 	FAKE_VMXON,
 	FAKE_VMCLEAR,
 	FAKE_VMPTRLD,

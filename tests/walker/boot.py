@@ -39,7 +39,7 @@ LEFT = re.compile(r"usb-firmware: (\w\w):(\w\w)\.(\w) is left with")
 OWN_SPACE = 0xffffffff80000000
 # Called once for each start of a guest, when its tables are complete.
 START_SYMBOL = "vcpu_run"
-START_LIMIT = 60
+START_LIMIT = 60        # for each CPU
 # VT-d 11.4
 CAP, ECAP, GSTS, RTADDR, IQA, IRTA = 0x8, 0x10, 0x1c, 0x20, 0x90, 0xb8
 TES, QIES, IRES, CFIS = (1 << n for n in (31, 26, 25, 23))
@@ -377,7 +377,7 @@ def check_start(machine):
     if not wanted(spec) or machine.name not in ("bochs", "kvm") or \
             machine.name == "bochs" and not spec.breakpoints:
         return None
-    limit = min(START_LIMIT, spec.timeout)
+    limit = min(START_LIMIT * spec.cpus, spec.timeout)
     if machine.name == "kvm":
         return _check_kvm(machine, limit)
     point = Breakpoint(machine)

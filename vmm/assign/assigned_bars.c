@@ -357,8 +357,10 @@ void assigned_bar_changed(void *assigned, unsigned i)
 {
 	struct assigned *a = assigned;
 
+	vm_change_begin(a->all->vm);
 	unplace(a->all, &a->bars[i]);
 	place_all(a->all);
+	vm_change_end(a->all->vm);
 }
 
 void assigned_place_bars(struct assignment *all)

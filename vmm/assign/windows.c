@@ -121,11 +121,13 @@ int windows_open(struct vm *vm, const struct window_run *runs, unsigned count)
 	}
 	if (rows > REGION_MAX)
 		return -ENOSPC;
+	vm_change_begin(vm);
 	for (unsigned i = 0; !err && i < count; i++)
 		err = pass(vm, &runs[i], MAP);
 	/* The map's rows say still what was closed before. */
 	for (unsigned i = 0; i < count; i++)
 		pass(vm, &runs[i], err ? UNMAP : RECORD);
+	vm_change_end(vm);
 	return err;
 }
 

@@ -31,15 +31,25 @@ static struct vtimer *nearest(const struct vclock *clock)
 	return first;
 }
 
+/* Another CPU may be reading it. */
+static void set_next(struct vclock *clock, u64 next)
+{
+	__atomic_store_n(&clock->next, next, __ATOMIC_RELAXED);
+}
+
 void vtimer_set(struct vclock *clock, struct vtimer *timer, u64 deadline)
 {
 	u64 before = timer->deadline;
 
 	timer->deadline = deadline;
-	if (deadline <= clock->next)
-		clock->next = deadline;
-	else if (before == clock->next)
-		clock->next = nearest(clock)->deadline;
+	if (deadline > clock->next) {
+		if (before == clock->next)
+			set_next(clock, nearest(clock)->deadline);
+		return;
+	}
+	set_next(clock, deadline);
+	if (clock->earlier)
+		clock->earlier(clock->ctx);
 }
 
 /*

@@ -25,6 +25,10 @@ struct vclock {
 	u64 next; /* the nearest deadline, kept by vtimer_set() */
 	unsigned count;
 	struct vtimer *timers[VCLOCK_TIMERS];
+	/* If not NULL: who waits for `next` on another CPU hears of an earlier
+	 * one. */
+	void (*earlier)(void *ctx);
+	void *ctx;
 };
 
 void vclock_init(struct vclock *clock, u64 tsc_hz);

@@ -6,6 +6,8 @@
 #ifndef VMM_CORE_VM_H
 #define VMM_CORE_VM_H
 
+#include "arch/x86/spinlock.h"
+#include "kernel/percpu.h"
 #include "kernel/region.h"
 #include "vmm/core/bus.h"
 #include "vmm/core/stats.h"
@@ -47,6 +49,8 @@ struct window_run {
 
 _Static_assert(sizeof(struct window_run) == 16, "ABI");
 
+struct vcpu;
+
 struct vm {
 	struct region_list map;
 	/* Memory of the graphics, with the rights that it has when open. */
@@ -56,8 +60,8 @@ struct vm {
 	struct vclock clock;
 	struct guest_features features;
 	const struct vmx_capabilities *vmx;
-	enum vm_request request;
-	bool rom_runs; /* rom-init: the guest is not started yet */
+	enum vm_request request; /* vm_request(), vm_requested() */
+	bool rom_runs;		 /* rom-init: the guest is not started yet */
 	u8 exit_code;
 	void *io_bitmap; /* two pages: A, B */
 	void *msr_bitmap;
@@ -67,7 +71,68 @@ struct vm {
 	/* windows_open() (vmm/assign/windows.h). */
 	int (*open_windows)(struct vm *vm, const struct window_run *runs,
 			    unsigned count);
+
+	/*
+	 * Several vCPUs, each on a CPU of its own. What is below is changed by
+	 * locked instructions, or under the lock.
+	 */
+	struct vcpu *vcpus[CPUS_MAX]; /* the first is the BSP's */
+	unsigned vcpu_count;
+	bool smp; /* there is more than one: else there is no lock */
+	struct spinlock lock;
+	u64 held_since, longest_hold; /* of the lock, TSC ticks */
+	bool stop;		      /* the map is being changed */
+	u64 running; /* CPUs (bits by percpu.index) that run vCPUs */
+	u64 paused;  /* those of them that look at nothing meanwhile */
+	/* All vCPUs but the caller's come out of the guest and look. */
+	void (*kick_others)(struct vm *vm);
 };
+
+/*
+ * The lock of the devices, of their clock, of the map and the EPT. Held for
+ * one access, never over an entry; not taken twice.
+ */
+void vm_lock_shared(struct vm *vm);
+void vm_unlock_shared(struct vm *vm);
+
+static inline void vm_lock(struct vm *vm)
+{
+	if (vm->smp)
+		vm_lock_shared(vm);
+}
+
+static inline void vm_unlock(struct vm *vm)
+{
+	if (vm->smp)
+		vm_unlock_shared(vm);
+}
+
+/* bus_dispatch() on the devices' bus, under the lock. */
+int vm_dispatch(struct vm *vm, enum bus_space space, struct bus_access *a);
+
+/*
+ * Between these, under the lock, the map and the EPT are changed and tables are
+ * freed: every other vCPU is outside of the guest and looks at neither, and
+ * before its next entry it drops what its CPU remembers of the EPT.
+ */
+void vm_change_begin(struct vm *vm);
+void vm_change_end(struct vm *vm);
+
+/* The calling CPU begins to run its vCPU; false: there is a request. */
+bool vm_enter(struct vm *vm);
+void vm_leave(struct vm *vm);
+/* Where a vCPU looks at nothing: while the map is changed, it waits. */
+void vm_pause(struct vm *vm);
+/* Until no CPU runs a vCPU, after a request. */
+void vm_wait_for_others(struct vm *vm);
+
+/* From any CPU. The first word counts: a reset does not undo a power-off. */
+void vm_request(struct vm *vm, enum vm_request what);
+
+static inline enum vm_request vm_requested(const struct vm *vm)
+{
+	return __atomic_load_n(&vm->request, __ATOMIC_RELAXED);
+}
 
 /* These ports cause no exit, or do. */
 void vm_open_ports(struct vm *vm, u64 first, u64 count, bool open);

@@ -8,7 +8,7 @@ static bool is_addressed(const struct lapic *l, const struct apic_message *m)
 {
 	u32 ldr = lapic_get(l, LAPIC_LDR), dest = m->dest, cluster = dest >> 4;
 
-	if (!(l->base & APIC_BASE_EN))
+	if (!(__atomic_load_n(&l->base, __ATOMIC_RELAXED) & APIC_BASE_EN))
 		return false;
 	if (dest == APIC_BROADCAST)
 		return true;
@@ -22,17 +22,35 @@ static bool is_addressed(const struct lapic *l, const struct apic_message *m)
 	return (cluster == 0xF || cluster == ldr >> 4) && (dest & ldr & 0xF);
 }
 
+/* Its processor priority, while its CPU may be changing it: a hint. */
+static u32 busyness(const struct lapic *l)
+{
+	u32 tpr = lapic_get(l, LAPIC_TPR);
+
+	for (unsigned word = 8; word-- > 0;) {
+		u32 bits = lapic_get(l, LAPIC_ISR + word), vector;
+
+		if (!bits)
+			continue;
+		vector = 32 * word + 31 - (u32)__builtin_clz(bits);
+		return MAX(tpr, vector & 0xF0);
+	}
+	return tpr;
+}
+
+/* Of equals, each in its turn. */
 static bool send_lowest(struct apic_bus *apics, const struct apic_message *m,
 			const struct lapic *except)
 {
+	unsigned first = __atomic_fetch_add(&apics->turn, 1, __ATOMIC_RELAXED);
 	struct lapic *best = NULL;
 
 	for (unsigned i = 0; i < apics->count; i++) {
-		struct lapic *l = apics->lapics[i];
+		struct lapic *l = apics->lapics[(first + i) % apics->count];
 
 		if (l == except || !is_addressed(l, m) || !lapic_is_enabled(l))
 			continue;
-		if (!best || lapic_priority(l) < lapic_priority(best))
+		if (!best || busyness(l) < busyness(best))
 			best = l;
 	}
 	return best && lapic_accept(best, m);

@@ -8,7 +8,7 @@
 
 #include "arch/x86/types.h"
 
-#define APIC_BUS_MAX 16
+#define APIC_BUS_MAX 64
 #define APIC_BROADCAST 0xFFFFFFFFu
 
 /* SDM 10.5.1, 10.6.1, 10.11.2; 82093AA 3.2.4 */
@@ -38,6 +38,7 @@ struct lapic;
 /* All zeros is an empty bus. */
 struct apic_bus {
 	unsigned count;
+	unsigned turn; /* who is asked first for the lowest priority */
 	struct lapic *lapics[APIC_BUS_MAX];
 	void (*eoi)(void *ioapic, u8 vector); /* of a level interrupt */
 	void *ioapic;

@@ -91,7 +91,7 @@ static void send_ipi(struct lapic *l, u32 icr, u32 dest)
 	if (m.delivery <= APIC_LOWEST_PRIORITY && m.vector < 16)
 		lapic_report_error(l, ESR_SEND_VECTOR);
 	else if (to == TO_SELF)
-		lapic_accept(l, &m);
+		lapic_accept_own(l, &m);
 	else
 		apic_bus_send(l->apics, &m, to == TO_OTHERS ? l : NULL);
 }
@@ -314,7 +314,8 @@ static int deadline_access(void *dev, struct bus_access *a)
 
 static void registers_reset(struct lapic *l)
 {
-	memset(l->page, 0, sizeof(l->page));
+	for (unsigned reg = 0; reg < LAPIC_REGISTERS; reg++)
+		lapic_set(l, reg, 0);
 	l->irr_words = l->isr_words = l->errors = 0;
 	timer_arm(l, 0);
 	lapic_set(l, LAPIC_ID, l->id << 24);
@@ -392,6 +393,8 @@ void lapic_reset(struct lapic *l)
 
 	/* Cannot fail: the range was free at init and nobody moves there. */
 	base_set(l, LAPIC_DEFAULT_BASE | APIC_BASE_EN | bsp);
+	memset(l->posted, 0, sizeof(l->posted));
+	l->signals = 0;
 	l->sipi_pending = false;
 	lapic_init_signal(l);
 }

@@ -54,13 +54,30 @@ enum lapic_register {
 #define APIC_BASE_EXTD BIT(10)
 #define APIC_BASE_EN BIT(11)
 
+enum lapic_signal {
+	SIGNAL_NMI = 1u << 8,
+	SIGNAL_EXTINT = 1u << 9,
+	SIGNAL_INIT = 1u << 10,
+	SIGNAL_SIPI = 1u << 11,
+	SIGNAL_SIPI_SHIFT = 16, /* its vector */
+};
+
 struct lapic {
 	/*
 	 * The registers, laid out as the page that VMX calls the virtual-APIC
 	 * page (SDM 29.1.1). Register r is page[4 * r].
 	 */
 	_Alignas(4096) u32 page[1024];
-	u32 id;
+	/*
+	 * What CPUs and devices send, from any CPU, by locked instructions;
+	 * lapic_collect() takes it on the vCPU's own. The vectors lie as in
+	 * the IRR and TMR, as posted interrupts do (SDM 30.6).
+	 */
+	_Alignas(64) u32 posted[8];
+	u32 posted_level[8];
+	u32 signals; /* enum lapic_signal; the low 8: words of posted */
+
+	_Alignas(64) u32 id;
 	u8 irr_words, isr_words; /* bit n: word n of the register is not 0 */
 	u8 errors;		 /* what the next write of ESR shows */
 
@@ -78,6 +95,9 @@ struct lapic {
 	struct vclock *clock;
 	struct apic_bus *apics;
 	struct bus *bus;
+	/* Has the vCPU look; NULL: what is sent is collected at once. */
+	void (*kick)(void *vcpu);
+	void *vcpu;
 };
 
 _Static_assert(sizeof(((struct lapic *)0)->page) == 4096, "SDM 29.1.1");
@@ -104,12 +124,12 @@ void lapic_virtual_wire(struct lapic *l);
 
 static inline u32 lapic_get(const struct lapic *l, unsigned reg)
 {
-	return l->page[4ul * reg];
+	return __atomic_load_n(&l->page[4ul * reg], __ATOMIC_RELAXED);
 }
 
 static inline void lapic_set(struct lapic *l, unsigned reg, u32 value)
 {
-	l->page[4ul * reg] = value;
+	__atomic_store_n(&l->page[4ul * reg], value, __ATOMIC_RELAXED);
 }
 
 static inline bool lapic_is_x2apic(const struct lapic *l)
@@ -128,8 +148,12 @@ static inline bool lapic_is_enabled(const struct lapic *l)
 /* The processor priority register: SDM 10.8.3.1. */
 u32 lapic_priority(const struct lapic *l);
 
-/* A message that addresses this LAPIC; true if it took it. */
+/* A message that addresses this LAPIC, from any CPU; true if it took it. */
 bool lapic_accept(struct lapic *l, const struct apic_message *m);
+/* Its own CPU's: in force at once. */
+bool lapic_accept_own(struct lapic *l, const struct apic_message *m);
+/* What others have sent becomes IRR, TMR and the words below `signals`. */
+void lapic_collect(struct lapic *l);
 /* Its own interrupt, as LVT register reg says. */
 void lapic_lvt_deliver(struct lapic *l, unsigned reg);
 /* A bit of the ESR (SDM 10.5.3), with the error's interrupt. */

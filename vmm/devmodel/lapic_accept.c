@@ -96,7 +96,7 @@ static bool accept_vector(struct lapic *l, u8 vector, bool level)
 	return true;
 }
 
-bool lapic_accept(struct lapic *l, const struct apic_message *m)
+bool lapic_accept_own(struct lapic *l, const struct apic_message *m)
 {
 	switch (m->delivery) {
 	case APIC_FIXED:
@@ -105,18 +105,115 @@ bool lapic_accept(struct lapic *l, const struct apic_message *m)
 	case APIC_NMI:
 		l->nmi_pending = true;
 		return true;
-	case APIC_INIT:
-		l->init_pending = true;
-		return true;
-	case APIC_SIPI:
-		l->sipi_pending = true;
-		l->sipi_vector = m->vector;
-		return true;
 	case APIC_EXTINT:
 		l->extint_pending = true;
 		return true;
 	default: /* there is no SMM in this machine */
 		return false;
+	}
+}
+
+static void post_vector(struct lapic *l, const struct apic_message *m)
+{
+	unsigned word = m->vector / 32;
+	u32 bit = 1u << m->vector % 32;
+
+	/* The vector last: who sees it sees what it is. */
+	if (m->level)
+		__atomic_fetch_or(&l->posted_level[word], bit,
+				  __ATOMIC_SEQ_CST);
+	else
+		__atomic_fetch_and(&l->posted_level[word], ~bit,
+				   __ATOMIC_SEQ_CST);
+	__atomic_fetch_or(&l->posted[word], bit, __ATOMIC_SEQ_CST);
+	__atomic_fetch_or(&l->signals, 1u << word, __ATOMIC_SEQ_CST);
+}
+
+/* An INIT ends what came before; of several SIPIs behind it the first counts. */
+static void post_start(struct lapic *l, u32 sipi)
+{
+	u32 old = __atomic_load_n(&l->signals, __ATOMIC_RELAXED), new;
+
+	do {
+		new = sipi ? old | sipi
+			   : (old & (SIGNAL_SIPI - 1)) | SIGNAL_INIT;
+		if (sipi && old & SIGNAL_SIPI)
+			return;
+	} while (!__atomic_compare_exchange_n(&l->signals, &old, new, false,
+					      __ATOMIC_SEQ_CST,
+					      __ATOMIC_RELAXED));
+}
+
+static bool post(struct lapic *l, const struct apic_message *m)
+{
+	switch (m->delivery) {
+	case APIC_FIXED:
+	case APIC_LOWEST_PRIORITY:
+		if (!lapic_is_enabled(l))
+			return false;
+		post_vector(l, m);
+		return true;
+	case APIC_NMI:
+		__atomic_fetch_or(&l->signals, SIGNAL_NMI, __ATOMIC_SEQ_CST);
+		return true;
+	case APIC_INIT:
+		post_start(l, 0);
+		return true;
+	case APIC_SIPI:
+		post_start(l,
+			   SIGNAL_SIPI | (u32)m->vector << SIGNAL_SIPI_SHIFT);
+		return true;
+	case APIC_EXTINT:
+		__atomic_fetch_or(&l->signals, SIGNAL_EXTINT, __ATOMIC_SEQ_CST);
+		return true;
+	default:
+		return false;
+	}
+}
+
+bool lapic_accept(struct lapic *l, const struct apic_message *m)
+{
+	if (!post(l, m))
+		return false;
+	if (l->kick)
+		l->kick(l->vcpu);
+	else
+		lapic_collect(l);
+	return true;
+}
+
+static void collect_word(struct lapic *l, unsigned word)
+{
+	u32 bits = __atomic_exchange_n(&l->posted[word], 0, __ATOMIC_SEQ_CST);
+	u32 level = __atomic_load_n(&l->posted_level[word], __ATOMIC_SEQ_CST);
+
+	if (!word && bits & 0xffff) {
+		bits &= ~0xffffu;
+		lapic_report_error(l, ESR_RECEIVE_VECTOR);
+	}
+	if (!bits)
+		return;
+	lapic_set(l, LAPIC_IRR + word, lapic_get(l, LAPIC_IRR + word) | bits);
+	lapic_set(l, LAPIC_TMR + word,
+		  (lapic_get(l, LAPIC_TMR + word) & ~bits) | (bits & level));
+	l->irr_words = (u8)(l->irr_words | 1u << word);
+}
+
+void lapic_collect(struct lapic *l)
+{
+	u32 signals = __atomic_exchange_n(&l->signals, 0, __ATOMIC_SEQ_CST);
+
+	for (u32 words = signals & 0xff; words; words &= words - 1)
+		collect_word(l, (unsigned)__builtin_ctz(words));
+	l->nmi_pending |= (signals & SIGNAL_NMI) != 0;
+	l->extint_pending |= (signals & SIGNAL_EXTINT) != 0;
+	if (signals & SIGNAL_INIT) {
+		l->init_pending = true;
+		l->sipi_pending = false;
+	}
+	if (signals & SIGNAL_SIPI) {
+		l->sipi_pending = true;
+		l->sipi_vector = (u8)(signals >> SIGNAL_SIPI_SHIFT);
 	}
 }
 
@@ -129,7 +226,7 @@ void lapic_lvt_deliver(struct lapic *l, unsigned reg)
 	};
 
 	if (!(lvt & LAPIC_LVT_MASKED))
-		lapic_accept(l, &m);
+		lapic_accept_own(l, &m);
 }
 
 bool lapic_accepts_pic(const struct lapic *l)

@@ -57,7 +57,7 @@ static int one_element(struct vcpu *v, const struct io_exit *io, gva_t gva)
 			       io->in ? GUEST_WRITE : GUEST_READ);
 	if (err)
 		return err;
-	bus_dispatch(&v->vm->bus, BUS_PORT, &a);
+	vm_dispatch(v->vm, BUS_PORT, &a);
 	return io->in ? vcpu_write_linear(v, gva, &a.value, io->size, 0) : 0;
 }
 
@@ -100,7 +100,7 @@ enum exit_action exit_io(struct vcpu *v)
 		return string_io(v, &io);
 	a.write = !io.in;
 	a.value = v->gpr[GPR_RAX] & mask;
-	bus_dispatch(&v->vm->bus, BUS_PORT, &a);
+	vm_dispatch(v->vm, BUS_PORT, &a);
 	if (io.in && io.size == 4)
 		v->gpr[GPR_RAX] = (u32)a.value;
 	else if (io.in)

@@ -50,6 +50,11 @@ static int access(struct vcpu *v, gva_t gva, unsigned size, bool write,
 
 	if (err)
 		return err;
+	if (!bus_is_free(v->bus, BUS_MMIO, a.addr, a.addr)) {
+		bus_dispatch(v->bus, BUS_MMIO, &a);
+		*value = a.value & bus_all_ones(size);
+		return 0;
+	}
 	r = region_find(&v->vm->map, a.addr);
 	/* A closed window is nobody's, whatever will be there. */
 	if (r && !r->cpu)
@@ -60,7 +65,7 @@ static int access(struct vcpu *v, gva_t gva, unsigned size, bool write,
 		return write ? vcpu_write_linear(v, gva, value, size, 0)
 			     : vcpu_read_linear(v, gva, value, size,
 						GUEST_READ);
-	bus_dispatch(&v->vm->bus, BUS_MMIO, &a);
+	vm_dispatch(v->vm, BUS_MMIO, &a);
 	*value = a.value & bus_all_ones(size);
 	return 0;
 }

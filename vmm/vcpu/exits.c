@@ -41,9 +41,8 @@ static NOINLINE enum exit_action exception_or_nmi(struct vcpu *v)
 	u32 info = vmcs_read32(VMCS_EXIT_INTERRUPTION);
 
 	if ((info & INTERRUPTION_TYPE) == INTERRUPTION_NMI) {
-		/* Passed on; and NMIs stay blocked until an IRET. */
-		v->nmi_pending = true;
-		cpu_unblock_nmi();
+		percpu_nmi(v->cpu);
+		cpu_unblock_nmi(); /* they stay so until an IRET */
 		return EXIT_RESUME;
 	}
 	if ((info & INTERRUPTION_VECTOR) == VECTOR_MC)
@@ -57,9 +56,17 @@ static NOINLINE enum exit_action exception_or_nmi(struct vcpu *v)
 	return EXIT_RESUME;
 }
 
-static enum exit_action external_interrupt(void)
+/* Its handler is a device's; the timer's own has none. */
+static enum exit_action external_interrupt(struct vcpu *v)
 {
-	host_irq_dispatch(vmcs_read32(VMCS_EXIT_INTERRUPTION));
+	u32 info = vmcs_read32(VMCS_EXIT_INTERRUPTION);
+	bool timer = (info & INTERRUPTION_VECTOR) == HOST_VECTOR_TIMER;
+
+	if (!timer)
+		vm_lock(v->vm);
+	host_irq_dispatch(info);
+	if (!timer)
+		vm_unlock(v->vm);
 	return EXIT_RESUME;
 }
 
@@ -91,7 +98,7 @@ static enum exit_action triple_fault(struct vcpu *v)
 {
 	log_info("guest: triple fault at rip 0x%lx; it is reset",
 		 vmcs_readn(VMCS_GUEST_RIP));
-	v->vm->request = VM_RESET;
+	vm_request(v->vm, VM_RESET);
 	return EXIT_RESUME;
 }
 
@@ -101,11 +108,11 @@ enum exit_action exit_dispatch(struct vcpu *v)
 	case EXIT_EXCEPTION_NMI:
 		return exception_or_nmi(v);
 	case EXIT_EXTERNAL_INTERRUPT:
-		return external_interrupt();
+		return external_interrupt(v);
 	case EXIT_TRIPLE_FAULT:
 		return triple_fault(v);
 	case EXIT_INIT:
-		v->vm->request = VM_RESET;
+		vm_request(v->vm, VM_RESET);
 		return EXIT_RESUME;
 	case EXIT_SIPI:
 	case EXIT_INTERRUPT_WINDOW:

@@ -61,6 +61,7 @@ static s64 call_reason_name(struct vcpu *v, u64 reason, gva_t buf, u64 size)
 static s64 call_identity_map(struct vcpu *v, gva_t list, u64 count)
 {
 	struct window_run runs[WINDOWS_RUNS];
+	int err;
 
 	if (vcpu_cpl() != 0)
 		return -EPERM;
@@ -69,7 +70,10 @@ static s64 call_identity_map(struct vcpu *v, gva_t list, u64 count)
 	if (vcpu_read_linear(v, list, runs, count * sizeof(runs[0]),
 			     GUEST_READ))
 		return -EFAULT;
-	return v->vm->open_windows(v->vm, runs, (unsigned)count);
+	vm_lock(v->vm);
+	err = v->vm->open_windows(v->vm, runs, (unsigned)count);
+	vm_unlock(v->vm);
+	return err;
 }
 
 enum exit_action exit_hypercall(struct vcpu *v)
@@ -100,7 +104,7 @@ enum exit_action exit_hypercall(struct vcpu *v)
 	case HYPERCALL_ROM_DONE:
 		result = v->vm->rom_runs ? 0 : -ENOSYS;
 		if (v->vm->rom_runs)
-			v->vm->request = VM_ROM_DONE;
+			vm_request(v->vm, VM_ROM_DONE);
 		break;
 	case HYPERCALL_DEVICES:
 		result = call_devices(v, g[GPR_RBX], g[GPR_RCX], &g[GPR_RDX]);

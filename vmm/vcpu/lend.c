@@ -17,6 +17,7 @@ static bool is_nobodys(const struct vcpu *v, gpa_t page)
 	const struct region *r = region_find(&v->vm->map, page);
 
 	return !(r && r->cpu) &&
+	       bus_is_free(v->bus, BUS_MMIO, page, page + PAGE_MASK) &&
 	       bus_is_free(&v->vm->bus, BUS_MMIO, page, page + PAGE_MASK);
 }
 
@@ -47,9 +48,13 @@ enum exit_action exit_lend(struct vcpu *v)
 		.memtype = MEMTYPE_WB,
 		.kind = REGION_DEVICE,
 	};
+	bool lent;
 
-	if (v->lent_count == VCPU_LENT || !is_nobodys(v, page) ||
-	    ept_map(v->vm->ept, &ones))
+	vm_lock(v->vm);
+	lent = v->lent_count < VCPU_LENT && is_nobodys(v, page) &&
+	       !ept_map(v->vm->ept, &ones);
+	vm_unlock(v->vm);
+	if (!lent)
 		return EXIT_STOP;
 	if (!v->lent_count) {
 		memset(v->ones, 0xff, PAGE_SIZE);
@@ -64,8 +69,12 @@ void lend_end(struct vcpu *v)
 	if (!v->lent_count)
 		return;
 	step(v, false);
+	vm_lock(v->vm);
+	vm_change_begin(v->vm);
 	/* A table that is not split needs no memory: this cannot fail. */
 	while (v->lent_count)
 		(void)ept_unmap(v->vm->ept, v->lent[--v->lent_count],
 				PAGE_SIZE);
+	vm_change_end(v->vm);
+	vm_unlock(v->vm);
 }

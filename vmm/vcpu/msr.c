@@ -218,7 +218,7 @@ enum exit_action exit_rdmsr(struct vcpu *v)
 {
 	struct bus_access a = {.addr = (u32)v->gpr[GPR_RCX], .size = 8};
 
-	if (bus_dispatch(&v->vm->bus, BUS_MSR, &a))
+	if (bus_dispatch(v->bus, BUS_MSR, &a))
 		return EXIT_GP;
 	v->gpr[GPR_RAX] = (u32)a.value;
 	v->gpr[GPR_RDX] = a.value >> 32;
@@ -250,5 +250,5 @@ enum exit_action exit_wrmsr(struct vcpu *v)
 
 	if (a.addr == MSR_EFER)
 		return write_efer(v, a.value);
-	return bus_dispatch(&v->vm->bus, BUS_MSR, &a) ? EXIT_GP : EXIT_SKIP;
+	return bus_dispatch(v->bus, BUS_MSR, &a) ? EXIT_GP : EXIT_SKIP;
 }

@@ -80,28 +80,25 @@ static int init_clock(struct vcpu *v)
 	if (!cap->apic_clock)
 		return 0;
 	v->timer_limit = 0;
-	return local_apic_timer_init(HOST_VECTOR_KICK,
+	return local_apic_timer_init(HOST_VECTOR_TIMER,
 				     v->vm->clock.tsc_hz / 100);
 }
 
-int vcpu_init(struct vcpu *v, struct vm *vm, struct lapic *lapic,
-	      struct pic *pic)
+int vcpu_init(struct vcpu *v)
 {
-	struct percpu *cpu = percpu();
+	static const u64 never = VCLOCK_NEVER;
+	struct percpu *cpu = v->cpu;
 	void *page = page_alloc();
 	int err;
 
 	v->ones = page_alloc();
 	if (!page || !v->ones)
 		return -ENOMEM;
-	v->vm = vm;
-	v->cpu = cpu;
-	v->lapic = lapic;
-	v->pic = pic;
-	v->cpuid = (struct cpuid_context){.apic_id = lapic->id,
-					  .features = &vm->features};
+	v->devices_next = vcpu_is_first(v) ? &v->vm->clock.next : &never;
+	v->cpuid = (struct cpuid_context){.apic_id = v->lapic->id,
+					  .features = &v->vm->features};
 	v->vmcs = virt_to_phys(page);
-	err = vmcs_load(vm->vmx, v->vmcs);
+	err = vmcs_load(v->vm->vmx, v->vmcs);
 	if (err)
 		return err;
 	write_controls(v);
@@ -110,6 +107,8 @@ int vcpu_init(struct vcpu *v, struct vm *vm, struct lapic *lapic,
 		return err;
 	vmx_write_host_state((u64)cpu, (u64)&cpu->tables.tss,
 			     (u64)cpu->tables.gdt, idt_base(), host_cr3());
+	cpu->entry = (struct nmi_window){(u64)vmx_window, (u64)vmx_window_last,
+					 (u64)vmx_window_out};
 	cpu->runs_guest = true;
 	return 0;
 }
@@ -201,11 +200,18 @@ static void reset_registers(const struct vcpu *v)
 	reset_extended_state(&v->vm->features);
 }
 
+static void drop_translations(struct vcpu *v)
+{
+	v->ept_generation =
+		__atomic_load_n(&v->vm->ept->generation, __ATOMIC_ACQUIRE);
+	vmx_invept(v->vm->vmx, v->vm->ept->eptp);
+}
+
 void vcpu_reset(struct vcpu *v, const struct guest_entry *e)
 {
 	memcpy(v->gpr, e->gpr, sizeof(v->gpr));
 	lend_end(v);
-	v->halted = v->asleep = false;
+	v->halted = v->asleep = v->waits = false;
 	v->nmi_pending = false;
 	v->injection.info = 0;
 	write_segments(e);
@@ -226,7 +232,7 @@ void vcpu_reset(struct vcpu *v, const struct guest_entry *e)
 	vmcs_write32(VMCS_ENTRY_INTERRUPTION, 0);
 	reset_registers(v);
 	/* Nothing of another guest's translations may serve this one. */
-	vmx_invept(v->vm->vmx, v->vm->ept->eptp);
+	drop_translations(v);
 }
 
 static void set_window(struct vcpu *v, u32 control, bool on)
@@ -246,6 +252,21 @@ static void inject_now(const struct injection *i)
 	vmcs_write32(VMCS_ENTRY_LENGTH, i->length);
 }
 
+/* There was no entry: what it would have injected waits for the next. */
+static void take_back(struct vcpu *v)
+{
+	u32 info = vmcs_read32(VMCS_ENTRY_INTERRUPTION);
+
+	if (!(info & INTERRUPTION_VALID))
+		return;
+	v->injection = (struct injection){
+		.info = info,
+		.error = vmcs_read32(VMCS_ENTRY_ERROR_CODE),
+		.length = vmcs_read32(VMCS_ENTRY_LENGTH),
+	};
+	vmcs_write32(VMCS_ENTRY_INTERRUPTION, 0);
+}
+
 static bool interrupt_waits(const struct vcpu *v)
 {
 	return lapic_pending(v->lapic) >= 0 || v->lapic->extint_pending ||
@@ -255,13 +276,17 @@ static bool interrupt_waits(const struct vcpu *v)
 static u8 take_interrupt(struct vcpu *v)
 {
 	int vector = lapic_pending(v->lapic);
+	u8 from_pic;
 
 	if (vector >= 0) {
 		lapic_ack(v->lapic, (unsigned)vector);
 		return (u8)vector;
 	}
 	v->lapic->extint_pending = false;
-	return pic_ack(v->pic);
+	vm_lock(v->vm);
+	from_pic = pic_ack(v->pic);
+	vm_unlock(v->vm);
+	return from_pic;
 }
 
 static bool interrupts_open(u32 blocking)
@@ -269,11 +294,26 @@ static bool interrupts_open(u32 blocking)
 	return !blocking && (vmcs_readn(VMCS_GUEST_RFLAGS) & RFLAGS_IF);
 }
 
+/* What other CPUs have sent, or changed. */
+static void look_around(struct vcpu *v)
+{
+	const u32 *generation = &v->vm->ept->generation;
+
+	__atomic_store_n(&v->cpu->attention, 0, __ATOMIC_SEQ_CST);
+	vm_pause(v->vm);
+	if (__atomic_load_n(generation, __ATOMIC_ACQUIRE) != v->ept_generation)
+		drop_translations(v);
+	lapic_collect(v->lapic);
+	/* Behind an INIT, its own loop looks at it. */
+	v->lapic->sipi_pending &= v->lapic->init_pending;
+}
+
 /* What devices, CPUs and NMIs outside of the guest have left. */
 static void take_signals(struct vcpu *v)
 {
-	if (v->lapic->init_pending) /* to the only vCPU: a reset */
-		v->vm->request = VM_RESET;
+	if (v->lapic->init_pending && vcpu_is_first(v))
+		vm_request(v->vm, VM_RESET);
+	v->waits = v->lapic->init_pending;
 	v->nmi_pending |= v->lapic->nmi_pending;
 	v->lapic->nmi_pending = false;
 	if (v->cpu->nmis) { /* one more may come meanwhile */
@@ -342,13 +382,13 @@ static void arm_apic_timer(struct vcpu *v, u64 next)
  * SDM 26.5.1: counts TSC >> shift; rounded up, so never early but for what is
  * too far for it.
  */
-static void arm_clock(struct vcpu *v, u64 left)
+static void arm_clock(struct vcpu *v, u64 next, u64 left)
 {
 	if (left < v->timer_limit)
 		vmcs_write32(VMCS_PREEMPTION_TIMER,
 			     (u32)(left >> v->timer_shift) + 1);
 	else if (!v->timer_limit)
-		arm_apic_timer(v, v->vm->clock.next);
+		arm_apic_timer(v, next);
 	else
 		vmcs_write32(VMCS_PREEMPTION_TIMER, v->timer_max);
 }
@@ -396,7 +436,7 @@ static void failed_entry(struct vcpu *v, int fail)
 			  v->qualification);
 	vmx_check(v->vm->vmx);
 	vcpu_dump(v);
-	v->vm->request = VM_STOP;
+	vm_request(v->vm, VM_STOP);
 }
 
 static void finish(struct vcpu *v, enum exit_action action)
@@ -417,7 +457,7 @@ static void finish(struct vcpu *v, enum exit_action action)
 		log_error("the guest did what Monocle does not emulate: %s",
 			  exit_reason_name(v->reason));
 		vcpu_dump(v);
-		v->vm->request = VM_STOP;
+		vm_request(v->vm, VM_STOP);
 		break;
 	}
 }
@@ -442,34 +482,67 @@ static bool is_quiet(const struct vcpu *v)
 	return !(l->irr_words | l->nmi_pending | l->init_pending |
 		 l->extint_pending | v->pic->intr | v->nmi_pending | v->halted |
 		 v->asleep) &&
-	       !v->injection.info && !v->cpu->nmis &&
+	       !v->injection.info && !v->cpu->attention &&
 	       !(v->cpu_controls & (CPU_INTERRUPT_WINDOW | CPU_NMI_WINDOW));
 }
 
-void vcpu_run(struct vcpu *v)
+/* When the nearest timer is due that is its to serve. */
+static u64 next_timer(const struct vcpu *v)
+{
+	return MIN(v->clock.next,
+		   __atomic_load_n(v->devices_next, __ATOMIC_RELAXED));
+}
+
+static void run_timers(struct vcpu *v, u64 now)
+{
+	vclock_run(&v->clock, now);
+	if (*v->devices_next > now)
+		return;
+	vm_lock(v->vm);
+	vclock_run(&v->vm->clock, now);
+	vm_unlock(v->vm);
+}
+
+/* False: by an INIT, or a timer, the guest does not go on here. */
+static bool prepare_entry(struct vcpu *v, u64 now)
+{
+	if (v->cpu->attention)
+		look_around(v);
+	run_timers(v, now);
+	/* A device may have sent something. */
+	if (v->cpu->attention)
+		look_around(v);
+	prepare_events(v);
+	set_activity(v);
+	return !v->waits && vm_requested(v->vm) == VM_RUN;
+}
+
+static void run(struct vcpu *v)
 {
 	struct vm *vm = v->vm;
 	u64 now = rdtsc();
 	bool exited = false;
 
-	while (vm->request == VM_RUN) {
-		u64 left = vm->clock.next - now;
+	while (vm_requested(vm) == VM_RUN) {
+		u64 next = next_timer(v), left = next - now;
 		int fail;
 
-		if (__builtin_expect(now >= vm->clock.next || !is_quiet(v),
-				     false)) {
-			vclock_run(&vm->clock, now);
-			prepare_events(v);
-			set_activity(v);
-			if (vm->request != VM_RUN) /* by an INIT, or a timer */
-				break;
-			left = vm->clock.next > now ? vm->clock.next - now : 0;
+		if (__builtin_expect(now >= next || !is_quiet(v), false)) {
+			if (!prepare_entry(v, now))
+				return;
+			next = next_timer(v);
+			left = next > now ? next - now : 0;
 		}
-		arm_clock(v, left);
+		arm_clock(v, next, left);
 		if (__builtin_expect(exited, true))
 			stats_exit(&v->stats, v->reason, rdtsc() - now);
 		fail = vmx_enter(&v->frame);
 		now = rdtsc();
+		if (fail == VMX_TURNED) {
+			take_back(v);
+			exited = false;
+			continue;
+		}
 		if (fail) {
 			failed_entry(v, fail);
 			return;
@@ -477,4 +550,12 @@ void vcpu_run(struct vcpu *v)
 		exited = true;
 		handle_exit(v);
 	}
+}
+
+void vcpu_run(struct vcpu *v)
+{
+	if (!vm_enter(v->vm))
+		return;
+	run(v);
+	vm_leave(v->vm);
 }

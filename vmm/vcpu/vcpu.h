@@ -32,19 +32,26 @@ struct vcpu {
 		u64 gpr[16]; /* enum gpr; RSP lives in the VMCS */
 	};
 	struct vm *vm;
-	struct percpu *cpu; /* where it runs */
+	struct percpu *cpu; /* where it runs, and no other */
 	struct lapic *lapic;
+	struct bus *bus; /* its own, asked first: its LAPIC's page, its MSRs */
 	struct pic *pic;
 	u32 cpu_controls; /* as last written */
 	bool halted;	  /* waits for an event in HLT */
 	bool asleep;	  /* the VMCS's activity state is HLT */
 	bool nmi_pending;
 	struct injection injection;
-	u8 timer_shift;	 /* the preemption timer counts TSC >> this */
-	u32 timer_max;	 /* and this at most */
-	u64 timer_limit; /* the same in the TSC's ticks; 0: the clock is the
+	u8 timer_shift;	     /* the preemption timer counts TSC >> this */
+	u32 timer_max;	     /* and this at most */
+	u64 timer_limit;     /* the same in the TSC's ticks; 0: the clock is the
 			  * local APIC's timer */
-	u64 armed;	 /* the deadline that that one has */
+	u64 armed;	     /* the deadline that that one has */
+	struct vclock clock; /* of its LAPIC's timer */
+	const u64 *devices_next; /* vm->clock's, if they are its to serve */
+	u32 ept_generation;	 /* up to which its CPU has done INVEPT */
+	bool waits;		 /* not started: INIT, until a SIPI */
+	bool ready;		 /* vcpu_serve() has set it up */
+	int error;		 /* why not */
 	struct cpuid_context cpuid;
 	u32 reason; /* of the exit in hand */
 	u64 qualification;
@@ -65,13 +72,34 @@ enum exit_action {
 	EXIT_STOP,   /* not to be emulated: dump and stop the guest */
 };
 
-/* A zeroed page for the VMCS is allocated; -ENOMEM, -EIO. */
-int vcpu_init(struct vcpu *v, struct vm *vm, struct lapic *lapic,
-	      struct pic *pic);
+/*
+ * The caller has filled in vm, cpu, lapic, bus and pic (one that never asserts
+ * for all but the first), and has added the LAPIC's timer to the clock, which
+ * is this one's. A zeroed page for the VMCS is allocated; -ENOMEM, -EIO.
+ */
+int vcpu_init(struct vcpu *v);
+/* Of the first: it serves the devices' clock; a reset by INIT is all's. */
+static inline bool vcpu_is_first(const struct vcpu *v)
+{
+	return v->vm->vcpus[0] == v;
+}
 /* Registers and VMCS guest state as entry says; all else as after RESET. */
 void vcpu_reset(struct vcpu *v, const struct guest_entry *entry);
-/* Until vm->request is not VM_RUN. */
+/* Until vm->request is not VM_RUN, or an INIT stops a further one. */
 void vcpu_run(struct vcpu *v);
+
+/* serve.c: a vCPU on a CPU of its own, and what passes between them */
+
+/*
+ * A further CPU's work, as park_give_job() wants it: VMXON, vcpu_init(), then
+ * the vCPU whenever a SIPI has started it. Sets ready or error.
+ */
+void vcpu_serve(void *vcpu);
+/* Has it look, before its next instruction, for what was sent (from any CPU;
+ * one interrupt at most until it has looked). As lapic.kick wants it. */
+void vcpu_kick(void *vcpu);
+/* As vm.kick_others wants it. */
+void vcpu_kick_others(struct vm *vm);
 
 /* Handles the exit whose reason and qualification stand in v. */
 enum exit_action exit_dispatch(struct vcpu *v);

@@ -91,7 +91,7 @@ void vcpu_inject(struct vcpu *v, unsigned vector, bool has_error, u32 error)
 			 (old & INTERRUPTION_TYPE) == INTERRUPTION_EXCEPTION;
 
 	if (exception && first == VECTOR_DF) {
-		v->vm->request = VM_RESET; /* triple fault */
+		vm_request(v->vm, VM_RESET); /* triple fault */
 		return;
 	}
 	if (exception && ((contributory(first) && contributory(vector)) ||

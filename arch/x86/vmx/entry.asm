@@ -6,6 +6,13 @@
 VMCS_HOST_RSP	equ 0x6c14
 FRAME_HOST_RSP	equ 128		; of struct vmx_frame
 FRAME_LAUNCHED	equ 136
+PERCPU_ATTENTION equ 24		; kernel/percpu.h
+
+; From the first of these to the second, an NMI has the CPU go on at the third:
+; it may not enter the guest with what the NMI was for unseen (kernel/traps.c).
+global vmx_window
+global vmx_window_last
+global vmx_window_out
 
 section .text
 bits 64
@@ -21,9 +28,13 @@ vmx_enter:
 	push r14
 	push r15
 	push rdi		; the frame
+vmx_window:
+	cmp dword [gs:PERCPU_ATTENTION], 0
+	jne vmx_window_out
 	cmp [rdi + FRAME_HOST_RSP], rsp
-	jne .stack
-.load:	mov rax, [rdi]		; ZF: it was launched; moves keep the flags
+	jne vmx_stack
+vmx_load:
+	mov rax, [rdi]		; ZF: it was launched; moves keep the flags
 	mov rcx, [rdi + 8]
 	mov rdx, [rdi + 16]
 	mov rbx, [rdi + 24]
@@ -38,30 +49,36 @@ vmx_enter:
 	mov r14, [rdi + 112]
 	mov r15, [rdi + 120]
 	mov rdi, [rdi + 56]
-	jnz .launch
+	jnz vmx_launch
 	vmresume
-.failed:
-	; CF: VMfailInvalid, ZF: VMfailValid (SDM 31.2).
-	mov eax, 1
-	jc .out
-	mov eax, 2
-.out:	pop rdi
-	jmp vmx_return
-.launch:
+	jmp vmx_failed
+vmx_launch:
 	vmlaunch
-	jmp .failed
-.stack:	; It moves with the caller only; at first it is 0.
+	jmp vmx_failed
+vmx_stack:	; It moves with the caller only; at first it is 0.
 	mov eax, VMCS_HOST_RSP
 	vmwrite rax, rsp
 	mov [rdi + FRAME_HOST_RSP], rsp
 	cmp byte [rdi + FRAME_LAUNCHED], 1
-	mov byte [rdi + FRAME_LAUNCHED], 1
-	jmp .load
+	jmp vmx_load
+vmx_window_last:
+vmx_failed:
+	; CF: VMfailInvalid, ZF: VMfailValid (SDM 31.2).
+	mov eax, 1
+	jc vmx_out
+	mov eax, 2
+vmx_out:	pop rdi
+	jmp vmx_return
+vmx_window_out:
+	mov eax, 3
+	pop rdi
+	jmp vmx_return
 
 align 64
 vmx_exit:
 	push rdi		; the guest's
 	mov rdi, [rsp + 8]	; the frame
+	mov byte [rdi + FRAME_LAUNCHED], 1
 	mov [rdi], rax
 	mov [rdi + 8], rcx
 	mov [rdi + 16], rdx

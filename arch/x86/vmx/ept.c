@@ -54,8 +54,11 @@ static bool is_table(u64 entry, unsigned level)
 /* After the stores, before anybody relies on them: SDM 29.4.3.4. */
 static void invalidate(struct ept *ept)
 {
-	if (ept->stale)
-		vmx_invept(ept->cap, ept->eptp);
+	if (!ept->stale)
+		return;
+	__atomic_store_n(&ept->generation, ept->generation + 1,
+			 __ATOMIC_RELEASE);
+	vmx_invept(ept->cap, ept->eptp);
 }
 
 static void free_tables(struct ept *ept, u64 entry, unsigned level)

@@ -24,7 +24,8 @@ struct ept {
 	u64 eptp;
 	unsigned tables; /* pages that hold tables, with the root */
 	const struct vmx_capabilities *cap;
-	bool stale; /* a present entry changed: INVEPT is due */
+	bool stale;	/* a present entry changed: INVEPT is due */
+	u32 generation; /* counts INVEPTs that other CPUs have to do, too */
 };
 
 /* An empty EPT: nothing is reachable. -ENOMEM. */

@@ -73,9 +73,11 @@ _Static_assert(offsetof(struct vmx_frame, launched) == 136, "entry.asm");
 /*
  * Runs the guest until the next exit. Returns 0 after an exit; 1
  * (VMfailInvalid) or 2 (VMfailValid) where there was no entry: there will be
- * none with this frame.
+ * none with this frame; or VMX_TURNED: an NMI came before it.
  */
 int vmx_enter(struct vmx_frame *frame);
+#define VMX_TURNED 3
+extern const char vmx_window[], vmx_window_last[], vmx_window_out[];
 /* Where exits arrive: HOST_RIP. */
 extern const char vmx_exit[];
 

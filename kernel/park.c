@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-#include "boot/park.h"
+#include "kernel/park.h"
 
+#include "arch/x86/apic.h"
+#include "arch/x86/cpu.h"
+#include "arch/x86/errno.h"
 #include "arch/x86/io.h"
 
 enum {
@@ -54,12 +57,19 @@ u32 park_hint(u32 lpit)
 	return hint;
 }
 
+static void ask(struct percpu *cpu, u32 msr, u64 old, u64 value)
+{
+	cpu->speed_msr = msr;
+	cpu->speed = old;
+	wrmsr(msr, value);
+}
+
 /*
  * What this CPU asks for counts while it is awake, and on some for its
  * sibling: HWP's request where that is on (SDM 15.4.4), else IA32_PERF_CTL
  * (15.1.1) with the lowest ratio that MSR_PLATFORM_INFO names.
  */
-static void slow_down(void)
+static void slow_down(struct percpu *cpu)
 {
 	u64 on = 0, info, low;
 
@@ -67,30 +77,74 @@ static void slow_down(void)
 		(void)rdmsr_safe(MSR_PM_ENABLE, &on);
 	if (on & 1) {
 		low = rdmsr(MSR_HWP_CAPABILITIES) >> 24 & 0xff;
+		on = rdmsr(MSR_HWP_REQUEST);
 		/* Minimum and maximum; no desired one, not the package's. */
-		on = rdmsr(MSR_HWP_REQUEST) & ~(u64)(0xffffff | BIT(42));
-		wrmsr(MSR_HWP_REQUEST, on | low << 8 | low);
+		ask(cpu, MSR_HWP_REQUEST, on,
+		    (on & ~(u64)(0xffffff | BIT(42))) | low << 8 | low);
 	} else if (cpuid(1, 0).ecx & CPUID_1_ECX_EIST &&
 		   !rdmsr_safe(MSR_PLATFORM_INFO, &info)) {
 		low = info >> 40 & 0xff;
 		/* Not all models have it; none has it above the base ratio. */
 		if (low && low <= (info >> 8 & 0xff))
-			wrmsr(MSR_PERF_CTL, low << 8);
+			ask(cpu, MSR_PERF_CTL, rdmsr(MSR_PERF_CTL), low << 8);
 	}
+}
+
+void park_begin(struct percpu *cpu)
+{
+	slow_down(cpu);
+	wbinvd();
+}
+
+void park_end(struct percpu *cpu)
+{
+	if (cpu->speed_msr)
+		wrmsr(cpu->speed_msr, cpu->speed);
+	cpu->speed_msr = 0;
+}
+
+void park_sleep(struct percpu *cpu)
+{
+	/* Some CPUs miss a line that was not flushed: Xeon 7400, AAI65. */
+	mfence();
+	clflush(cpu->monitored);
+	mfence();
+	cpu_sleep(cpu->monitored, cpu->hint);
 }
 
 void park(struct percpu *cpu)
 {
-	slow_down();
-	wbinvd();
-	if (cpu->hint == PARK_HLT)
-		cpu_stop();
+	void (*job)(void *ctx);
+
+	park_begin(cpu);
 	for (;;) {
-		/* Some CPUs miss a line that was not flushed: Xeon 7400, AAI65. */
-		mfence();
-		clflush(cpu->monitored);
-		mfence();
-		cpu_monitor(cpu->monitored);
-		cpu_mwait(cpu->hint);
+		__atomic_store_n(&cpu->attention, 0, __ATOMIC_SEQ_CST);
+		job = __atomic_exchange_n(&cpu->job, NULL, __ATOMIC_SEQ_CST);
+		if (!job) {
+			park_sleep(cpu);
+			continue;
+		}
+		park_end(cpu);
+		job(cpu->job_ctx);
+		park_begin(cpu);
 	}
+}
+
+int park_give_job(struct percpu *cpu, void (*job)(void *ctx), void *ctx,
+		  u64 tsc_hz)
+{
+	u64 start = rdtsc();
+
+	cpu->job_ctx = ctx;
+	__atomic_store_n(&cpu->job, job, __ATOMIC_SEQ_CST);
+	percpu_kick(cpu);
+	while (__atomic_load_n(&cpu->job, __ATOMIC_SEQ_CST)) {
+		if (rdtsc() - start > tsc_hz)
+			return __atomic_exchange_n(&cpu->job, NULL,
+						   __ATOMIC_SEQ_CST)
+				       ? -ETIMEDOUT
+				       : 0;
+		cpu_relax();
+	}
+	return 0;
 }

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""All CPUs are the guest's: tests/guests/storm.c and Debian, beside the same on
+the bare machine.
+
+Bochs ends in its debugger at a triple fault, and with two CPUs its BIOS does
+not come through a second start: resets have no such run beside them.
+"""
+import functools
+import re
+
+import pytest
+
+from boot import runs
+
+# Of the short suite, of the long one: (CPUs, first seed, how many)
+STORMS = {"storm": (2, 1, 10), "storm-4": (4, 11, 100),
+          "storm-long": (2, 111, 100)}
+WAYS = ("port 0xCF9", "triple fault", "keyboard controller")
+
+
+def storm(what, cpus, **fields):
+    return runs.boot(what, cpus=cpus, memory=64, **fields)
+
+
+for _name, (_cpus, _seed, _seeds) in STORMS.items():
+    _line = f"storm cpus={_cpus} seed={_seed} seeds={_seeds}"
+    runs.define(_name)(functools.partial(storm, _line, _cpus))
+    runs.define(_name + "-native")(functools.partial(
+        storm, _line, _cpus, native=True))
+
+for _cpus in (2, 4):
+    runs.define(f"storm-resets-{_cpus}")(functools.partial(
+        storm, "storm-resets", _cpus))
+
+
+def lines(result):
+    assert result.status == 0, result.report()
+    assert "guests/storm.c" not in result.serial, result.report()
+    return re.findall(r"^storm: (.*)$", result.serial, re.MULTILINE)
+
+
+def named(names, pattern="{}"):
+    """Parameters: a name, marked with its runs; "storm" is a short one."""
+    return [pytest.param(name, marks=[
+        pytest.mark.runs(*(part.format(name) for part in pattern.split())),
+        *([] if name == "storm" else [pytest.mark.long])]) for name in names]
+
+
+@pytest.mark.parametrize("name", named(STORMS, "{}-native"))
+def test_the_bare_machine_loses_nothing(run, name):
+    """The guest is right: each phase of each seed, and none has failed."""
+    cpus, _, seeds = STORMS[name]
+    found = lines(run(name + "-native"))
+    assert found[0] == f"{cpus} CPUs" and found[-1] == "0 failed"
+    assert len(found) == 2 + 8 * seeds
+
+
+@pytest.mark.parametrize("name", named(STORMS, "{} {}-native"))
+def test_nothing_is_lost(run, name):
+    """IPIs, NMIs, INITs and SIPIs from all to all, and a BAR that moves."""
+    assert lines(run(name)) == lines(run(name + "-native"))
+
+
+@pytest.mark.parametrize("cpus", [
+    pytest.param(2, marks=pytest.mark.runs("storm-resets-2")),
+    pytest.param(4, marks=[pytest.mark.runs("storm-resets-4"),
+                           pytest.mark.long])])
+def test_each_cpu_resets(run, cpus):
+    """In each way, while the others run, halt, or spin; all come up again."""
+    result = run(f"storm-resets-{cpus}")
+    assert lines(result) == [
+        f"reset {n}: by {WAYS[n // cpus]} of CPU {n % cpus}"
+        for n in range(3 * cpus)] + [f"{3 * cpus} resets"]
+    assert result.log.count("monocle: guest: reset (") == 3 * cpus
