@@ -7,6 +7,7 @@
 #include "kernel/host_paging.h"
 #include "kernel/log.h"
 #include "kernel/microcode.h"
+#include "kernel/panic.h"
 #include "kernel/park.h"
 #include "kernel/phys.h"
 #include "kernel/string.h"
@@ -129,6 +130,7 @@ unsigned smp_park_others(const struct acpi_madt *madt, u32 lpit, u64 tsc_hz,
 			continue;
 		}
 		cpus[parked++] = cpu;
+		panic_others = parked;
 	}
 	trampoline_map(page, false);
 	memcpy(phys_to_virt(page), borrowed, PAGE_SIZE);

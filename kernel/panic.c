@@ -1,9 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 #include "kernel/panic.h"
 
+#include "arch/x86/apic.h"
 #include "arch/x86/cpu.h"
+#include "arch/x86/io.h"
 #include "kernel/log.h"
 #include "kernel/log_sink.h"
+#include "kernel/percpu.h"
+
+enum {
+	/* SDM figure 10-12: all but the sender, whatever the destination says */
+	ICR_NMI_OTHERS = 0xc4400,
+	PATIENCE = 1000000, /* PAUSEs: 10 to 100 ms */
+};
 
 void (*panic_dump)(void);
 void (*machine_power_off)(void);
@@ -36,23 +45,66 @@ void backtrace(u64 rbp)
 	}
 }
 
-void panic(const char *fmt, ...)
+static struct percpu *teller; /* the CPU that has come first */
+static unsigned silent;	      /* and those that have stopped for it */
+unsigned panic_others;
+
+static NORETURN void stop(void)
 {
-	static bool again;
-	va_list ap;
+	__atomic_fetch_add(&silent, 1, __ATOMIC_RELEASE);
+	cpu_stop();
+}
+
+void panic_check(void)
+{
+	const struct percpu *cpu = __atomic_load_n(&teller, __ATOMIC_RELAXED);
+
+	if (cpu && cpu != percpu())
+		stop();
+}
+
+void panic_begin(void)
+{
+	struct percpu *nobody = NULL;
 
 	cpu_cli();
-	if (again)
-		cpu_stop();
-	again = true;
+	if (!__atomic_compare_exchange_n(&teller, &nobody, percpu(), false,
+					 __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		stop();
+	if (panic_others)
+		(void)local_apic_send(0, ICR_NMI_OTHERS);
+	for (int i = 0; i < PATIENCE; i++) {
+		if (__atomic_load_n(&silent, __ATOMIC_ACQUIRE) >= panic_others)
+			break;
+		cpu_relax();
+	}
 	log_take_over();
-	va_start(ap, fmt);
+}
+
+static NORETURN void tell(const char *fmt, va_list ap)
+{
 	log_vwrite(LOG_ERROR, fmt, ap);
-	va_end(ap);
 	backtrace((u64)__builtin_frame_address(0));
 	if (panic_dump)
 		panic_dump();
 	finish(END_PANIC, "panic");
+}
+
+void panic_end(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	tell(fmt, ap);
+}
+
+void panic(const char *fmt, ...)
+{
+	va_list ap;
+
+	panic_begin();
+	va_start(ap, fmt);
+	tell(fmt, ap);
 }
 
 void end(enum end_status status, const char *fmt, ...)

@@ -51,7 +51,8 @@ static inline struct percpu *percpu(void)
 	return p;
 }
 
-/* Allocates one, which is percpu_at(index) from then on. NULL: no memory. */
+/* Allocates one, which is percpu_at(index) from then on; percpu_load() is that
+ * CPU's own. NULL: no memory. */
 struct percpu *percpu_create(u32 index, u32 apic_id);
 /* NULL: there is none; index may be any. */
 struct percpu *percpu_at(u32 index);

@@ -3,7 +3,6 @@
 
 #include "arch/x86/apic.h"
 #include "kernel/log.h"
-#include "kernel/log_sink.h"
 #include "kernel/panic.h"
 #include "kernel/percpu.h"
 
@@ -67,6 +66,7 @@ static void turn_back(struct trap_frame *f)
 void trap_handle(struct trap_frame *f)
 {
 	if (f->vector == VECTOR_NMI) {
+		panic_check();
 		percpu_nmi(percpu());
 		turn_back(f);
 		return;
@@ -80,13 +80,10 @@ void trap_handle(struct trap_frame *f)
 		f->rip = (u64)rdmsr_recover;
 		return;
 	}
-	/* It reaches all CPUs: the first one tells. */
-	if (f->vector == VECTOR_MC && percpu()->index)
-		cpu_stop();
-	log_take_over();
+	panic_begin(); /* a machine check reaches all CPUs: the first tells */
 	log_error("trap %lu (%s), error code 0x%lx", f->vector,
 		  f->vector < ARRAY_SIZE(names) ? names[f->vector] : "?",
 		  f->error);
 	dump(f);
-	panic("Monocle itself has failed; please report the lines above");
+	panic_end("Monocle itself has failed; please report the lines above");
 }

@@ -27,7 +27,7 @@ void ap_main(struct percpu *cpu);
 _Alignas(4096) u8 low_page[4096];
 bool mapped, no_trampoline;
 int (*ipi)(u32 id, u32 low);
-unsigned cpus_left;
+unsigned cpus_left, panic_others;
 u32 late_edx = 0x11142120;
 
 void *phys_to_virt(hpa_t hpa)
@@ -126,7 +126,7 @@ CDEF = """
 extern u8 low_page[4096];
 extern bool mapped, no_trampoline;
 extern int (*ipi)(u32 id, u32 low);
-extern unsigned cpus_left;
+extern unsigned cpus_left, panic_others;
 bool ap_runs(u64 entry, u64 percpu);
 bool stops_in_park(struct percpu *cpu);
 """
@@ -203,6 +203,7 @@ def test_all_are_parked(m):
     assert [s[:2] for s in x.sent] == [
         (n, low) for low in (INIT, SIPI) for n in (0, 2, 0x106)]
     assert m.log_lines() == [(m.LOG_INFO, "cpus: 4, of which 3 are parked, in HLT")]
+    assert m.panic_others == 3      # a panic's NMI reaches them
     assert m.arena_count() == 3     # the borrowed page is given back
 
 

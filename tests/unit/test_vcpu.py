@@ -94,6 +94,15 @@ NORETURN void panic(const char *fmt, ...)
 	longjmp(panicked, 1);
 }
 
+bool stops_now;
+
+/* Another CPU's panic stops this one here. */
+void panic_check(void)
+{
+	if (stops_now)
+		panic("stopped");
+}
+
 bool run_to_panic(struct vcpu *v)
 {
 	if (setjmp(panicked))
@@ -163,6 +172,7 @@ extern u64 apic_deadline;
 extern unsigned apic_sets;
 extern int apic_error;
 bool run_to_panic(struct vcpu *v);
+extern bool stops_now;
 extern u64 host_state[5];
 extern u64 loaded;
 extern int load_error;
@@ -972,6 +982,16 @@ def test_a_fault_pushes_rf(vm):
     vm.m.lib.handler_action = vm.m.EXIT_GP
     vm.run(vm.m.EXIT_IO)
     assert vm["GUEST_RFLAGS"] == 2 | IF | 1 << 16
+
+
+def test_another_cpus_panic_stops_this_one(vm):
+    """Its NMI ends the guest's run, and is none of the guest's."""
+    vm.m.lib.stops_now = True
+    nmi = {"EXIT_REASON": vm.m.EXIT_EXCEPTION_NMI,
+           "EXIT_INTERRUPTION": VALID | NMI | 2}
+    entries = vm.run(nmi)
+    vm.m.lib.stops_now = False
+    assert vm.panicked and len(entries) == 1 and not vm.v.nmi_pending
 
 
 def test_machine_check(vm):

@@ -41,6 +41,7 @@ static NOINLINE enum exit_action exception_or_nmi(struct vcpu *v)
 	u32 info = vmcs_read32(VMCS_EXIT_INTERRUPTION);
 
 	if ((info & INTERRUPTION_TYPE) == INTERRUPTION_NMI) {
+		panic_check();
 		percpu_nmi(v->cpu);
 		cpu_unblock_nmi(); /* they stay so until an IRET */
 		return EXIT_RESUME;
