@@ -2,6 +2,7 @@
 #include "kernel/phys.h"
 
 #include "arch/x86/errno.h"
+#include "arch/x86/spinlock.h"
 #include "kernel/boot_info.h"
 #include "kernel/log.h"
 #include "kernel/string.h"
@@ -149,10 +150,15 @@ bool phys_keep(hpa_t base, u64 size)
 	       !phys_reserve(&host_memory, base, size);
 }
 
+static struct spinlock pages;
+
 void *page_alloc(void)
 {
-	hpa_t hpa = phys_alloc(&host_memory, PAGE_SIZE, PAGE_SIZE, page_limit);
+	hpa_t hpa;
 
+	spin_lock(&pages);
+	hpa = phys_alloc(&host_memory, PAGE_SIZE, PAGE_SIZE, page_limit);
+	spin_unlock(&pages);
 	if (hpa == PHYS_NONE)
 		return NULL;
 	return memset(phys_to_virt(hpa), 0, PAGE_SIZE);
@@ -160,7 +166,13 @@ void *page_alloc(void)
 
 void page_free(void *page)
 {
-	if (page && phys_free(&host_memory, virt_to_phys(page), PAGE_SIZE))
+	int err = 0;
+
+	spin_lock(&pages);
+	if (page)
+		err = phys_free(&host_memory, virt_to_phys(page), PAGE_SIZE);
+	spin_unlock(&pages);
+	if (err)
 		log_warn("memory: a page is lost, the free list is full");
 }
 

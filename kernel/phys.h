@@ -2,8 +2,8 @@
 /*
  * The physical memory that firmware calls available, less what the loader
  * and Monocle occupy: a sorted list of free ranges, first fit from the top.
- * All of it is reachable through the direct map (phys_to_virt). One CPU
- * allocates, at start and at a guest's reset; no exit's hot path does.
+ * All of it is reachable through the direct map (phys_to_virt). Any CPU takes
+ * and frees pages; of the rest, one CPU at start. No exit's hot path allocates.
  */
 #ifndef KERNEL_PHYS_H
 #define KERNEL_PHYS_H

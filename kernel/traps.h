@@ -25,7 +25,10 @@ void trap_handle(struct trap_frame *frame);
 
 typedef void host_irq_handler(void *ctx, unsigned vector);
 
-/* A free vector for a handler, or -ENOSPC. */
+/*
+ * A free vector for a handler, or -ENOSPC. Vectors are given and freed by one
+ * CPU at a time, and dispatched on any.
+ */
 int host_irq_alloc(host_irq_handler *handler, void *ctx);
 /*
  * count vectors in a row, the first a multiple of count (a power of two), as

@@ -12,12 +12,72 @@ PAGE = 4096
 TOP = 2**46 // PAGE     # pages; what the direct map can hold
 
 
+CPUS = """
+#include <pthread.h>
+#include <sched.h>
+
+void cpu_relax(void)
+{
+	sched_yield();
+}
+
+static bool many;
+
+/* Where the list is in pieces, another CPU has its turn. */
+void *own_memmove(void *to, const void *from, size_t n)
+{
+	if (many)
+		sched_yield();
+	return __builtin_memmove(to, from, n);
+}
+
+/* Takes and frees pages; how often one was another CPU's, too. */
+static void *cpu(void *id)
+{
+	u64 *held[3] = {0}, wrong = 0;
+
+	for (int i = 0; i < 500; i++) {
+		u64 **p = &held[i % 3];
+
+		if (*p) {
+			wrong += **p != (u64)id;
+			page_free(*p);
+		}
+		*p = page_alloc();
+		if (*p)
+			**p = (u64)id;
+	}
+	for (int i = 0; i < 3; i++)
+		page_free(held[i]);
+	return (void *)wrong;
+}
+
+u64 at_once(void)
+{
+	pthread_t threads[3];
+	void *wrong;
+	u64 all = 0;
+
+	many = true;
+	for (u64 i = 0; i < 3; i++)
+		pthread_create(&threads[i], NULL, cpu, (void *)(i + 1));
+	for (int i = 0; i < 3; i++) {
+		pthread_join(threads[i], &wrong);
+		all += (u64)wrong;
+	}
+	many = false;
+	return all;
+}
+"""
+
+
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "phys", ["kernel/phys.c"], fakes=ramfakes.FAKES,
+        "phys", ["kernel/phys.c"], fakes=ramfakes.FAKES + CPUS,
         headers=["kernel/phys.h", "kernel/boot_info.h"],
-        cdef=ramfakes.CDEF)
+        cdef=ramfakes.CDEF + "u64 at_once(void);",
+        defines=["memmove=own_memmove"])
 
 
 def ranges(m, phys):
@@ -265,6 +325,16 @@ def test_pages(m):
     m.page_free(m.NULL)
     again = m.page_alloc()
     assert again == two and m.ffi.buffer(again, PAGE)[:] == bytes(PAGE)
+
+
+def test_pages_on_several_cpus(m):
+    """Each is one CPU's at a time, and none is lost."""
+    ram = m.new("u8[]", 16 * PAGE)
+    m.lib.ram, m.lib.ram_size = ram, len(ram)
+    m.phys_init(info_of(m, [(0, 16 * PAGE, 1)]))
+    before = pages(m, m.ffi.addressof(m.host_memory))
+    assert m.at_once() == 0 and m.log_lines()[1:] == []
+    assert pages(m, m.ffi.addressof(m.host_memory)) == before
 
 
 def test_pages_below_a_limit(m):
