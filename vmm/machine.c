@@ -20,8 +20,6 @@
 #include "vmm/vcpu/guest_cpuid.h"
 #include "vmm/vcpu/msr.h"
 
-#define IOAPIC_ID 1
-
 static int find_modules(struct machine *m)
 {
 	const struct boot_info *b = &m->host->boot;
@@ -106,15 +104,25 @@ static int init_dma(struct machine *m)
 	return vtd_domain_create(&m->host->vtd, &m->vm.map, &m->assign.domain);
 }
 
+/* One that no CPU of the host has: the guest's have theirs. */
+static u8 ioapic_id(const struct machine *m)
+{
+	return guest_acpi_ioapic_id(m->host->madt.cpus,
+				    m->host->madt.cpu_count);
+}
+
 static int write_acpi(struct machine *m)
 {
+	const struct acpi_madt *madt = &m->host->madt;
+	bool planned = !m->cpu_count; /* as many as there may be */
 	struct guest_acpi_config cfg = {
 		.tables = m->acpi_base,
 		.tables_size = GUEST_ACPI_SIZE,
 		.rsdp = BIOS_RSDP,
 		.rsdp_host = m->rsdp,
-		.vcpus = MAX(m->cpu_count, 1u),
-		.ioapic_id = IOAPIC_ID,
+		.vcpus = planned ? MAX(madt->cpu_count, 1u) : m->cpu_count,
+		.apic_ids = planned ? madt->cpus : m->apic_ids,
+		.ioapic_id = ioapic_id(m),
 		.ecam = m->ecam,
 		.roots = m->roots,
 		.root_count = m->root_count,
@@ -306,7 +314,7 @@ static void level_eoi(void *ctx, u8 vector)
 static int init_interrupts(struct machine *m)
 {
 	struct bus *bus = &m->vm.bus;
-	int err = ioapic_init(&m->ioapic, bus, &m->apics, IOAPIC_ID);
+	int err = ioapic_init(&m->ioapic, bus, &m->apics, ioapic_id(m));
 
 	m->apics.eoi = level_eoi;
 	m->apics.ioapic = m;
@@ -387,6 +395,7 @@ static int add_cpu(struct machine *m, struct percpu *host)
 		err = init_mtrr(m, cpu);
 	if (err)
 		return err;
+	m->apic_ids[m->cpu_count] = host->apic_id;
 	m->vm.vcpus[m->cpu_count] = v;
 	m->cpus[m->cpu_count++] = cpu;
 	return 0;

@@ -65,6 +65,7 @@ struct machine {
 	struct ept ept;
 	struct apic_bus apics;
 	struct machine_cpu *cpus[CPUS_MAX]; /* the first is the BSP's */
+	u32 apic_ids[CPUS_MAX];		    /* theirs: the host's */
 	unsigned cpu_count;
 	struct ioapic ioapic;
 	struct pic pic;

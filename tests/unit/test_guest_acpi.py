@@ -34,8 +34,9 @@ class Build:
     of ports, root)."""
 
     def __init__(self, m, size=64 * 1024, roots=((0, 255, ~0 & 0xffffffff),),
-                 windows=(), **config):
+                 windows=(), ids=range(64), **config):
         self.m = m
+        self.ids = m.new("u32[]", list(ids))
         self.guest = Guest(m, [
             Row(0, 0xa0000),
             Row(RSDP, 0x10000, "ROM", "RESERVED", "bios"),
@@ -45,7 +46,8 @@ class Build:
         self.roots = m.new("struct guest_acpi_root[]", list(roots))
         self.config = m.new("struct guest_acpi_config *", {
             "tables": TABLES, "tables_size": size, "rsdp": RSDP,
-            "rsdp_host": rom, "vcpus": 1, "ioapic_id": 1,
+            "rsdp_host": rom, "vcpus": 1, "apic_ids": self.ids,
+            "ioapic_id": 1,
             "roots": self.roots, "root_count": len(roots),
             "windows": list(windows), "window_count": len(windows), **config})
         self.rsdp = m.new("gpa_t *")
@@ -234,10 +236,14 @@ def test_madt(compiled):
     assert (nmi["Processor ID"], nmi["Interrupt Input LINT"]) == ("FF", "01")
 
 
-@pytest.mark.parametrize("count", [1, 64])
-def test_vcpus(m, count, tmp_path):
-    """In the MADT, and a processor device for each by the same ID."""
-    built = Build(m, vcpus=count)
+@pytest.mark.parametrize("ids", [
+    [0], [5], range(64), [254, 255, 0x106, 0, 2],
+    range(0x1000, 0x1040), [8, 1, 3]], ids=str)
+def test_vcpus(m, ids, tmp_path):
+    """In the MADT by their APIC IDs, those from 255 on as x2APICs; and a
+    processor device for each by the same number."""
+    count, ids = len(ids), list(ids)
+    built = Build(m, vcpus=count, ids=ids)
     source, _ = iasl(tmp_path, "DSDT", built.tables["DSDT"])
     devices = re.findall(r'Name \(_HID, "ACPI0007".*\).*\n\s*'
                          r'Name \(_UID, (\w+)\)',
@@ -245,13 +251,33 @@ def test_vcpus(m, count, tmp_path):
     words = {"Zero": 0, "One": 1}
     assert [words[d] if d in words else int(d, 16) for d in devices] == \
         list(range(count))
-    raw = built.tables["APIC"]
-    ids, at = [], 44
+    _, raw = iasl(tmp_path, "APIC", built.tables["APIC"])
+    assert raw[36:] == built.tables["APIC"][36:]
+    found, nmis, at = {}, [], 44
     while at < len(raw):
-        if raw[at] == 0:
-            ids.append(raw[at + 3])
+        number = lambda n, size: int.from_bytes(
+            raw[at + n:at + n + size], "little")
+        if raw[at] == 0:                        # ACPI 5.2.12.2
+            assert raw[at + 3] != 255 and number(4, 4) == 1
+            found[raw[at + 2]] = raw[at + 3]
+        elif raw[at] == 9:                      # 5.2.12.12
+            assert number(4, 4) >= 255 and number(8, 4) == 1
+            found[number(12, 4)] = number(4, 4)
+        elif raw[at] == 4:
+            nmis.append((raw[at + 2], raw[at + 5]))
+        elif raw[at] == 10:
+            nmis.append((number(4, 4), raw[at + 8]))
         at += raw[at + 1]
-    assert at == len(raw) and ids == list(range(count))
+    assert at == len(raw) and found == dict(enumerate(ids))
+    assert nmis == [(0xff, 1)] + [(0xffffffff, 1)] * (max(ids) >= 255)
+
+
+@pytest.mark.parametrize("ids, free", [
+    ([0], 1), ([3], 0), ([0, 2], 1), ([4, 2, 0, 1, 3], 5),
+    (range(64), 64), (range(255, 319), 0)])
+def test_the_ioapics_id(m, ids, free):
+    ids = m.new("u32[]", list(ids))
+    assert m.guest_acpi_ioapic_id(ids, len(ids)) == free
 
 
 def acpiexec(tmp_path, raw, command):
@@ -420,6 +446,7 @@ def test_the_tables_fit_what_is_promised(m):
              (last, 255, 0xffff)]
     assert sum(bin(root[2]).count("1") for root in roots[1:]) >= 128
     build = Build(m, size=m.GUEST_ACPI_SIZE, vcpus=m.GUEST_ACPI_VCPUS,
+                  ids=range(300, 364),
                   roots=roots, ecam=0xe0000000,
                   windows=[((1 << 40) + n * GIB, 0x1000, False, n % last)
                            for n in range(m.GUEST_ACPI_WINDOWS)])

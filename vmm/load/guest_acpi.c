@@ -112,6 +112,13 @@ struct madt_lapic {
 	u32 flags; /* 1: enabled */
 } PACKED;
 
+/* For an APIC ID from 255 on, which the other one has no room for. */
+struct madt_x2apic {
+	u8 type, length; /* 9, 16 */
+	u16 reserved;
+	u32 apic_id, flags, uid;
+} PACKED;
+
 struct madt_ioapic {
 	u8 type, length; /* 1, 12 */
 	u8 id, reserved;
@@ -132,6 +139,13 @@ struct madt_nmi {
 	u8 lint;
 } PACKED;
 
+struct madt_x2apic_nmi {
+	u8 type, length; /* 10, 12 */
+	u16 flags;
+	u32 uid; /* ~0: all processors */
+	u8 lint, reserved[3];
+} PACKED;
+
 /* PCI Firmware 3.0, 4.1.2, with one segment group. */
 struct mcfg {
 	struct acpi_header header;
@@ -147,6 +161,8 @@ _Static_assert(sizeof(struct madt_lapic) == 8, "ACPI 5.2.12.2");
 _Static_assert(sizeof(struct madt_ioapic) == 12, "ACPI 5.2.12.3");
 _Static_assert(sizeof(struct madt_override) == 10, "ACPI 5.2.12.5");
 _Static_assert(sizeof(struct madt_nmi) == 6, "ACPI 5.2.12.7");
+_Static_assert(sizeof(struct madt_x2apic) == 16, "ACPI 5.2.12.12");
+_Static_assert(sizeof(struct madt_x2apic_nmi) == 12, "ACPI 5.2.12.13");
 
 _Static_assert(GUEST_IOAPIC == IOAPIC_BASE, "what the device model says");
 _Static_assert(GUEST_LAPIC == LAPIC_DEFAULT_BASE, "likewise");
@@ -472,6 +488,48 @@ static struct fadt *build_fadt(struct builder *b,
 	return f;
 }
 
+u8 guest_acpi_ioapic_id(const u32 *apic_ids, unsigned count)
+{
+	u8 id = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		if (apic_ids[i] == id) {
+			id++;
+			i = ~0u; /* they come in any order */
+		}
+	return id;
+}
+
+/* Appends an entry to the table that was allocated last, and grows it. */
+static void put_entry(struct builder *b, const void *entry)
+{
+	u8 length = ((const u8 *)entry)[1];
+
+	if (length <= b->size - b->used)
+		memcpy(b->base + b->used, entry, length);
+	b->used += length;
+}
+
+/* ACPI 5.2.12.1: NMIs by LINT1 of each. */
+static void put_lapics(struct builder *b, const struct guest_acpi_config *cfg)
+{
+	const struct madt_nmi nmi = {4, sizeof(nmi), 0xff, 0, 1};
+	const struct madt_x2apic_nmi nmi2 = {10, sizeof(nmi2), 0, ~0u, 1, {0}};
+	bool x2apic = false;
+
+	for (unsigned i = 0; i < cfg->vcpus; i++) {
+		u32 id = cfg->apic_ids[i];
+		struct madt_lapic one = {0, sizeof(one), (u8)i, (u8)id, 1};
+		struct madt_x2apic two = {9, sizeof(two), 0, id, 1, i};
+
+		x2apic |= id >= 255;
+		put_entry(b, id < 255 ? (void *)&one : (void *)&two);
+	}
+	put_entry(b, &nmi);
+	if (x2apic)
+		put_entry(b, &nmi2);
+}
+
 static struct madt *build_madt(struct builder *b,
 			       const struct guest_acpi_config *cfg)
 {
@@ -483,27 +541,20 @@ static struct madt *build_madt(struct builder *b,
 		{2, sizeof(overrides[0]), 0, VIRQ_SCI, VIRQ_SCI,
 		 MPS_LEVEL_HIGH},
 	};
-	const struct madt_nmi nmi = {4, sizeof(nmi), 0xff, 0, 1};
-	u64 lapics = cfg->vcpus * sizeof(struct madt_lapic);
-	u64 size = sizeof(struct madt) + lapics + sizeof(ioapic) +
-		   sizeof(overrides) + sizeof(nmi);
-	struct madt *madt = allocate(b, size);
-	u8 *p;
+	struct madt *madt = allocate(b, sizeof(*madt));
+	u64 start = b->used - sizeof(*madt);
 
 	if (!madt)
 		return NULL;
 	madt->lapic = (u32)GUEST_LAPIC;
 	madt->flags = 1;
-	p = (u8 *)(madt + 1);
-	for (u8 i = 0; i < cfg->vcpus; i++, p += sizeof(struct madt_lapic))
-		memcpy(p, &(struct madt_lapic){0, 8, i, i, 1},
-		       sizeof(struct madt_lapic));
-	memcpy(p, &ioapic, sizeof(ioapic));
-	p += sizeof(ioapic);
-	memcpy(p, overrides, sizeof(overrides));
-	p += sizeof(overrides);
-	memcpy(p, &nmi, sizeof(nmi));
-	finish(&madt->header, "APIC", 4, size);
+	put_lapics(b, cfg);
+	put_entry(b, &ioapic);
+	for (unsigned i = 0; i < ARRAY_SIZE(overrides); i++)
+		put_entry(b, &overrides[i]);
+	if (b->used > b->size)
+		return NULL;
+	finish(&madt->header, "APIC", 4, b->used - start);
 	return madt;
 }
 

@@ -15,7 +15,7 @@
 #define GUEST_IOAPIC 0xfec00000ull
 #define GUEST_LAPIC 0xfee00000ull
 
-#define GUEST_ACPI_SIZE (16 * KIB) /* what the tables need at most */
+#define GUEST_ACPI_SIZE (20 * KIB) /* what the tables need at most */
 #define GUEST_ACPI_WINDOWS 40
 #define GUEST_ACPI_ROOTS 16
 #define GUEST_ACPI_VCPUS 64
@@ -36,10 +36,11 @@ struct guest_acpi_config {
 	gpa_t tables; /* page-aligned RAM below 4 GiB, kind E820_NVS: the
 		     * FACS is used for ever (ACPI 15.2) */
 	u64 tables_size;
-	gpa_t rsdp;	 /* 16-byte aligned, in 0xE0000-0xFFFFF */
-	void *rsdp_host; /* the same bytes: the guest's BIOS area is ROM */
-	unsigned vcpus;	 /* 1 or more; their APIC IDs count from 0 */
-	u8 ioapic_id;	 /* what the IOAPIC's ID register holds at reset */
+	gpa_t rsdp;	     /* 16-byte aligned, in 0xE0000-0xFFFFF */
+	void *rsdp_host;     /* the same bytes: the guest's BIOS area is ROM */
+	unsigned vcpus;	     /* 1 to GUEST_ACPI_VCPUS */
+	const u32 *apic_ids; /* of each; the n-th has the processor ID n */
+	u8 ioapic_id;	     /* what the IOAPIC's ID register holds at reset */
 	const struct guest_acpi_root *roots; /* bus 0's first, by number */
 	unsigned root_count;		     /* at most GUEST_ACPI_ROOTS */
 	unsigned window_count;
@@ -50,6 +51,8 @@ struct guest_acpi_config {
 
 /* What makes all bytes add up to 0, where a checksum of 0 stands. */
 u8 sum_to_zero(const void *data, u64 size);
+/* The lowest that none of these local APICs has: early kernels want it so. */
+u8 guest_acpi_ioapic_id(const u32 *apic_ids, unsigned count);
 /*
  * Writes the tables and sets *rsdp. -EINVAL: the configuration breaks one of
  * the rules above; -ENOSPC: tables_size is too small; both are logged.
