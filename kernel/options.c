@@ -36,6 +36,12 @@ static const struct option table[] = {
 	 AT(memory),
 	 {0},
 	 "guest RAM at most, as 512M or 2G (default: all there is)"},
+	{"cpus",
+	 SIZE,
+	 AT(cpus),
+	 {0},
+	 "CPUs of the guest at most; the others sleep (default: all there "
+	 "are)"},
 	{"log",
 	 SET,
 	 AT(sinks),

@@ -35,6 +35,7 @@ struct options {
 	unsigned clock;	    /* enum clock_source */
 	u64 igd_gen;	    /* its generation, 0: by its ID */
 	u64 memory;	    /* bytes of guest RAM at most, 0: all there is */
+	u64 cpus;	    /* of the guest at most, 0: all */
 	u64 dma_faults;	    /* after so many a device is stopped, 0: never */
 	unsigned assign_count;
 	struct option_word assign[ASSIGN_WORDS];

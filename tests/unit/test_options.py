@@ -16,7 +16,7 @@ DEFAULTS = {"ram": 0, "igd_dma": 0, "iommu": 0, "guest": 0, "igd": 0,
             "igd_gen": 0, "igd_reset": 0, "rom_init": False,
             "usb_firmware": False, "no_hypervisor_bit": False,
             "strict_groups": False, "serials": False, "clock": 0,
-            "sinks": COM1 | SCREEN, "memory": 0,
+            "sinks": COM1 | SCREEN, "memory": 0, "cpus": 0,
             "dma_faults": 0, "quiet": False, "debug": False,
             "help": False, "list": False, "unsafe_dma": False, "no_vga": False,
             "assign": []}
@@ -27,6 +27,7 @@ GOOD = [
     ("memory=65536K", "memory", 64 * MIB),
     ("memory=123456789", "memory", 123456789), ("memory=0", "memory", 0),
     ("memory=007M", "memory", 7 * MIB),
+    ("cpus=4", "cpus", 4), ("cpus=0", "cpus", 0),
     ("log=com1", "sinks", COM1), ("log=com2", "sinks", COM2),
     ("log=e9", "sinks", E9), ("log=screen", "sinks", SCREEN),
     ("log=screen,com2", "sinks", SCREEN | COM2),
@@ -62,6 +63,7 @@ BAD = ["ram", "ram=", "ram=identit", "ram=identityx", "ram=Identity",
        "ram=relocated,identity", "memory", "memory=", "memory=M", "memory=x",
        "memory=5m", "memory=5MB", "memory=-1", "memory=0x10",
        "memory=1T", "memory=99999999999G", "memory=18446744073709551616",
+       "cpus", "cpus=", "cpus=all", "cpus=-1",
        "log", "log=", "log=com3", "log=com1,", "log=,com1", "log=com1;com2",
        "quiet=", "quiet=1", "debug=yes", "iommu", "iommu=on",
        "dma-faults=many", "assign", "igd=", "igd=yes", "igd-gen", "igd-gen=x",
@@ -221,7 +223,7 @@ def test_any_bytes(m, line):
 def test_help_lists_every_option_and_value(m):
     m.options_help()
     lines = [text.split(":")[0].strip() for _, text in m.log_lines()]
-    assert lines == ["ram=relocated|identity", "guest=kernel|bios", "memory=N",
+    assert lines == ["ram=relocated|identity", "guest=kernel|bios", "memory=N", "cpus=N",
                      "log=com1,com2,e9,screen,pci,uart", "quiet", "debug", "no-vga",
                      "assign=...", "strict-groups", "usb-firmware", "igd=off|open|closed",
                      "igd-gen=N", "igd-reset=auto|never|reboot|always",
