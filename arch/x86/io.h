@@ -81,10 +81,10 @@ MMIO_ACCESSORS(64, "r")
 
 static inline u64 rdtsc(void)
 {
-	u32 lo, hi;
+	u64 lo, hi; /* whose upper halves it clears */
 
 	__asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
-	return (u64)hi << 32 | lo;
+	return hi << 32 | lo;
 }
 
 static inline void clflush(const volatile void *p)

@@ -2,7 +2,8 @@
 /*
  * The fields of the VMCS (SDM appendix B), one enum for each width: the
  * compiler refuses an access of the wrong one. Reads and writes go to the
- * current VMCS of this CPU; a field that the CPU does not have reads 0.
+ * current VMCS of this CPU. All are there where Monocle's controls are, but
+ * for some that are only written; a write of one that is not does nothing.
  */
 #ifndef ARCH_X86_VMX_VMCS_H
 #define ARCH_X86_VMX_VMCS_H
@@ -132,10 +133,9 @@ void invept(u64 type, u64 eptp);
 #else
 static inline u64 vmread(u64 field)
 {
-	u64 value = 0;
+	u64 value;
 
-	/* VMREAD of a field that is not there leaves the register alone. */
-	__asm__ volatile("vmread %1, %0" : "+r"(value) : "r"(field) : "cc");
+	__asm__ volatile("vmread %1, %0" : "=r"(value) : "r"(field) : "cc");
 	return value;
 }
 
@@ -234,6 +234,7 @@ enum exit_controls {
 	EXIT_LOAD_PAT = 1u << 19,
 	EXIT_SAVE_EFER = 1u << 20,
 	EXIT_LOAD_EFER = 1u << 21,
+	EXIT_SAVE_TIMER = 1u << 22, /* the preemption timer's value */
 };
 
 /* SDM 25.8.1 */
