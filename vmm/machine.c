@@ -451,17 +451,19 @@ static void share(struct machine *m)
 static void start_further_cpus(struct machine *m)
 {
 	const struct host *host = m->host;
+	u64 most = host->options.cpus ? host->options.cpus : CPUS_MAX;
 
-	for (unsigned n = 0; n < host->parked_count; n++) {
+	for (unsigned n = 0; n < host->parked_count && m->cpu_count < most;
+	     n++) {
+		unsigned before = m->cpu_count;
 		int err = start_cpu(m, host->parked[n]);
 
 		if (!err)
 			continue;
 		log_warn("CPU with APIC ID 0x%x runs no vCPU (error %d)",
 			 host->parked[n]->apic_id, -err);
-		if (m->cpu_count > n + 1)
-			m->cpu_count--;
-		m->apics.count = m->cpu_count;
+		m->cpu_count = before;
+		m->apics.count = before;
 	}
 	share(m);
 }
