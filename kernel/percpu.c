@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "kernel/percpu.h"
 
-#include "arch/x86/apic.h"
 #include "kernel/host_paging.h"
 #include "kernel/phys.h"
 
@@ -49,19 +48,4 @@ struct percpu *percpu_of_guest(u32 apic_id)
 void percpu_load(struct percpu *cpu)
 {
 	cpu_tables_load(&cpu->tables, cpu);
-}
-
-void percpu_kick(struct percpu *cpu)
-{
-	if (cpu == percpu())
-		cpu->attention = 1;
-	else if (!__atomic_exchange_n(&cpu->kicked, true, __ATOMIC_SEQ_CST))
-		(void)local_apic_send(cpu->apic_id, APIC_ICR_NMI);
-}
-
-void percpu_nmi(struct percpu *cpu)
-{
-	if (!__atomic_exchange_n(&cpu->kicked, false, __ATOMIC_SEQ_CST))
-		cpu->nmis++;
-	cpu->attention = 1;
 }

@@ -33,20 +33,20 @@ ROOMS = {
 }
 # Lines of code, without blanks and comments, that a room may have.
 LIDS = {
-    "arch/x86/vmx": 1350,
-    "arch/x86": 780,
-    "kernel": 3450,
-    "drivers/pci": 1520,
+    "arch/x86/vmx": 1420,
+    "arch/x86": 860,
+    "kernel": 3950,
+    "drivers/pci": 1560,
     "drivers/vtd": 1860,
-    "vmm/core": 790,
-    "vmm/devmodel": 4050,
-    "vmm/vcpu": 2700,
-    "vmm/load": 2350,
-    "vmm/assign": 2970,
-    "vmm": 1700,
-    "boot": 1110,
+    "vmm/core": 1000,
+    "vmm/devmodel": 4500,
+    "vmm/vcpu": 3300,
+    "vmm/load": 2600,
+    "vmm/assign": 3300,
+    "vmm": 1950,
+    "boot": 1250,
 }
-IMAGE_LID = 216 << 10   # bytes of text, rodata and data
+IMAGE_LID = 260 << 10   # bytes of text, rodata and data
 STANDARD = {"stdarg.h", "stdbool.h", "stddef.h", "stdint.h"}
 
 SOURCES = sorted(p for room in ROOMS for p in (ROOT / room).glob("*.[ch]"))

@@ -30,6 +30,11 @@ POINTERS = {
     "virq.set_line": "a device's interrupt line",
     "virq.send_msi": "a device's message",
     "vclock.fire": "a device's timer",
+    "vclock.earlier": "the CPU that serves it sleeps or runs a guest",
+    "lapic.kick": "a LAPIC's CPU has to look what it was sent",
+    "vm.kick_others": "as lapic's, all but one",
+    "percpu.job": "what a parked CPU is woken for",
+    "park.job": "as percpu's",
     "traps.host_irq_handler": "the owner of a host interrupt",
     # The host
     "paging.alloc": "pages are the kernel's, the format is the CPU's",

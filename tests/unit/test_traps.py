@@ -87,7 +87,7 @@ CODE, DATA, TSS = 8, 16, 24
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "traps", ["kernel/traps.c", "kernel/percpu.c", "kernel/cpu_tables.c"],
+        "traps", ["kernel/traps.c", "kernel/percpu.c", "kernel/kick.c", "kernel/cpu_tables.c"],
         headers=["kernel/percpu.h", "kernel/traps.h", *vmxcpu.HEADERS],
         fakes=FAKES, cdef=CDEF, defines=NOT_LIBC)
 

@@ -20,7 +20,7 @@ SOURCES = ["vmm/vcpu/vcpu.c", "vmm/vcpu/exits.c", "vmm/vcpu/vcpu_state.c", "vmm/
            "vmm/vcpu/guest_cpuid.c", "vmm/core/guest_mem.c", "vmm/core/bus.c", "vmm/core/vm.c", "vmm/core/vclock.c",
            "kernel/region.c", "vmm/devmodel/lapic.c", "vmm/devmodel/lapic_accept.c",
            "vmm/devmodel/apic_bus.c", "vmm/devmodel/pic.c",
-           "arch/x86/vmx/probe.c", "kernel/percpu.c"]
+           "arch/x86/vmx/probe.c", "kernel/percpu.c", "kernel/kick.c"]
 # What lies around the two files: handlers that only say that they were called.
 FAKES = """
 #include <setjmp.h>
