@@ -14,7 +14,7 @@ MWAIT = bytes.fromhex("0f01c9")
 def two_cpus():
     # Where the walk of the tables has no log there is no limit of a minute:
     # two CPUs take Bochs longer.
-    with runs.start("draw-text", hv="log=com1", cpus=2) as machine:
+    with runs.start("draw-text", hv="log=com1 cpus=1", cpus=2) as machine:
         machine.wait_for("draw: ready", runs.TIMEOUT)
         where = [int(WHERE.search(machine.monitor("r"))[1], 16)
                  for _ in range(2)]
