@@ -5,6 +5,7 @@
 #include "kernel/phys.h"
 
 _Static_assert(sizeof(struct percpu) <= PAGE_SIZE, "one page");
+_Static_assert(256 * sizeof(struct host_irq) <= PAGE_SIZE, "one page");
 
 static struct percpu *cpus[CPUS_MAX];
 
@@ -17,6 +18,7 @@ struct percpu *percpu_create(u32 index, u32 apic_id)
 	cpu->self = cpu;
 	cpu->index = index;
 	cpu->apic_id = apic_id;
+	cpu->irqs = page_alloc();
 	cpu->stack = stack_alloc();
 	for (unsigned i = 0; i < IST_COUNT - 1; i++) {
 		void *stack = stack_alloc();
@@ -25,7 +27,7 @@ struct percpu *percpu_create(u32 index, u32 apic_id)
 			return NULL;
 		cpu->tables.tss.ist[i] = (u64)stack;
 	}
-	if (!cpu->stack || index >= CPUS_MAX)
+	if (!cpu->irqs || !cpu->stack || index >= CPUS_MAX)
 		return NULL;
 	cpus[index] = cpu;
 	return cpu;

@@ -10,6 +10,12 @@
 
 #define CPUS_MAX 64
 
+/* Who serves a vector (kernel/vectors.c). */
+struct host_irq {
+	void (*handler)(void *ctx, unsigned vector); /* NULL: nobody */
+	void *ctx;
+};
+
 struct percpu {
 	struct percpu *self;
 	u32 index;
@@ -27,8 +33,10 @@ struct percpu {
 	struct nmi_window {
 		u64 first, last, out;
 	} entry;
-	u64 interrupts; /* taken in root mode */
-	hpa_t vmxon;	/* VMXON region, or 0 */
+	u64 interrupts;	       /* taken in root mode */
+	struct host_irq *irqs; /* of its own: 256 */
+	u64 freed_irqs[4];     /* bit n: n is free once none is pending */
+	hpa_t vmxon;	       /* VMXON region, or 0 */
 	u32 vmcs_revision;
 	bool parked;
 	bool runs_guest; /* its LAPIC is set up, it enters a guest */

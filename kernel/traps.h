@@ -20,22 +20,32 @@ struct trap_frame {
 void trap_handle(struct trap_frame *frame);
 
 #define HOST_VECTOR_FIRST 0x30 /* below: exceptions and the 8259s' range */
+#define HOST_VECTOR_FREED 0xfd /* a CPU looks whether its freed ones are */
 #define HOST_VECTOR_TIMER 0xfe /* the local APIC's: ends the guest's run */
 #define HOST_VECTOR_SPURIOUS 0xff
 
 typedef void host_irq_handler(void *ctx, unsigned vector);
 
+struct percpu;
+
 /*
- * A free vector for a handler, or -ENOSPC. Vectors are given and freed by one
- * CPU at a time, and dispatched on any.
+ * A free vector for a handler, whichever CPU it comes to, or -ENOSPC. Vectors
+ * are given and freed by one CPU at a time, which keeps others from dispatching
+ * any but the timer's meanwhile.
  */
 int host_irq_alloc(host_irq_handler *handler, void *ctx);
 /*
- * count vectors in a row, the first a multiple of count (a power of two), as
- * a multi-message MSI wants them; they share handler and ctx. -ENOSPC.
+ * count vectors in a row of this CPU's own, or (cpu NULL) the same on every
+ * CPU, the first a multiple of count (a power of two), as a multi-message MSI
+ * wants them; they share handler and ctx. -ENOSPC.
  */
-int host_irq_alloc_block(unsigned count, host_irq_handler *handler, void *ctx);
-void host_irq_free(unsigned vector);
+int host_irq_alloc_block(struct percpu *cpu, unsigned count,
+			 host_irq_handler *handler, void *ctx);
+/*
+ * With the cpu as above. One that is on its way to a CPU's own vector still
+ * comes to its handler; the vector is given away when there is none.
+ */
+void host_irq_free(struct percpu *cpu, unsigned vector);
 /* Runs the vector's handler, then the local APIC's EOI. */
 void host_irq_dispatch(unsigned vector);
 

@@ -76,6 +76,14 @@ void local_apic_eoi(void)
 	write(APIC_EOI, 0);
 }
 
+bool local_apic_is_pending(u8 vector)
+{
+	u32 word =
+		read((enum local_apic_register)(APIC_IRR + vector / 32 * 16));
+
+	return word >> vector % 32 & 1;
+}
+
 int local_apic_send(u32 apic_id, u32 low)
 {
 	if (apic.x2apic) {

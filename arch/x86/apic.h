@@ -14,6 +14,7 @@ enum local_apic_register {
 	APIC_TPR = 0x80,
 	APIC_EOI = 0xb0,
 	APIC_SVR = 0xf0,
+	APIC_IRR = 0x200, /* and seven more */
 	APIC_ICR = 0x300,
 	APIC_ICR_HIGH = 0x310,
 	APIC_LVT_TIMER = 0x320,
@@ -36,6 +37,8 @@ void local_apic_init(volatile void *page, bool x2apic, u8 spurious_vector);
 void local_apic_join(u8 spurious_vector);
 u32 local_apic_id(void);
 void local_apic_eoi(void);
+/* Has the calling CPU an interrupt at this vector that it has not taken yet? */
+bool local_apic_is_pending(u8 vector);
 #define APIC_ICR_NMI 0x4400u /* SDM figure 10-12 */
 
 /*

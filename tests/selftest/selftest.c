@@ -572,8 +572,8 @@ static void test_interrupts(struct selftest *t)
 		report(t, "MSI without remapping",
 		       accept(t, (unsigned)a) ? NULL : "it did not arrive");
 	}
-	host_irq_free((unsigned)a);
-	host_irq_free((unsigned)b);
+	host_irq_free(NULL, (unsigned)a);
+	host_irq_free(NULL, (unsigned)b);
 }
 
 /* The fault event's MSI, which is never remapped (7.3) */
@@ -730,7 +730,7 @@ static int sweep(struct selftest *t, hpa_t from, hpa_t to)
 		}
 		pages += 2;
 	}
-	host_irq_free((unsigned)vector);
+	host_irq_free(NULL, (unsigned)vector);
 	log_info("selftest vtd: DMA to %lu pages, %d failed", pages,
 		 t->failures);
 	return 0;

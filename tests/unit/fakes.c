@@ -36,6 +36,14 @@ void fakes_reset(void)
 	fakes_write_hook = NULL;
 }
 
+void fake_gs_base(void *base)
+{
+	int arch_prctl(int code, unsigned long address); /* libc's */
+
+	if (arch_prctl(0x1001 /* ARCH_SET_GS */, (unsigned long)base))
+		abort();
+}
+
 void *fakes_alloc(size_t size)
 {
 	return malloc(size);

@@ -46,6 +46,8 @@ extern void (*fakes_write_hook)(enum fake_kind kind, u64 addr, unsigned size,
 
 void fakes_reset(void);
 void fakes_record(enum fake_kind kind, u64 addr, unsigned size, u64 value);
+/* What percpu() reads; GS is nobody's in a process of the host. */
+void fake_gs_base(void *base);
 void *fakes_alloc(size_t size);
 void fakes_free(void *p);
 

@@ -6,6 +6,7 @@
 
 #include "arch/x86/apic.h"
 #include "kernel/host_paging.h"
+#include "kernel/percpu.h"
 #include "kernel/phys.h"
 #include "kernel/traps.h"
 #include "tests/unit/assign_fakes.h"
@@ -101,9 +102,28 @@ void ioapic_set_entry(volatile void *base, unsigned pin, u64 entry)
 	irq_pins[pin] = entry;
 }
 
+static struct percpu cpus[1];
+
+struct percpu *percpu_at(u32 index)
+{
+	return index < ARRAY_SIZE(cpus) ? &cpus[index] : NULL;
+}
+
 u32 local_apic_id(void)
 {
 	return 0;
+}
+
+int local_apic_send(u32 apic_id, u32 low)
+{
+	(void)apic_id, (void)low;
+	abort();
+}
+
+bool local_apic_is_pending(u8 vector)
+{
+	(void)vector;
+	return false;
 }
 
 void local_apic_eoi(void)
@@ -208,10 +228,10 @@ unsigned irq_vectors(void)
 
 	while ((got = host_irq_alloc(handler, NULL)) >= 0)
 		taken[got] = 1;
-	for (unsigned n = HOST_VECTOR_FIRST; n < HOST_VECTOR_TIMER; n++) {
+	for (unsigned n = HOST_VECTOR_FIRST; n < HOST_VECTOR_FREED; n++) {
 		count += !taken[n];
 		if (taken[n])
-			host_irq_free(n);
+			host_irq_free(NULL, n);
 	}
 	return count;
 }
@@ -226,7 +246,7 @@ void irq_leave(unsigned vectors)
 		taken[got] = 1;
 	for (unsigned n = first; n < first + vectors; n++)
 		if (taken[n])
-			host_irq_free(n);
+			host_irq_free(NULL, n);
 }
 
 void irq_no_entry(void)
@@ -247,6 +267,19 @@ unsigned irq_entries(void)
 static struct assigned *function(void)
 {
 	return all->functions;
+}
+
+static void make_cpus(void)
+{
+	static struct host_irq irqs[ARRAY_SIZE(cpus)][256];
+
+	memset(cpus, 0, sizeof(cpus));
+	memset(irqs, 0, sizeof(irqs));
+	for (unsigned i = 0; i < ARRAY_SIZE(cpus); i++) {
+		cpus[i].self = &cpus[i];
+		cpus[i].irqs = irqs[i];
+	}
+	fake_gs_base(&cpus[0]);
 }
 
 static void make_guest(bool remapping)
@@ -290,8 +323,9 @@ int irq_start(bool remapping, u8 pin, int gsi)
 	struct assigned *a;
 	int err;
 
-	for (unsigned n = HOST_VECTOR_FIRST; n < HOST_VECTOR_TIMER; n++)
-		host_irq_free(n);
+	for (unsigned n = HOST_VECTOR_FIRST; n < HOST_VECTOR_FREED; n++)
+		host_irq_free(NULL, n);
+	make_cpus();
 	memset(seen, 0, sizeof(seen));
 	irq_sent_count = 0;
 	make_guest(remapping);

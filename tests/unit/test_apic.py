@@ -11,6 +11,7 @@ import vmxcpu
 FAKES = """
 #include "tests/unit/vmx_fakes.c"
 #include "kernel/host_paging.h"
+#include "kernel/percpu.h"
 
 u64 unmapped;
 
@@ -18,6 +19,24 @@ volatile void *mmio_map(hpa_t hpa, u64 size)
 {
 	return hpa == unmapped || size < 0x14 ? NULL
 					      : (volatile void *)hpa;
+}
+
+static struct percpu cpus[3]; /* but there is none of index 1 */
+static struct host_irq irqs[3][256];
+
+struct percpu *percpu_at(u32 index)
+{
+	return index == 0 || index == 2 ? &cpus[index] : NULL;
+}
+
+void be(u32 index)
+{
+	for (unsigned i = 0; i < 3; i++) {
+		cpus[i].self = &cpus[i];
+		cpus[i].apic_id = 0x10 * i;
+		cpus[i].irqs = irqs[i];
+	}
+	fake_gs_base(percpu_at(index));
 }
 """
 BASE, BSP, ENABLE, X2APIC = 0xfee00000, 1 << 8, 1 << 11, 1 << 10
@@ -32,8 +51,11 @@ def m():
     return harness.build(
         "apic", ["arch/x86/apic.c", "kernel/host_irq.c", "kernel/vectors.c"],
         headers=["arch/x86/apic.h", "kernel/host_irq.h", "kernel/traps.h",
+                 "kernel/percpu.h",
                  *vmxcpu.HEADERS],
-        fakes=FAKES, cdef="extern u64 unmapped;")
+        fakes=FAKES, cdef="""extern u64 unmapped;
+                           void be(u32 index);
+                           struct percpu *percpu_at(u32 index);""")
 
 
 class Apic:
@@ -48,6 +70,7 @@ class Apic:
         for at in (ID, TPR, EOI, SVR, ICR, *LVTS):
             self.cpu.set_msr(0x800 + at // 16, 0x12345 if at == ID else 0)
         m.lib.unmapped = 0
+        m.be(0)
         m.on_read(self.read)
         m.on_write(self.write)
         m.local_apic_init(m.ffi.cast("void *", BASE), x2apic, 0xff)
@@ -249,7 +272,7 @@ def test_a_vector_s_handler(m):
     handler = m.callback("host_irq_handler *", serve)
     x.written.clear()
     one = m.host_irq_alloc(handler, m.handle("one"))
-    block = m.host_irq_alloc_block(4, handler, m.handle("block"))
+    block = m.host_irq_alloc_block(m.NULL, 4, handler, m.handle("block"))
     assert 0x30 <= one < 0xff and block >= 0x30 and block % 4 == 0
     assert one not in range(block, block + 4)
     x.written.append((0, 0))
@@ -259,15 +282,16 @@ def test_a_vector_s_handler(m):
         x.written.append((0, 0))
     assert seen == [("one", one, False), ("block", block + 3, False)]
     for n in (one, *range(block, block + 4)):
-        m.host_irq_free(n)
+        m.host_irq_free(m.NULL, n)
     assert m.host_irq_alloc(handler, m.NULL) == one
-    m.host_irq_free(one)
+    m.host_irq_free(m.NULL, one)
 
 
 def test_a_vector_that_nobody_has(m):
     """It needs its EOI; a line in the log each time their number doubles."""
     x = Apic(m)
     x.written.clear()
+    m.be(2)
     for _ in range(5):
         m.host_irq_dispatch(0x42)
     assert x.written == [(EOI, 0)] * 5
@@ -291,18 +315,120 @@ def test_the_kick_does_nothing_but_end_a_run(m):
     assert x.written == [(EOI, 0)] and m.log_text() == ""
 
 
-def test_no_vector_left(m):
-    handler = m.callback("host_irq_handler *", lambda ctx, vector: None)
-    got = []
-    while (block := m.host_irq_alloc_block(32, handler, m.NULL)) >= 0:
-        got += range(block, block + 32)
-    assert block == -m.ENOSPC
-    while (one := m.host_irq_alloc(handler, m.NULL)) >= 0:
-        got.append(one)
-    # None below, none twice; the kick and the spurious one are nobody's.
-    assert sorted(got) == list(range(0x30, 0xfe))
-    for vector in got:
-        m.host_irq_free(vector)
+class Owners:
+    """Of vectors of several CPUs; what they have seen."""
+
+    def __init__(self, m):
+        self.m, self.seen = m, []
+        self.handler = m.callback("host_irq_handler *", self._serve)
+
+    def _serve(self, ctx, vector):
+        self.seen.append((self.m.ffi.from_handle(ctx), vector))
+
+    def cpu(self, index):
+        return self.m.NULL if index is None else self.m.percpu_at(index)
+
+    def alloc(self, index, name, count=1):
+        return self.m.host_irq_alloc_block(self.cpu(index), count,
+                                           self.handler, self.m.handle(name))
+
+    def take_all(self, index, count=1):
+        got = []
+        while (first := self.alloc(index, "all", count)) >= 0:
+            got += range(first, first + count)
+            assert len(got) <= 256
+        assert first == -self.m.ENOSPC
+        return got
+
+    def come(self, index, vector):
+        self.m.be(index)
+        self.m.host_irq_dispatch(vector)
+        seen, self.seen = self.seen, []
+        return seen
+
+    def free(self, index, vectors):
+        for vector in vectors:
+            if index is not None:
+                self.m.be(index)
+            self.m.host_irq_free(self.cpu(index), vector)
+
+
+@pytest.mark.parametrize("index", [None, 0, 2])
+def test_no_vector_left(m, index):
+    """None below, none twice; the last three are Monocle's own."""
+    Apic(m)
+    x = Owners(m)
+    got = x.take_all(index, 32) + x.take_all(index)
+    assert sorted(got) == list(range(0x30, 0xfd))
+    x.free(index, got)
+
+
+def test_each_cpu_has_vectors_of_its_own(m):
+    """Beside those that are the same on all of them."""
+    Apic(m)
+    x = Owners(m)
+    everywhere = x.alloc(None, "everywhere")
+    here, there = x.take_all(0), x.take_all(2)
+    assert here == there and everywhere not in here
+    assert x.alloc(None, "no more") == -m.ENOSPC
+    x.free(0, here)
+    assert x.alloc(None, "no more") == -m.ENOSPC, "CPU 2 has them all"
+    x.free(2, there)
+    first, second = x.alloc(0, "first"), x.alloc(2, "second")
+    assert first == second
+    assert x.come(0, first) == [("first", first)]
+    assert x.come(2, first) == [("second", first)]
+    for index in 0, 2:
+        assert x.come(index, everywhere) == [("everywhere", everywhere)]
+    x.free(None, [everywhere])
+    x.free(0, [first])
+    x.free(2, [first])
+    assert m.log_text() == ""
+
+
+def irr(apic, *vectors):
+    for n in range(8):
+        apic.regs[0x200 + 16 * n] = sum(
+            1 << v % 32 for v in vectors if v // 32 == n)
+
+
+@pytest.mark.parametrize("vectors", [1, 32])
+def test_an_interrupt_on_its_way_when_its_vector_is_freed(m, vectors):
+    """By another CPU, or by its own: it comes to its handler, and nobody else
+    gets the vector before. The CPU is asked to look."""
+    apic = Apic(m)
+    x = Owners(m)
+    for own in False, True:
+        old = x.alloc(2, "old", vectors)
+        last = old + vectors - 1
+        irr(apic, last)
+        apic.written.clear()
+        m.be(2 if own else 0)
+        for n in range(old, last + 1):
+            m.host_irq_free(m.percpu_at(2), n)
+        assert apic.written == [] if own else apic.written == [
+            (ICR_HIGH, 0x20 << 24), (ICR, 0x4000 | m.HOST_VECTOR_FREED)] * vectors
+        x.come(2, m.HOST_VECTOR_FREED)
+        new = x.alloc(2, "new", vectors)
+        assert last not in range(new, new + vectors)
+        irr(apic)
+        assert x.come(2, last) == [("old", last)]
+        assert x.alloc(2, "newer", vectors) == old
+        assert x.come(2, last) == [("newer", last)]
+        x.free(2, [*range(old, last + 1), *range(new, new + vectors)])
+    assert m.log_text() == ""
+
+
+def test_the_timer_gives_no_vector_away(m):
+    """It asks for no lock: another CPU may be at work at them meanwhile."""
+    Apic(m)
+    x = Owners(m)
+    old = x.alloc(2, "old")
+    m.be(0)
+    m.host_irq_free(m.percpu_at(2), old)
+    x.come(2, m.HOST_VECTOR_TIMER)
+    assert x.come(2, old) == [("old", old)]
+    assert x.come(2, old) == []
 
 
 # --- IOAPICs -------------------------------------------------------------

@@ -53,15 +53,6 @@ void vmx_fakes_reset(void)
 	arena_limit = ARENA_PAGES;
 }
 
-/* GS is nobody's in a process of the host; percpu() reads it. */
-void fake_gs_base(void *base)
-{
-	int arch_prctl(int code, unsigned long address); /* libc's */
-
-	if (arch_prctl(0x1001 /* ARCH_SET_GS */, (unsigned long)base))
-		abort();
-}
-
 /* Bits 14:13 of a field's encoding are its width: SDM 25.11.2. */
 static u64 in_width(u64 field, u64 value)
 {

@@ -64,7 +64,6 @@ extern int fake_vmfail;	     /* kind of the VMX instruction that fails */
 extern unsigned arena_limit; /* pages that page_alloc() has to give */
 
 void vmx_fakes_reset(void);
-void fake_gs_base(void *base);
 unsigned arena_count(void); /* pages given out */
 
 #endif

@@ -177,7 +177,7 @@ void assigned_disarm(struct assigned_message *first, unsigned count)
 			vtd_irq_free(all->owner->all->vtd,
 				     (unsigned)all->entry);
 		if (all->vector >= 0)
-			host_irq_free((unsigned)all->vector);
+			host_irq_free(NULL, (unsigned)all->vector);
 		all->entry = all->vector = -1;
 		all->pending = false;
 	}
@@ -202,7 +202,7 @@ int assigned_arm(struct assigned_message *first, unsigned count,
 {
 	bdf_t bdf = first->owner->function->bdf;
 	struct vtd *vtd = first->owner->all->vtd;
-	int vector = host_irq_alloc_block(count, message_arrived, first);
+	int vector = host_irq_alloc_block(NULL, count, message_arrived, first);
 	int entry;
 
 	if (vector < 0)
