@@ -215,6 +215,12 @@ bool apic_bus_send(struct apic_bus *apics, const struct apic_message *m,
 	return true;
 }
 
+u32 apic_bus_target(const struct apic_bus *apics, const struct apic_message *m)
+{
+	(void)apics;
+	return m->dest;
+}
+
 static void handler(void *ctx, unsigned vector)
 {
 	(void)ctx, (void)vector;
@@ -333,7 +339,7 @@ int irq_start(bool remapping, u8 pin, int gsi)
 	a->has_gsi = gsi >= 0;
 	a->gsi = (u32)gsi;
 	all->ioapic->ended = assigned_line_eoi;
-	all->ioapic->ended_ctx = all;
+	all->ioapic->ctx = all;
 	config.host = all->pci;
 	config.function = a->function;
 	config.ctx = a;

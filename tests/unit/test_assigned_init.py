@@ -642,11 +642,11 @@ def test_each_is_joined_to_the_machine(m):
         assert m.vpci_read(machine.vpci, bus, 0xe, 1) == header
     assert m.vpci_read(machine.vpci, port, 0x19, 1) == 1
     vm, ioapic = machine.vm, machine.ioapic
-    assert vm.device_ctx == ioapic.ended_ctx == machine
+    assert vm.device_ctx == ioapic.ctx == machine
     clock = m.ffi.addressof(vm, "clock")
     m.vtimer_set(clock, m.ffi.addressof(machine, "timer"), 5)
     m.vclock_run(clock, 5)
-    ioapic.ended(ioapic.ended_ctx, 1)
+    ioapic.ended(ioapic.ctx, 1)
     vm.device_stats(vm.device_ctx, 0, m.NULL)
     assert m.string(m.steps) == "Ibtes"
 

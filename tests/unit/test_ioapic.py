@@ -218,6 +218,27 @@ def test_destinations():
     assert io.take(0) == 0x40
 
 
+def test_whom_a_pin_names():
+    """Told at each write of the entry, before what it owes is sent."""
+    io, heard = Io(cpus=3), []
+    m = io.m
+
+    def named(pin):
+        got = m.ioapic_target(io.io, pin)
+        return None if got == m.APIC_BROADCAST else got
+    assert named(16) is None and named(24) is None
+    io.io.routed = m.callback("void(void *, unsigned)", lambda ctx, pin:
+                              heard.append((pin, named(pin), io.remote_irr(pin))))
+    io.line(16)
+    io.route(16, LEVEL | MASKED | 0x50, dest=2)
+    io.set(0x10 + 32, LEVEL | 0x50)
+    io.set(0x11 + 32, 1 << 24)
+    assert heard == [(16, None, False)] * 2 + [
+        (16, 2, False), (16, 1, True)]
+    io.route(17, LEVEL | 0x51, dest=9)
+    assert heard[-1] == (17, None, False)
+
+
 def test_nobody_took_it(io):
     """No LAPIC there: the level is still owed when one is."""
     io.route(16, LEVEL | 0x50, dest=9)

@@ -479,6 +479,28 @@ def test_msi():
     assert cpus[0].bits(TMR) == {0x46}
 
 
+def test_whom_a_message_names_first():
+    """Who would not take it is not named, whatever else it does."""
+    cpus = machine(3)
+    m, apics = cpus[0].m, cpus[0].apics
+    for n, cpu in enumerate(cpus):
+        cpu.set(SVR, 0x1ff)
+        cpu.set(LDR, 1 << 24 + n)
+
+    def named(address, data=0x45):
+        got = m.apic_bus_msi_target(apics, address, data)
+        return None if got == m.APIC_BROADCAST else got
+    assert [named(to) for to in (
+        0xFEE02000, 0xFEE03000, 0xFEEFF000, 0xFEE06004, 0xFEE04004,
+        0xFEE0600C, 0xFED02000)] == [2, None, 0, 1, 2, 1, None]
+    assert named(0xFEE01000, 0x400) == 1
+    cpus[1].set(SVR, 0xFF)
+    assert [named(to) for to in (0xFEE01000, 0xFEE06004)] == [None, 2]
+    cpus[2].wrmsr(APIC_BASE, BASE)
+    assert named(0xFEE06004) is None
+    assert got(cpus) == []
+
+
 def test_a_disabled_lapic_hears_nothing():
     cpus = machine(2)
     cpus[1].wrmsr(APIC_BASE, BASE)

@@ -53,6 +53,7 @@ POINTERS = {
     "isa.write": "as read",
     "apic_bus.eoi": "a LAPIC's EOI goes to the IOAPIC, which sends to LAPICs",
     "ioapic.ended": "an assigned line's EOI, which opens the host's pin",
+    "ioapic.routed": "as ended: whose CPU the host's interrupt goes to",
     "pci_bus.read": "a function's configuration space",
     "pci_bus.write": "as read",
     "pci_bus.reset": "as read",

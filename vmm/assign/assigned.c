@@ -149,7 +149,7 @@ int assigned_init(struct assignment *all)
 	all->vm->device_stats = assigned_stats;
 	all->vm->device_ctx = all;
 	all->ioapic->ended = assigned_line_eoi;
-	all->ioapic->ended_ctx = all;
+	all->ioapic->ctx = all;
 	for (unsigned n = 0; !err && n < all->port_count; n++)
 		err = pci_port_init(&all->ports[n], all->vpci, all->pci,
 				    all->ports[n].function);

@@ -72,9 +72,21 @@ bool apic_bus_send(struct apic_bus *apics, const struct apic_message *m,
 	return taken;
 }
 
-void apic_bus_msi(struct apic_bus *apics, u64 address, u32 data)
+u32 apic_bus_target(const struct apic_bus *apics, const struct apic_message *m)
 {
-	struct apic_message m = {
+	for (unsigned i = 0; i < apics->count; i++) {
+		const struct lapic *l = apics->lapics[i];
+
+		if (is_addressed(l, m) && lapic_is_enabled(l))
+			return l->id;
+	}
+	return APIC_BROADCAST;
+}
+
+/* False: it is no message. */
+static bool read_msi(u64 address, u32 data, struct apic_message *m)
+{
+	*m = (struct apic_message){
 		.dest = apic_dest8(address >> 12 & 0xFF, address & BIT(2)),
 		.vector = (u8)data,
 		.delivery = APIC_DELIVERY(data),
@@ -82,9 +94,23 @@ void apic_bus_msi(struct apic_bus *apics, u64 address, u32 data)
 		.level = data & BIT(15),
 	};
 
-	if (address >> 20 != 0xFEE)
-		return;
-	if (address & BIT(3) && m.delivery == APIC_FIXED)
-		m.delivery = APIC_LOWEST_PRIORITY; /* redirection hint */
-	apic_bus_send(apics, &m, NULL);
+	if (address & BIT(3) && m->delivery == APIC_FIXED)
+		m->delivery = APIC_LOWEST_PRIORITY; /* redirection hint */
+	return address >> 20 == 0xFEE;
+}
+
+void apic_bus_msi(struct apic_bus *apics, u64 address, u32 data)
+{
+	struct apic_message m;
+
+	if (read_msi(address, data, &m))
+		apic_bus_send(apics, &m, NULL);
+}
+
+u32 apic_bus_msi_target(const struct apic_bus *apics, u64 address, u32 data)
+{
+	struct apic_message m;
+
+	return read_msi(address, data, &m) ? apic_bus_target(apics, &m)
+					   : APIC_BROADCAST;
 }

@@ -60,4 +60,12 @@ bool apic_bus_send(struct apic_bus *apics, const struct apic_message *m,
 /* A device's write in the MSI range (SDM 10.11); others are dropped. */
 void apic_bus_msi(struct apic_bus *apics, u64 address, u32 data);
 
+/*
+ * The APIC ID of the first LAPIC that the message addresses and that would take
+ * it, or APIC_BROADCAST: there is none. Of another CPU's LAPIC that is changing
+ * it may be late.
+ */
+u32 apic_bus_target(const struct apic_bus *apics, const struct apic_message *m);
+u32 apic_bus_msi_target(const struct apic_bus *apics, u64 address, u32 data);
+
 #endif

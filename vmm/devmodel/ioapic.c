@@ -16,17 +16,31 @@ enum { REG_ID = 0x00, REG_VERSION = 0x01, REG_ARBITRATION = 0x02 };
 
 enum { OFFSET_SELECT = 0x00, OFFSET_WINDOW = 0x10, OFFSET_EOI = 0x40 };
 
-static bool send(struct ioapic *io, u64 rte, bool level)
+static struct apic_message message(u64 rte, bool level)
 {
-	struct apic_message m = {
+	return (struct apic_message){
 		.dest = apic_dest8((u32)(rte >> 56), rte & RTE_LOGICAL),
 		.vector = (u8)rte,
 		.delivery = APIC_DELIVERY(rte),
 		.logical = rte & RTE_LOGICAL,
 		.level = level,
 	};
+}
+
+static bool send(struct ioapic *io, u64 rte, bool level)
+{
+	struct apic_message m = message(rte, level);
 
 	return apic_bus_send(io->apics, &m, NULL);
+}
+
+u32 ioapic_target(const struct ioapic *io, unsigned pin)
+{
+	u64 rte = pin < IOAPIC_PINS ? io->redirection[pin] : RTE_MASKED;
+	struct apic_message m = message(rte, false);
+
+	return rte & RTE_MASKED ? APIC_BROADCAST
+				: apic_bus_target(io->apics, &m);
 }
 
 /* Only fixed and lowest-priority messages end with an EOI. */
@@ -90,7 +104,7 @@ void ioapic_eoi(void *dev, u8 vector)
 			continue;
 		*rte &= ~RTE_REMOTE_IRR;
 		if (io->ended)
-			io->ended(io->ended_ctx, pin);
+			io->ended(io->ctx, pin);
 		service_level(io, pin);
 	}
 }
@@ -123,6 +137,8 @@ static void rte_write(struct ioapic *io, unsigned pin, unsigned shift,
 		*rte &= ~RTE_REMOTE_IRR;
 		io->pulsed &= ~(1u << pin);
 	}
+	if (io->routed)
+		io->routed(io->ctx, pin);
 	service_level(io, pin);
 }
 

@@ -23,9 +23,10 @@ struct ioapic {
 	u8 reset_id;
 	struct apic_bus *apics;
 	/* NULL, or told of each EOI of a level-triggered pin, before what the
-	 * pin owes by then is sent. */
+	 * pin owes by then is sent; and that a pin's entry was written. */
 	void (*ended)(void *ctx, unsigned pin);
-	void *ended_ctx;
+	void (*routed)(void *ctx, unsigned pin);
+	void *ctx; /* of both */
 };
 
 /*
@@ -35,6 +36,9 @@ struct ioapic {
 int ioapic_init(struct ioapic *io, struct bus *bus, struct apic_bus *apics,
 		u8 id);
 void ioapic_reset(struct ioapic *io);
+
+/* apic_bus_target() of the pin's message; none of one that is masked. */
+u32 ioapic_target(const struct ioapic *io, unsigned pin);
 
 /* Pins that do not exist are ignored. */
 void ioapic_set_line(struct ioapic *io, unsigned pin, bool asserted);
