@@ -339,7 +339,8 @@ static void find_iommu(void)
 static u64 remap_pin(void *ctx, const struct host_irq_pin *p)
 {
 	struct vtd *vtd = ctx;
-	int index = vtd_irq_alloc_ioapic(vtd, p->ioapic_id);
+	int index = p->entry ? vtd_rte_index(p->entry)
+			     : vtd_irq_alloc_ioapic(vtd, p->ioapic_id);
 	struct vtd_pin pin = {
 		.vector = p->vector,
 		.level = p->level,

@@ -81,55 +81,57 @@ static u64 compatible_entry(const struct host_irq_pin *pin)
 	       (pin->level ? IOAPIC_LEVEL : 0) | (u64)pin->apic_id << 56;
 }
 
-static int compose(const struct acpi_madt *madt, u32 gsi,
-		   struct host_irq_pin *p, struct host_irq_line *line)
+int host_irq_line_aim(struct host_irq_line *line, u32 apic_id)
 {
-	line->ioapic = find_pin(madt, gsi, &line->pin, &p->ioapic_id);
+	struct host_irq_pin *p = &line->as;
+	u64 entry;
+
+	p->apic_id = apic_id;
+	entry = remap ? remap(remap_ctx, p) : HOST_IRQ_PLAIN;
+	if (entry == HOST_IRQ_PLAIN)
+		entry = compatible_entry(p);
+	if (!entry)
+		return -ENODEV;
+	p->entry = entry;
+	return 0;
+}
+
+static int route(const struct acpi_madt *madt, u32 gsi,
+		 struct host_irq_line *line, bool masked)
+{
+	int err;
+
+	line->ioapic = find_pin(madt, gsi, &line->pin, &line->as.ioapic_id);
 	if (!line->ioapic)
 		return -ENODEV;
-	line->entry = remap ? remap(remap_ctx, p) : HOST_IRQ_PLAIN;
-	if (line->entry == HOST_IRQ_PLAIN)
-		line->entry = compatible_entry(p);
-	return line->entry ? 0 : -ENODEV;
+	err = host_irq_line_aim(line, local_apic_id());
+	if (!err)
+		host_irq_line_mask(line, masked);
+	return err;
 }
 
 int host_irq_route(const struct acpi_madt *madt, u8 irq, u8 vector)
 {
 	struct acpi_override o = find_override(madt, irq);
-	struct host_irq_pin p = {
-		.vector = vector,
-		.apic_id = local_apic_id(),
-		.level = (o.flags & INTI_LEVEL) == INTI_LEVEL,
-		.active_low = (o.flags & INTI_ACTIVE_LOW) == INTI_ACTIVE_LOW,
-	};
-	struct host_irq_line line;
-	int err = compose(madt, o.gsi, &p, &line);
+	struct host_irq_line line = {.as.vector = vector};
 
-	if (!err)
-		host_irq_line_mask(&line, false);
-	return err;
+	line.as.level = (o.flags & INTI_LEVEL) == INTI_LEVEL;
+	line.as.active_low = (o.flags & INTI_ACTIVE_LOW) == INTI_ACTIVE_LOW;
+	return route(madt, o.gsi, &line, false);
 }
 
 int host_irq_line(const struct acpi_madt *madt, u32 gsi, u8 vector,
 		  struct host_irq_line *line)
 {
-	struct host_irq_pin p = {
-		.vector = vector,
-		.apic_id = local_apic_id(),
-		.level = true,
-		.active_low = true,
-	};
-	int err = compose(madt, gsi, &p, line);
-
-	if (!err)
-		host_irq_line_mask(line, true);
-	return err;
+	line->as = (struct host_irq_pin){
+		.vector = vector, .level = true, .active_low = true};
+	return route(madt, gsi, line, true);
 }
 
 void host_irq_line_mask(const struct host_irq_line *line, bool masked)
 {
 	ioapic_set_entry(line->ioapic, line->pin,
-			 line->entry | (masked ? IOAPIC_MASKED : 0));
+			 line->as.entry | (masked ? IOAPIC_MASKED : 0));
 }
 
 u32 host_irq_gsi(const struct acpi_madt *madt, u8 irq)

@@ -16,6 +16,7 @@ struct host_irq_pin {
 	u8 vector;
 	u32 apic_id;
 	bool level, active_low;
+	u64 entry; /* that it has, for another CPU so far; 0: none yet */
 };
 
 /*
@@ -38,7 +39,7 @@ int host_irq_route(const struct acpi_madt *madt, u8 irq, u8 vector);
 struct host_irq_line {
 	volatile void *ioapic;
 	unsigned pin;
-	u64 entry;
+	struct host_irq_pin as;
 };
 
 /* Where an ISA line arrives: a global system interrupt. */
@@ -47,6 +48,9 @@ bool host_irq_has_gsi(const struct acpi_madt *madt, u32 gsi);
 /* Routes a PCI line (level, active low), masked. -ENODEV: as above. */
 int host_irq_line(const struct acpi_madt *madt, u32 gsi, u8 vector,
 		  struct host_irq_line *line);
+/* To another CPU, from host_irq_line_mask()'s next call at the latest. -ENODEV:
+ * it cannot; all is as it was. The vector has to be the same there. */
+int host_irq_line_aim(struct host_irq_line *line, u32 apic_id);
 void host_irq_line_mask(const struct host_irq_line *line, bool masked);
 
 #endif

@@ -139,6 +139,11 @@ u64 vtd_irq_rte(unsigned index, struct vtd_pin pin)
 	       RTE_REMAPPABLE | (u64)index << 49;
 }
 
+int vtd_rte_index(u64 rte)
+{
+	return rte & RTE_REMAPPABLE ? (int)(rte >> 49) : -ENOTSUP;
+}
+
 struct vtd_msi vtd_msi_plain(u8 vector, u32 apic_id)
 {
 	return (struct vtd_msi){MSI_ADDRESS | (apic_id & 0xff) << 12, vector};

@@ -203,6 +203,8 @@ int vtd_irq_free(struct vtd *v, unsigned index);
 struct vtd_msi vtd_irq_msi(unsigned index, unsigned count);
 /* A redirection entry of 64 bits (5.1.5.1) that names the entry */
 u64 vtd_irq_rte(unsigned index, struct vtd_pin pin);
+/* The entry that it names; -ENOTSUP: it is in compatibility format. */
+int vtd_rte_index(u64 rte);
 /* Without remapping: compatibility format. */
 struct vtd_msi vtd_msi_plain(u8 vector, u32 apic_id);
 

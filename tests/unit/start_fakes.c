@@ -457,6 +457,11 @@ u64 vtd_irq_rte(unsigned index, struct vtd_pin pin)
 	return 0x1000 + index;
 }
 
+int vtd_rte_index(u64 rte)
+{
+	return (int)rte - 0x1000;
+}
+
 int host_irq_alloc(host_irq_handler *handler, void *ctx)
 {
 	note("host_irq_alloc");

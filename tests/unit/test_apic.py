@@ -546,6 +546,17 @@ def test_a_pci_line(m, madt):
     madt.quiet()
 
 
+def test_a_line_for_another_cpu(m, madt):
+    """By the next write of the entry, its pin masked meanwhile."""
+    line = m.new("struct host_irq_line *")
+    assert m.host_irq_line(madt.madt, 31, 0x52, line) == 0
+    m.host_irq_line_mask(line, False)
+    assert m.host_irq_line_aim(line, 7) == 0
+    m.host_irq_line_mask(line, False)
+    assert madt.open() == {31: 7 << 56 | LEVEL | LOW | 0x52}
+    madt.quiet()
+
+
 def test_no_such_pin(m, madt):
     line = m.new("struct host_irq_line *")
     assert m.host_irq_line(madt.madt, 32, 0x52, line) == -m.ENODEV
@@ -559,12 +570,15 @@ def test_no_such_pin(m, madt):
 def test_a_remapped_pin(m, madt):
     """The entry is composed by who has the remapping table; where it cannot
     the pin stays masked."""
-    seen = []
+    seen, old = [], []
 
     def compose(ctx, pin):
         seen.append((m.ffi.from_handle(ctx), pin.ioapic_id, pin.vector,
                      pin.apic_id, pin.level, pin.active_low))
-        return 0 if pin.vector == 0x70 else 1 << 48 | 3 << 49 | pin.vector
+        old.append(pin.entry)
+        if 0x70 in (pin.vector, pin.apic_id):
+            return 0
+        return 1 << 48 | 3 << 49 | pin.vector
     m.host_irq_remap(m.callback(
         "u64(*)(void *, const struct host_irq_pin *)", compose, 0),
         m.handle("vtd"))
@@ -577,3 +591,10 @@ def test_a_remapped_pin(m, madt):
                     ("vtd", 4, 0x62, 5, True, True),
                     ("vtd", 2, 0x70, 5, False, False)]
     assert set(madt.open()) == {9}
+    # For another CPU: who composes has the entry to keep to.
+    assert m.host_irq_line_aim(line, 7) == 0
+    assert m.host_irq_line_aim(line, 0x70) == -m.ENODEV
+    assert seen[3:] == [("vtd", 4, 0x62, to, True, True) for to in (7, 0x70)]
+    assert old == [0, 0, 0, 7 << 48 | 0x62, 7 << 48 | 0x62]
+    m.host_irq_line_mask(line, False)
+    assert madt.open() == {9: 7 << 48 | 0x61, 27: 7 << 48 | 0x62}

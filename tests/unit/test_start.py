@@ -367,6 +367,14 @@ def test_a_pin_goes_through_the_remapping_table(m, level, low):
         0x41, level, low, False)
 
 
+def test_a_pin_keeps_its_entry_of_the_table(m):
+    m.start.remapping, m.start.index = True, 5
+    m.start_runs()
+    assert m.start_composes(pin(m, entry=0x1009)) == 0x1009
+    assert f"entry:{9 << 24 | 0x41 << 16 | 3 << 4 | 1:x}" in notes(m)
+    assert "ioapic:2" not in notes(m)
+
+
 @pytest.mark.parametrize("index, failing, entry", [
     ("ENOTSUP", "", "HOST_IRQ_PLAIN"), ("ENOSPC", "", 0),
     (5, "vtd_irq_set", 0), (0, "", 0x1000)])

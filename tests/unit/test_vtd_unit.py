@@ -947,6 +947,9 @@ def test_ioapic_pin(m):
     # 5.1.5.1: the index in 63:49 and 11, format in 48
     assert rte >> 49 | (rte >> 11 & 1) << 15 == index
     assert rte >> 48 & 1 and rte & 0xff == 0x44
+    assert m.vtd_rte_index(rte) == index
+    # In compatibility format: APIC 0xff, level, low
+    assert m.vtd_rte_index(0xff << 56 | 0xa044) == -m.ENOTSUP
     assert rte >> 13 & 1 and rte >> 15 & 1 and not rte >> 16 & 1
     entry = model.walk.interrupts(x.units[0].view, x.units[0].irta & ~0xfff)[index]
     assert entry.level and entry.source == 0xf0ff and entry.vector == 0x44
