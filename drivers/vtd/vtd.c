@@ -91,6 +91,9 @@ static bool knows_ioapics(struct vtd *v)
 /* All units or none: compatibility format is blocked or it is not. */
 static int init_remapping(struct vtd *v)
 {
+	const u64 size = VTD_IRTES * sizeof(*v->irt);
+	hpa_t irt;
+
 	v->remapping = v->dmar->flags & DMAR_INTR_REMAP && knows_ioapics(v);
 	v->eim = v->config.x2apic;
 	for (unsigned i = 0; i < v->unit_count; i++) {
@@ -103,10 +106,11 @@ static int init_remapping(struct vtd *v)
 			 "can raise any interrupt by DMA");
 		return 0;
 	}
-	v->irt = page_alloc();
-	if (!v->irt)
+	irt = phys_alloc(&host_memory, size, PAGE_SIZE, PHYS_ANYWHERE);
+	if (irt == PHYS_NONE)
 		return -ENOMEM;
-	vtd_flush(v->irt, PAGE_SIZE, true);
+	v->irt = memset(phys_to_virt(irt), 0, size);
+	vtd_flush(v->irt, size, true);
 	return 0;
 }
 

@@ -22,7 +22,7 @@
 #define VTD_UNITS_MAX 64
 #define VTD_DOMAINS_MAX 8
 #define VTD_FAULT_SOURCES 64
-#define VTD_IRTES 256 /* a page of entries; as many as there are vectors */
+#define VTD_IRTES 2048 /* a power of two; each CPU has vectors of its own */
 #define VTD_NO_DISPLAY 0xffff
 #define VTD_PICTURES 2
 #define VTD_FAULTS_SILENCED 65536

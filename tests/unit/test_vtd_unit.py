@@ -378,7 +378,7 @@ def test_no_table(m):
 def test_no_memory_at_any_point(m):
     """Each allocation fails in turn: an error, never a crash."""
     outcomes = set()
-    for pages in range(12):
+    for pages in range(20):
         x = machine(m)
         m.lib.fake_pages_left = pages
         err = x.init() or m.vtd_start(x.vtd)
@@ -930,7 +930,7 @@ def test_messages_of_one_msi(m):
     for n in range(8):
         with pytest.raises(Fault, match="0x26"):
             unit.interrupt(NIC, msi.address, msi.data | n)
-    assert m.vtd_irq_alloc(x.vtd, EDU, 256) == -m.ENOSPC
+    assert m.vtd_irq_alloc(x.vtd, EDU, m.VTD_IRTES) == -m.ENOSPC
     blocks = []
     while (index := m.vtd_irq_alloc(x.vtd, EDU, 32)) >= 0:
         blocks.append(index)
