@@ -184,6 +184,13 @@ static void send_msi(void *ctx, u64 address, u32 data)
 	apic_bus_msi(&m->apics, address, data);
 }
 
+static u32 msi_target(void *ctx, u64 address, u32 data)
+{
+	const struct machine *m = ctx;
+
+	return apic_bus_msi_target(&m->apics, address, data);
+}
+
 void machine_connect(struct machine *m, struct host *host)
 {
 	m->host = host;
@@ -197,7 +204,7 @@ void machine_connect(struct machine *m, struct host *host)
 	m->assign.vpci = &m->vpci;
 	m->assign.ioapic = &m->ioapic;
 	m->assign.virq = &m->virq;
-	m->virq = (struct virq){set_line, send_msi, m};
+	m->virq = (struct virq){set_line, send_msi, msi_target, m};
 	m->vm.ept = &m->ept;
 	m->vm.open_windows = windows_open;
 	m->loader.map = &m->vm.map;

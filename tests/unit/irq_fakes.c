@@ -102,11 +102,31 @@ void ioapic_set_entry(volatile void *base, unsigned pin, u64 entry)
 	irq_pins[pin] = entry;
 }
 
-static struct percpu cpus[1];
+static struct percpu cpus[IRQ_CPUS];
+u8 irq_irr[IRQ_CPUS][256];
+bool irq_looks[IRQ_CPUS];
 
 struct percpu *percpu_at(u32 index)
 {
 	return index < ARRAY_SIZE(cpus) ? &cpus[index] : NULL;
+}
+
+struct percpu *percpu_of_guest(u32 apic_id)
+{
+	for (unsigned i = 0; i < IRQ_CPUS; i++)
+		if (cpus[i].runs_guest && cpus[i].apic_id == apic_id)
+			return &cpus[i];
+	return NULL;
+}
+
+void irq_be(unsigned cpu)
+{
+	fake_gs_base(&cpus[cpu]);
+}
+
+void irq_no_guest(unsigned cpu)
+{
+	cpus[cpu].runs_guest = false;
 }
 
 u32 local_apic_id(void)
@@ -116,14 +136,15 @@ u32 local_apic_id(void)
 
 int local_apic_send(u32 apic_id, u32 low)
 {
-	(void)apic_id, (void)low;
-	abort();
+	if (low != (0x4000 | HOST_VECTOR_FREED) || apic_id / 2 >= IRQ_CPUS)
+		abort();
+	irq_looks[apic_id / 2] = true;
+	return 0;
 }
 
 bool local_apic_is_pending(u8 vector)
 {
-	(void)vector;
-	return false;
+	return irq_irr[percpu()->index][vector];
 }
 
 void local_apic_eoi(void)
@@ -177,6 +198,13 @@ int dmar_ioapic_source(const struct dmar_table *t, struct pci_host *pci, u8 id,
 	return 0;
 }
 
+static int arrival(u64 apic_id, u64 vector)
+{
+	if (apic_id / 2 >= IRQ_CPUS || apic_id % 2)
+		return -1;
+	return (int)(apic_id / 2 << 8 | vector);
+}
+
 /* VT-d 5.1.3, 9.10 */
 int irq_message(u16 source, u64 address, u32 data)
 {
@@ -185,12 +213,13 @@ int irq_message(u16 source, u64 address, u32 data)
 	if (address >> 20 != 0xfee)
 		return -1;
 	if (!vtd->remapping || irq_direct)
-		return (int)(data & 0xff);
+		return arrival(address >> 12 & 0xff, data & 0xff);
 	index += address & 8 ? data & 0xffff : 0;
 	if (!(address & 16) || index >= VTD_IRTES || !(seen[index].lo & 1) ||
 	    (seen[index].hi >> 18 & 3) != 1 || (u16)seen[index].hi != source)
 		return -1;
-	return (int)(seen[index].lo >> 16 & 0xff);
+	return arrival(seen[index].lo >> 40 & 0xff,
+		       seen[index].lo >> 16 & 0xff);
 }
 
 /* -- the guest */
@@ -207,6 +236,12 @@ static void send_msi(void *ctx, u64 address, u32 data)
 	sent(address, data);
 }
 
+static u32 msi_target(void *ctx, u64 address, u32 data)
+{
+	(void)ctx, (void)data;
+	return (u32)(address >> 12) % IRQ_CPUS * 2;
+}
+
 bool apic_bus_send(struct apic_bus *apics, const struct apic_message *m,
 		   const struct lapic *except)
 {
@@ -218,7 +253,7 @@ bool apic_bus_send(struct apic_bus *apics, const struct apic_message *m,
 u32 apic_bus_target(const struct apic_bus *apics, const struct apic_message *m)
 {
 	(void)apics;
-	return m->dest;
+	return m->dest; /* as it is */
 }
 
 static void handler(void *ctx, unsigned vector)
@@ -226,18 +261,32 @@ static void handler(void *ctx, unsigned vector)
 	(void)ctx, (void)vector;
 }
 
-unsigned irq_vectors(void)
+/* By all, where no CPU has it for its own. */
+static bool is_taken(unsigned vector)
 {
 	u8 taken[256] = {0};
-	unsigned count = 0;
 	int got;
 
 	while ((got = host_irq_alloc(handler, NULL)) >= 0)
 		taken[got] = 1;
-	for (unsigned n = HOST_VECTOR_FIRST; n < HOST_VECTOR_FREED; n++) {
-		count += !taken[n];
+	for (unsigned n = HOST_VECTOR_FIRST; n < HOST_VECTOR_FREED; n++)
 		if (taken[n])
 			host_irq_free(NULL, n);
+	return !taken[vector];
+}
+
+unsigned irq_vectors(void)
+{
+	unsigned count = 0;
+
+	for (unsigned n = HOST_VECTOR_FIRST; n < HOST_VECTOR_FREED; n++) {
+		bool own = false;
+
+		for (unsigned i = 0; i < IRQ_CPUS; i++) {
+			count += cpus[i].irqs[n].handler != NULL;
+			own |= cpus[i].irqs[n].handler != NULL;
+		}
+		count += !own && is_taken(n);
 	}
 	return count;
 }
@@ -281,11 +330,16 @@ static void make_cpus(void)
 
 	memset(cpus, 0, sizeof(cpus));
 	memset(irqs, 0, sizeof(irqs));
+	memset(irq_irr, 0, sizeof(irq_irr));
+	memset(irq_looks, 0, sizeof(irq_looks));
 	for (unsigned i = 0; i < ARRAY_SIZE(cpus); i++) {
 		cpus[i].self = &cpus[i];
+		cpus[i].index = i;
+		cpus[i].apic_id = 2 * i;
 		cpus[i].irqs = irqs[i];
+		cpus[i].runs_guest = true;
 	}
-	fake_gs_base(&cpus[0]);
+	irq_be(0);
 }
 
 static void make_guest(bool remapping)
@@ -293,10 +347,10 @@ static void make_guest(bool remapping)
 	static struct pci_function f;
 	static struct vtd_entry irt[VTD_IRTES];
 	static struct apic_bus apics;
-	static const struct virq virq = {.send_msi = send_msi};
+	static const struct virq virq = {.send_msi = send_msi,
+					 .msi_target = msi_target};
 
 	all = empty_assignment();
-	irq_direct = false;
 	vtd = all->vtd;
 	madt = (struct acpi_madt *)all->madt;
 	memset(irt, 0, sizeof(irt));
@@ -339,6 +393,7 @@ int irq_start(bool remapping, u8 pin, int gsi)
 	a->has_gsi = gsi >= 0;
 	a->gsi = (u32)gsi;
 	all->ioapic->ended = assigned_line_eoi;
+	all->ioapic->routed = assigned_pin_routed;
 	all->ioapic->ctx = all;
 	config.host = all->pci;
 	config.function = a->function;
@@ -358,6 +413,7 @@ void irq_reset(void)
 {
 	assigned_irq_reset(function());
 	vpci_reset(all->vpci);
+	ioapic_reset(all->ioapic);
 }
 
 u32 irq_guest_read(unsigned offset, unsigned size)

@@ -27,6 +27,15 @@ extern unsigned irq_sent_count;
 
 extern u64 irq_pins[24]; /* the host's IOAPIC */
 
+/* CPU n has APIC ID 2 * n; a guest's message names CPU `destination` % 4. */
+#define IRQ_CPUS 4
+extern u8 irq_irr[IRQ_CPUS][256]; /* on their way to each CPU */
+extern bool irq_looks[IRQ_CPUS];  /* was asked to, by HOST_VECTOR_FREED */
+/* What follows is done by this CPU. */
+void irq_be(unsigned cpu);
+/* One vCPU less. */
+void irq_no_guest(unsigned cpu);
+
 /* A machine with the function as irq_config has it. gsi: -1: none. init's
  * errors. */
 int irq_start(bool remapping, u8 pin, int gsi);
@@ -37,7 +46,7 @@ void irq_guest_write(unsigned offset, unsigned size, u32 value);
 /* In the MSI-X pages; offset in the BAR. */
 u64 irq_table_read(u64 offset, unsigned size);
 void irq_table_write(u64 offset, unsigned size, u64 value);
-/* The vector that a function's message raises, or -1: blocked. */
+/* CPU << 8 | vector that a function's message raises, or -1: blocked. */
 int irq_message(u16 source, u64 address, u32 data);
 void irq_pin_write(unsigned pin, u64 rte);
 void irq_eoi(u8 vector);

@@ -32,6 +32,7 @@ const struct pci_policy_row *igd_policy(const struct igd *g, unsigned *n)
 }
 void assigned_timer_fired(void *m, u64 now) { (void)m; (void)now; step('t'); }
 void assigned_line_eoi(void *m, unsigned p) { (void)m; (void)p; step('e'); }
+void assigned_pin_routed(void *m, unsigned p) { (void)m; (void)p; step('r'); }
 u32 igd_forcewake(const struct igd *g, u32 *ack)
 { *ack = 2; return g->generation < 6 ? 0 : 1; }
 bool assigned_is_direct(const struct assignment *m, const struct pci_function *f)
@@ -647,8 +648,9 @@ def test_each_is_joined_to_the_machine(m):
     m.vtimer_set(clock, m.ffi.addressof(machine, "timer"), 5)
     m.vclock_run(clock, 5)
     ioapic.ended(ioapic.ctx, 1)
+    ioapic.routed(ioapic.ctx, 1)
     vm.device_stats(vm.device_ctx, 0, m.NULL)
-    assert m.string(m.steps) == "Ibtes"
+    assert m.string(m.steps) == "Ibters"
 
 
 @pytest.mark.parametrize("step, done", [("D", "D"), ("I", "DI")])

@@ -35,6 +35,7 @@ ENTRY = struct.Struct("<QII")  # address, data, vector control
 def m():
     return harness.build("assigned_irq", SOURCES, fakes="tests/unit/irq_fakes.c",
                          headers=["tests/unit/irq_fakes.h", "kernel/traps.h",
+                                  "kernel/percpu.h",
                                   "vmm/assign/storm.h", "vmm/core/vclock.h"])
 
 
@@ -124,10 +125,14 @@ class Host(Registers):
         if masked:
             self._set_pending(n, True)
             return True
-        vector = self.m.irq_message(SOURCE, address, data)
-        assert vector >= 0x30, "blocked by the IOMMU"
-        self.flying.append(vector)
+        self.send(self.m.irq_message(SOURCE, address, data))
         return True
+
+    def send(self, arrival):
+        assert arrival >= 0x30, "blocked by the IOMMU"
+        cpu, vector = divmod(arrival, 256)
+        self.m.irq_irr[cpu][vector] += 1
+        self.flying.append((cpu, vector))
 
     def pump(self):
         """Sends what is pending and no longer masked."""
@@ -144,9 +149,21 @@ class Host(Registers):
                 self._set_pending(n, False)
                 self.raise_(n)
 
-    def land(self):
-        flying, self.flying = self.flying, []
-        for vector in flying:
+    def look(self):
+        """Those CPUs that were asked to."""
+        for cpu in range(self.m.IRQ_CPUS):
+            if self.m.irq_looks[cpu]:
+                self.m.irq_looks[cpu] = False
+                self.m.irq_be(cpu)
+                self.m.host_irq_dispatch(self.m.HOST_VECTOR_FREED)
+
+    def land(self, at=0):
+        """All from the at-th on, each at its CPU."""
+        self.look()
+        flying, self.flying[at:] = self.flying[at:], []
+        for cpu, vector in flying:
+            self.m.irq_irr[cpu][vector] -= 1
+            self.m.irq_be(cpu)
             self.m.host_irq_dispatch(vector)
 
 
@@ -207,8 +224,22 @@ class Both:
         self.host = Host(m, wide, maskable, multiple, entries)
         m.irq_config[5] = command >> 8
         m.lib.irq_bar_base = m.IRQ_BAR if bar is None else bar
-        assert m.irq_start(remapping, pin, gsi) == 0
+        m.lib.irq_direct = remapping == "but not its own"
+        assert m.irq_start(bool(remapping), pin, gsi) == 0
         self.guest = Guest(m, self.host)
+
+    @staticmethod
+    def take(m, cpu, left):
+        """All vectors of a CPU but so many; how many that are."""
+        handler = m.callback("host_irq_handler *", lambda *_: None)
+        got = []
+        while (vector := m.host_irq_alloc_block(
+                m.percpu_at(cpu), 1, handler, m.NULL)) >= 0:
+            got.append(vector)
+        m.irq_be(cpu)
+        for vector in got[:left]:
+            m.host_irq_free(m.percpu_at(cpu), vector)
+        return len(got) - left
 
     def sent(self):
         """What has reached the guest's local APIC since the last call."""
@@ -232,6 +263,7 @@ class Both:
     def nothing_is_left(self):
         """Of vectors and entries, when INTx is not wanted either."""
         self.guest.write(4, 2, INTX_DISABLE)
+        self.host.land()
         return (self.m.irq_vectors(), self.m.irq_entries()) == (0, 0)
 
 
@@ -246,8 +278,7 @@ TO = 0xfee00000
 def test_messages_of_one_msi(m, remapping, wide, multiple):
     """The data's low bits say which; each has its own vector on the host. The
     plain format where its own unit is off, whatever others do."""
-    both = Both(m, bool(remapping), wide=wide)
-    m.lib.irq_direct = remapping == "but not its own"
+    both = Both(m, remapping, wide=wide)
     count = 1 << multiple
     both.guest.set_msi(TO, 0x40e0)
     both.guest.enable_msi(multiple=multiple)
@@ -444,23 +475,164 @@ def test_a_table_of_2048_entries(m):
     both = Both(m, entries=2048)
     guest = both.guest
     guest.enable_msix()
-    for n in range(2047, -1, -8):
+    for n in range(2047, -1, -2):
         guest.entry_write(n, 0, TO | n << 32, 8)
         guest.entry_write(n, 2, n, 8)
-    served = m.HOST_VECTOR_FREED - m.HOST_VECTOR_FIRST
+    served = m.IRQ_CPUS * (m.HOST_VECTOR_FREED - m.HOST_VECTOR_FIRST)
     assert m.irq_vectors() == served
     lines = [text for _, text in m.log_lines() if "no vector is left" in text]
     assert len(lines) == 1
-    assert f"message {2047 - 8 * served};" in lines[0]
-    for n in range(2047, 2047 - 8 * served, -8):
+    assert f"message {2047 - 2 * served};" in lines[0]
+    # They all name the first CPU: the others' send theirs on.
+    assert m.log_text().count("CPU 0 has no vector left") == 1
+    for n in range(2047, 2047 - 2 * served, -2):
         assert both.raise_(n) == [(TO | n << 32, n)]
-    assert both.raise_(2047 - 8 * served) == []     # the device keeps it
+    assert both.raise_(2047 - 2 * served) == []     # the device keeps it
     assert guest.entry(2047)[0] == TO | 2047 << 32
     guest.enable_msix(False)
     assert both.nothing_is_left()
 
 
+# --- Several CPUs ------------------------------------------------------------
+
+SHAPES_OF_ONE = [{"multiple": 0, "maskable": False}, {"multiple": 2},
+                 {"entries": 4}]
+
+
+def start_messages(both, entries, multiple=0):
+    """All at CPU 0, from 0x60 on."""
+    if entries:
+        for n in range(entries):
+            both.guest.entry_write(n, 0, TO, 8)
+            both.guest.entry_write(n, 2, 0x60 + n, 8)
+        both.guest.enable_msix()
+    else:
+        both.guest.set_msi(TO, 0x60)
+        both.guest.enable_msi(multiple=multiple)
+
+
+def aim(both, n, cpu, masked):
+    """As a guest's driver does it, or as it might: MSI-X masks, or not."""
+    guest, to = both.guest, TO | cpu << 12
+    if not guest.msix():
+        guest.write(MSI + 4, 4, to)
+        return
+    if masked:
+        guest.entry_write(n, 3, 1)
+    guest.entry_write(n, 0, to)
+    guest.entry_write(n, 3, 0)
+
+
+def places(both, count):
+    """The CPUs to which the device's messages go."""
+    return [both.m.irq_message(SOURCE, *both.host.message(n)[:2]) >> 8
+            for n in range(count)]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("remapping", [False, True, "but not its own"])
+@pytest.mark.parametrize("shape", SHAPES_OF_ONE)
+def test_a_message_comes_to_the_cpu_that_it_names(m, shape, remapping, masked):
+    """And so does each of a block; none of its vectors is left behind."""
+    both = Both(m, remapping, pin=0, **shape)
+    start_messages(both, shape.get("entries"), shape.get("multiple"))
+    count = shape.get("entries") or 1 << shape["multiple"]
+    assert places(both, count) == [0] * count
+    for cpu in (3, 1, 1, 2, 0, 2):
+        m.irq_be((cpu + 1) % 4)
+        for n in range(count):
+            aim(both, n, cpu, masked)
+        assert places(both, count) == [cpu] * count
+        both.host.land()
+        assert m.irq_vectors() == count
+        for n in range(count):
+            assert both.raise_(n) == [(TO | cpu << 12, 0x60 + n)]
+    both.guest.enable_msi(False)
+    both.guest.enable_msix(False)
+    assert both.nothing_is_left() and m.log_text() == ""
+
+
+def test_a_message_to_a_cpu_without_a_vcpu(m):
+    """It comes to the first, as all do where there is one vCPU."""
+    both = Both(m, pin=0, entries=4)
+    for cpu in 1, 2, 3:
+        m.irq_no_guest(cpu)
+    start_messages(both, 4)
+    for cpu in range(4):
+        aim(both, cpu, cpu, True)
+    assert places(both, 4) == [0] * 4
+    assert m.irq_vectors() == 4
+
+
+def test_a_cpu_without_a_vector_left(m):
+    """Where a message is already, or another CPU that has one; said once."""
+    both = Both(m, pin=0, entries=4)
+    start_messages(both, 4)
+    others = Both.take(m, 3, 1)         # of CPU 3: one is left
+    for n in range(4):
+        aim(both, n, 3, True)
+    assert places(both, 4) == [3, 0, 0, 0]
+    both.guest.enable_msix(False)
+    both.guest.enable_msix()
+    assert places(both, 4) == [3, 0, 0, 0]
+    for n in range(4):
+        assert both.raise_(n) == [(TO | 3 << 12, 0x60 + n)]
+    assert m.log_text().count("CPU 3 has no vector left") == 1
+    both.guest.enable_msix(False)
+    both.host.land()
+    assert m.irq_vectors() == others
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(SHAPES_OF_ONE), st.sampled_from(
+    [False, True, "but not its own"]), st.lists(st.one_of(
+        st.tuples(st.just("raise"), st.integers(0, 3)),
+        st.tuples(st.just("aim"), st.integers(0, 3), st.integers(0, 3),
+                  st.booleans(), st.integers(0, 3)),
+        st.tuples(st.just("land"), st.integers(0, 5)),
+        st.tuples(st.just("look"))), max_size=50))
+def test_affinity_changes_while_messages_arrive(m, shape, remapping, steps):
+    """None is lost, none comes twice, and none where nobody waits for it."""
+    m.reset()
+    both = Both(m, remapping, pin=0, **shape)
+    host = both.host
+    count = shape.get("entries") or 1 << shape["multiple"]
+    start_messages(both, shape.get("entries"), shape.get("multiple"))
+    raised, seen = collections.Counter(), collections.Counter()
+    for what, *args in steps:
+        if what == "raise":
+            raised[args[0] % count] += 1
+            assert host.raise_(args[0] % count)
+        elif what == "aim":
+            m.irq_be(args[3])
+            aim(both, args[0] % count, args[1], args[2])
+            host.pump()
+        elif what == "land":
+            host.land(args[0])
+        else:
+            host.look()
+    seen.update(data - 0x60 for _, data in both.settle() + both.settle())
+    assert seen == raised and m.log_text() == ""
+    assert m.irq_interrupts() == raised.total()
+    assert m.irq_vectors() == count
+
+
 # --- INTx ------------------------------------------------------------------
+
+@pytest.mark.parametrize("remapping", [False, True])
+def test_intx_comes_to_the_cpu_that_its_pin_names(m, remapping):
+    """By a message of the host's; a guest's new start finds it at the first."""
+    both = Both(m, remapping)
+    for cpu in 2, 3, 1:
+        m.irq_pin_write(LINE, 0x51 | LEVEL | 2 * cpu << 56)
+        assert places(both, 1) == [cpu]
+        assert both.raise_(0) == [(0, 0x51)]
+        m.irq_eoi(0x51)
+    m.irq_pin_write(LINE + 1, 0x52 | LEVEL)
+    assert places(both, 1) == [1]
+    m.irq_reset()
+    assert places(both, 1) == [0] and both.nothing_is_left()
+
 
 def test_intx_is_a_pulse_that_waits_for_the_eoi(m):
     both = Both(m)
@@ -573,6 +745,7 @@ class Line(Both):
             if not self.asserted or entry >> 16 & 1:
                 break
             assert entry & 0xa000 == 0xa000     # level, low
+            self.m.irq_be(entry >> 57)
             self.m.host_irq_dispatch(entry & 0xff)
         else:
             pytest.fail("the host's pin storms")
@@ -589,6 +762,9 @@ class Line(Both):
         self.awaits_eoi = False
         self.m.irq_eoi(self.VECTOR)
         self.run()
+
+    def place(self):
+        return (self.m.irq_pins[self.GSI] >> 56) // 2
 
     def is_open(self):
         return not self.m.irq_pins[self.GSI] >> 16 & 1
@@ -609,6 +785,25 @@ def test_a_level_line(m):
     line.eoi()
     assert line.arrived == 2 and line.is_open()
     assert m.irq_interrupts() == 2
+
+
+def test_a_line_comes_to_the_cpu_that_its_pin_names(m):
+    """Its vector stays, so that the IOAPIC knows the EOI of what was sent to
+    the old one; the guest's next start finds it at the first."""
+    line = Line(m)
+    vector = m.irq_pins[line.GSI] & 0xff
+    for cpu in 2, 1, 3:
+        line.drive(True)
+        line.VECTOR = 0x50 + cpu
+        m.irq_pin_write(LINE, line.VECTOR | LEVEL | 2 * cpu << 56)
+        line.run()
+        assert line.place() == cpu and not line.is_open()
+        line.drive(False)
+        line.eoi()
+        assert line.place() == cpu and line.is_open()
+        assert m.irq_pins[line.GSI] & 0xff == vector
+    m.irq_reset()
+    assert line.place() == 0
 
 
 def test_a_line_that_the_guest_has_masked(m):
@@ -666,6 +861,7 @@ def test_a_level_line_against_the_model(m, steps):
             line.route(masked)
         elif step == "reset":
             m.irq_reset()
+            masked, line.awaits_eoi = True, False
         else:
             line.guest.write(4, 2, INTX_DISABLE * (step == "none"))
             line.guest.enable_msi(step == "msi")

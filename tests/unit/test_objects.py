@@ -29,6 +29,7 @@ POINTERS = {
     "bus.bus_handler": "a device's ports, MMIO and MSRs",
     "virq.set_line": "a device's interrupt line",
     "virq.send_msi": "a device's message",
+    "virq.msi_target": "whose CPU it should come to",
     "vclock.fire": "a device's timer",
     "vclock.earlier": "the CPU that serves it sleeps or runs a guest",
     "lapic.kick": "a LAPIC's CPU has to look what it was sent",

@@ -149,6 +149,7 @@ int assigned_init(struct assignment *all)
 	all->vm->device_stats = assigned_stats;
 	all->vm->device_ctx = all;
 	all->ioapic->ended = assigned_line_eoi;
+	all->ioapic->routed = assigned_pin_routed;
 	all->ioapic->ctx = all;
 	for (unsigned n = 0; !err && n < all->port_count; n++)
 		err = pci_port_init(&all->ports[n], all->vpci, all->pci,

@@ -39,9 +39,11 @@ struct assignment;
 /* One message: of MSI (up to 32), or an entry of MSI-X (up to 2048). */
 struct assigned_message {
 	struct assigned *owner;
-	int vector, entry; /* host vector, remapping entry; -1: none */
-	bool pending;	   /* it came when the guest had just masked it */
-	u32 entry_copy[4]; /* of MSI-X: the guest's */
+	struct percpu *cpu; /* that it comes to, as long as it has a vector */
+	int vector, entry;  /* host vector, remapping entry; -1: none */
+	u8 count;	    /* of the first: in a row, on one CPU */
+	bool pending;	    /* it came when the guest had just masked it */
+	u32 entry_copy[4];  /* of MSI-X: the guest's */
 };
 
 /* Where an MSI-X table lies (PCI 3.0, 6.8.2). */
@@ -73,6 +75,7 @@ struct assigned {
 	bool has_gsi;
 	u32 gsi;
 	struct host_irq_line pin;
+	const struct percpu *cpu; /* to which it interrupts; NULL: the first */
 	bool raised; /* masked there, asserted here, until the EOI */
 	struct msix msix;
 	struct assigned_bar bars[PCI_ROM_BAR + 1];
@@ -117,6 +120,7 @@ struct assignment {
 	bool vga;			    /* legacy VGA is the display's, and
 					     * open */
 	struct igd igd;			    /* function NULL: not in use */
+	bool crowded;			    /* said: a CPU has no vector left */
 };
 
 /*
@@ -207,6 +211,9 @@ void assigned_interrupts_changed(void *assigned);
 void assigned_irq_off(struct assigned *a);
 /* Off, and the guest's MSI-X table as after power-on. */
 void assigned_irq_reset(struct assigned *a);
+/* The guest wrote the entry of a virtual pin; ioapic.routed, with the
+ * assignment as its context */
+void assigned_pin_routed(void *assignment, unsigned pin);
 /* Of all assigned functions: held interrupts, and INTx that is polled. */
 void assigned_timer_fired(void *assignment, u64 now);
 
@@ -225,10 +232,16 @@ static inline u32 assigned_read(const struct assigned *a, unsigned offset,
 
 /* assigned_message.c: what messages and lines stand on */
 
+/* The CPU of the vCPU with this APIC ID, or the first where there is none. */
+struct percpu *assigned_cpu(u32 apic_id);
 /* Vectors and remapping entries for count messages (1, 2, ... 32) in a row,
- * and what the device is to send for the first. -ENOSPC; vtd_irq_set()'s. */
+ * and what the device is to send for the first. They come to the CPU of the
+ * vCPU that the guest's message names. -ENOSPC; vtd_irq_set()'s. */
 int assigned_arm(struct assigned_message *first, unsigned count,
 		 struct vtd_msi *out);
+/* Those in a row, the first armed if it is not yet, to the CPU that the guest's
+ * message names by now. 1: the device is to send what is in out; or errors. */
+int assigned_aim(struct assigned_message *first, struct vtd_msi *out);
 void assigned_disarm(struct assigned_message *first, unsigned count);
 /* A message gets no vector: said once. */
 void assigned_unserved(struct assigned *a, unsigned n);
@@ -260,6 +273,8 @@ void assigned_line_off(struct assigned *a);
 void assigned_line_poll(struct assigned *a);
 /* The host's pin open or masked, as it has to be now. */
 void assigned_line_follow(struct assigned *a);
+/* To the CPU that the guest's pin names by now. */
+void assigned_line_aim(struct assigned *a);
 /* The guest's EOI of a virtual pin, with the assignment as its context */
 void assigned_line_eoi(void *assignment, unsigned pin);
 

@@ -166,6 +166,31 @@ static enum interrupt_mode wanted(const struct assigned *a)
 								    : IRQ_OFF;
 }
 
+/* To the CPU that the guest's message, or its pin, names by now. */
+static void aim(struct assigned *a)
+{
+	struct vtd_msi msi;
+
+	if (a->mode == IRQ_LINE)
+		assigned_line_aim(a);
+	else if (a->served && assigned_aim(a->messages, &msi) > 0)
+		assigned_write(a, a->config.msi + MSI_ADDRESS, 4,
+			       (u32)msi.address);
+}
+
+void assigned_pin_routed(void *assignment, unsigned pin)
+{
+	struct assignment *all = assignment;
+
+	for (unsigned n = 0; n < all->count; n++) {
+		struct assigned *a = &all->functions[n];
+
+		if (a->line == pin &&
+		    (a->mode == IRQ_LINE || a->mode == IRQ_INTX))
+			aim(a);
+	}
+}
+
 static void irq_on(struct assigned *a, enum interrupt_mode mode, unsigned count)
 {
 	assigned_irq_off(a);
@@ -191,6 +216,7 @@ void assigned_interrupts_changed(void *assigned)
 
 	if (mode != a->mode || count != a->wanted)
 		irq_on(a, mode, count);
+	aim(a);
 	follow(a);
 	assigned_deliver_pending(a);
 }

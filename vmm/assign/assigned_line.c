@@ -12,6 +12,7 @@
 #include "arch/x86/errno.h"
 #include "arch/x86/io.h"
 #include "kernel/log.h"
+#include "kernel/percpu.h"
 #include "kernel/traps.h"
 #include "vmm/assign/assigned.h"
 
@@ -42,6 +43,17 @@ static void line_arrived(void *ctx, unsigned vector)
 	assigned_count(a);
 	assigned_line_follow(a);
 	set_line(a->all, a->line);
+}
+
+void assigned_line_aim(struct assigned *a)
+{
+	const struct percpu *cpu =
+		assigned_cpu(ioapic_target(a->all->ioapic, a->line));
+
+	if (cpu == a->cpu || host_irq_line_aim(&a->pin, cpu->apic_id))
+		return;
+	a->cpu = cpu;
+	assigned_line_follow(a);
 }
 
 /* Beside MSI it stays as it is: some send none without it (Linux:

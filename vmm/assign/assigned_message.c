@@ -4,9 +4,9 @@
  * table; their host vectors and remapping entries; those that arrive, and those
  * that are kept because the guest has just masked them.
  */
-#include "arch/x86/apic.h"
 #include "arch/x86/io.h"
 #include "kernel/log.h"
+#include "kernel/percpu.h"
 #include "kernel/traps.h"
 #include "vmm/assign/assigned.h"
 
@@ -157,17 +157,48 @@ void assigned_timer_by(struct assignment *all, u64 now)
 	vtimer_set(&all->vm->clock, &all->timer, MIN(all->timer.deadline, now));
 }
 
-/* On the host's vector: the message's, or the n-th after the first's. */
+/* On the host's vector of the first, or of another one in its row. */
 static void message_arrived(void *ctx, unsigned vector)
 {
 	struct assigned_message *first = ctx;
 	struct assigned *a = first->owner;
 
+	if (first->vector < 0) /* it was on its way */
+		return;
 	if (assigned_count(a))
 		assigned_messages_follow(a);
-	deliver(first + (vector - (unsigned)first->vector));
+	/* Wherever they are, the first's is a multiple of their number. */
+	deliver(first + (vector & (first->count - 1u)));
 	if (a->some_pending)
 		assigned_show_pending(a);
+}
+
+/* No unit remaps its messages: they name the CPU, by a vector of all. */
+static bool is_plain(const struct assigned *a)
+{
+	struct vtd *vtd = a->all->vtd;
+
+	return !vtd || !vtd->remapping || !vtd_has_unit(vtd, a->function->bdf);
+}
+
+struct percpu *assigned_cpu(u32 apic_id)
+{
+	struct percpu *cpu = percpu_of_guest(apic_id);
+
+	return cpu ? cpu : percpu_at(0);
+}
+
+static struct percpu *destination(const struct assigned_message *msg)
+{
+	const struct assigned *a = msg->owner;
+	const struct virq *virq = a->all->virq;
+	u64 address;
+	u32 data;
+
+	if (a->mode == IRQ_INTX)
+		return assigned_cpu(ioapic_target(a->all->ioapic, a->line));
+	(void)guest_message(a, (unsigned)(msg - a->messages), &address, &data);
+	return assigned_cpu(virq->msi_target(virq->ctx, address, data));
 }
 
 void assigned_disarm(struct assigned_message *first, unsigned count)
@@ -177,48 +208,122 @@ void assigned_disarm(struct assigned_message *first, unsigned count)
 			vtd_irq_free(all->owner->all->vtd,
 				     (unsigned)all->entry);
 		if (all->vector >= 0)
-			host_irq_free(NULL, (unsigned)all->vector);
+			host_irq_free(is_plain(all->owner) ? NULL : all->cpu,
+				      (unsigned)all->vector);
 		all->entry = all->vector = -1;
 		all->pending = false;
 	}
 }
 
-static int remap(struct assigned_message *first, unsigned count)
+static void place(struct assigned_message *first, int vector,
+		  struct percpu *cpu)
+{
+	for (unsigned n = 0; n < first->count; n++) {
+		first[n].vector = vector + (int)n;
+		first[n].cpu = cpu;
+	}
+}
+
+/* Their entries, which may be live already, name the place that they have. */
+static int remap(struct assigned_message *first)
 {
 	struct vtd *vtd = first->owner->all->vtd;
-	int entry = vtd_irq_alloc(vtd, first->owner->function->bdf, count);
-	int err = 0;
+	int entry = first->entry;
+	int err;
 
-	for (unsigned n = 0; entry >= 0 && !err && n < count; n++) {
+	if (entry < 0)
+		entry = vtd_irq_alloc(vtd, first->owner->function->bdf,
+				      first->count);
+	err = MIN(entry, 0);
+	for (unsigned n = 0; !err && n < first->count; n++) {
 		first[n].entry = entry + (int)n;
 		err = vtd_irq_set(vtd, (unsigned)first[n].entry,
-				  (u8)first[n].vector, local_apic_id(), false);
+				  (u8)first[n].vector, first->cpu->apic_id,
+				  false);
 	}
-	return err ? err : entry;
+	return err;
+}
+
+/* It has no vector left: another CPU takes them, and sends them on. */
+static void tell_crowded(struct assignment *all, const struct percpu *cpu)
+{
+	if (!all->crowded)
+		log_warn("CPU %u has no vector left; some interrupts for it "
+			 "come by way of another CPU",
+			 cpu->index);
+	all->crowded = true;
+}
+
+static int take_vectors(struct assigned_message *first, struct percpu **cpu)
+{
+	const struct percpu *wanted = *cpu;
+	int vector = host_irq_alloc_block(*cpu, first->count, message_arrived,
+					  first);
+
+	for (unsigned i = 0; vector < 0 && i < CPUS_MAX; i++) {
+		*cpu = percpu_at(i);
+		if (*cpu && (*cpu)->runs_guest)
+			vector = host_irq_alloc_block(*cpu, first->count,
+						      message_arrived, first);
+	}
+	if (vector >= 0 && *cpu != wanted)
+		tell_crowded(first->owner->all, wanted);
+	return vector;
 }
 
 int assigned_arm(struct assigned_message *first, unsigned count,
 		 struct vtd_msi *out)
 {
-	bdf_t bdf = first->owner->function->bdf;
-	struct vtd *vtd = first->owner->all->vtd;
-	int vector = host_irq_alloc_block(NULL, count, message_arrived, first);
-	int entry;
+	bool plain = is_plain(first->owner);
+	struct percpu *cpu = destination(first);
+	int vector, err;
 
+	first->count = (u8)count;
+	vector = plain ? host_irq_alloc_block(NULL, count, message_arrived,
+					      first)
+		       : take_vectors(first, &cpu);
 	if (vector < 0)
 		return vector;
-	for (unsigned n = 0; n < count; n++)
-		first[n].vector = vector + (int)n;
-	if (!vtd || !vtd->remapping || !vtd_has_unit(vtd, bdf)) {
-		*out = vtd_msi_plain((u8)vector, local_apic_id());
+	place(first, vector, cpu);
+	*out = vtd_msi_plain((u8)vector, cpu->apic_id);
+	if (plain)
+		return 0;
+	err = remap(first);
+	if (err)
+		assigned_disarm(first, count);
+	else
+		*out = vtd_irq_msi((unsigned)first->entry, count);
+	return err;
+}
+
+int assigned_aim(struct assigned_message *first, struct vtd_msi *out)
+{
+	struct percpu *cpu = destination(first), *old = first->cpu;
+	int last = first->vector, vector = last;
+
+	if (last < 0) {
+		int err = assigned_arm(first, 1, out);
+
+		return err ? err : 1;
+	}
+	if (cpu == old)
+		return 0;
+	if (is_plain(first->owner)) {
+		place(first, vector, cpu);
+		*out = vtd_msi_plain((u8)vector, cpu->apic_id);
+		return 1;
+	}
+	vector =
+		host_irq_alloc_block(cpu, first->count, message_arrived, first);
+	if (vector < 0) {
+		tell_crowded(first->owner->all, cpu);
 		return 0;
 	}
-	entry = remap(first, count);
-	if (entry < 0) {
-		assigned_disarm(first, count);
-		return entry;
-	}
-	*out = vtd_irq_msi((unsigned)entry, count);
+	place(first, vector, cpu);
+	/* Once no entry names it; what it has sent by then is served. */
+	if (!remap(first))
+		for (unsigned n = 0; n < first->count; n++)
+			host_irq_free(old, (unsigned)last + n);
 	return 0;
 }
 

@@ -31,14 +31,15 @@ static void follow_entry(struct assigned *a, unsigned n)
 	volatile u8 *e = host_entry(a, n);
 	bool masked = msg->entry_copy[ENTRY_CONTROL] & ENTRY_MASKED;
 	struct vtd_msi msi = {0};
+	int changed = masked ? 0 : assigned_aim(msg, &msi);
 
-	if (!masked && msg->vector < 0) {
-		/* Masked while it changes (6.8.2.9). */
+	if (changed) /* Masked while it changes (6.8.2.9). */
 		mmio_write32(e + 12, ENTRY_MASKED);
-		if (assigned_arm(msg, 1, &msi)) {
-			assigned_unserved(a, n);
-			return;
-		}
+	if (changed < 0) {
+		assigned_unserved(a, n);
+		return;
+	}
+	if (changed) {
 		mmio_write32(e, (u32)msi.address);
 		mmio_write32(e + 4, (u32)(msi.address >> 32));
 		mmio_write32(e + 8, msi.data);
@@ -67,20 +68,22 @@ static u64 table_access(struct assigned *a, u64 offset,
 			const struct bus_access *access)
 {
 	u64 n = offset / ENTRY_SIZE;
-	u32 *dword;
+	u32 *dword, *copy;
 
 	/* 6.8.2: DWORD or QWORD accesses, aligned. */
 	if (access->size < 4 || offset % access->size || n >= a->msix.total)
 		return bus_all_ones(access->size);
-	dword = &a->messages[n].entry_copy[offset / 4 % 4];
+	copy = a->messages[n].entry_copy;
+	dword = &copy[offset / 4 % 4];
 	if (!access->write)
 		return access->size == 8 ? dword[0] | (u64)dword[1] << 32
 					 : dword[0];
 	dword[0] = (u32)access->value;
 	if (access->size == 8)
 		dword[1] = (u32)(access->value >> 32);
-	/* Address and data count from the next message on by themselves. */
-	if (a->mode == IRQ_MSIX && (offset + access->size) % ENTRY_SIZE == 0) {
+	/* Of one that is masked, address and data count when it is opened. */
+	if (a->mode == IRQ_MSIX && ((offset + access->size) % ENTRY_SIZE == 0 ||
+				    !(copy[ENTRY_CONTROL] & ENTRY_MASKED))) {
 		follow_entry(a, (unsigned)n);
 		assigned_deliver_pending(a);
 	}

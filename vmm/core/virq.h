@@ -27,6 +27,8 @@ struct virq {
 	void (*set_line)(void *ctx, unsigned line, bool asserted);
 	/* A message as a device writes it: SDM 10.11. */
 	void (*send_msi)(void *ctx, u64 address, u32 data);
+	/* The APIC ID of whom it names first, or none's (apic_bus_target()). */
+	u32 (*msi_target)(void *ctx, u64 address, u32 data);
 	void *ctx;
 };
 

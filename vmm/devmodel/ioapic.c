@@ -182,8 +182,11 @@ static int ioapic_access(void *dev, struct bus_access *a)
 
 void ioapic_reset(struct ioapic *io)
 {
-	for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
+	for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
 		io->redirection[pin] = RTE_MASKED;
+		if (io->routed)
+			io->routed(io->ctx, pin);
+	}
 	io->pulsed = 0;
 	io->select = 0;
 	io->id = io->reset_id;

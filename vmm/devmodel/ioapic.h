@@ -23,7 +23,7 @@ struct ioapic {
 	u8 reset_id;
 	struct apic_bus *apics;
 	/* NULL, or told of each EOI of a level-triggered pin, before what the
-	 * pin owes by then is sent; and that a pin's entry was written. */
+	 * pin owes by then is sent; and that a pin's entry is another. */
 	void (*ended)(void *ctx, unsigned pin);
 	void (*routed)(void *ctx, unsigned pin);
 	void *ctx; /* of both */
