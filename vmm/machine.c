@@ -447,6 +447,7 @@ static void share(struct machine *m)
 
 	vm->vcpu_count = m->cpu_count;
 	vm->smp = m->cpu_count > 1;
+	vm->features.smp = vm->smp;
 	vm->kick_others = vcpu_kick_others;
 	vm->clock.earlier = vm->smp ? devices_earlier : NULL;
 	vm->clock.ctx = m;

@@ -88,6 +88,9 @@ FORCED = {
     (1, "edx"): {9: ("APIC", EMULATED), 12: ("MTRR", EMULATED)},
     (6, "eax"): {2: ("ARAT", EMULATED)},
 }
+# Where the guest has several vCPUs: each in its CPU's place among the host's.
+SMP = {(1, "edx"): {28: ("HTT", "there are several")},
+       (7, "edx"): {15: ("hybrid", "leaf 0x1A says of each which")}}
 # Registers that describe, and let nobody do anything.
 DESCRIBE = {
     0: REGS, 1: ("eax",), 2: REGS, 0x16: ("eax", "ebx", "ecx"),
@@ -101,7 +104,7 @@ CR4 = {  # bit: (leaf, register, bit) that must be shown for it
 # VME PVI TSD DE PSE PAE MCE PGE OSFXSR OSXMMEXCPT
 CR4_ALWAYS = 0x1ff | 3 << 9
 X87, SSE, AVX, AVX512, PKRU, AMX = 1, 2, 4, 7 << 5, 1 << 9, 3 << 17
-MAX_BASIC, MAX_EXTENDED = 0x16, 0x80000008
+MAX_BASIC, MAX_EXTENDED = 0x1f, 0x80000008
 
 
 def build(source=SOURCE, name="guest_cpuid"):
@@ -124,8 +127,9 @@ def cpu2(xsaves):
 
 class Guest:
     def __init__(self, m, host=None, xcr0=X87 | SSE | AVX, xss=0,
-                 xsaves=True, cr4=0, apic_id=0, tsc_hz=2_400_000_000):
-        self.m, self.cr4, self.apic_id = m, cr4, apic_id
+                 xsaves=True, cr4=0, apic_id=0, tsc_hz=2_400_000_000,
+                 smp=False):
+        self.m, self.cr4, self.apic_id, self.smp = m, cr4, apic_id, smp
         self.tsc_hz = tsc_hz
         self.xcr0, self.xss, self.xsaves = xcr0, xss, xsaves
         self.cpu = vmxcpu.Cpu(m)
@@ -134,7 +138,7 @@ class Guest:
             setattr(m.cpuid_default, name, self.host[name])
         self.features = m.new("struct guest_features *", {
             "xcr0_allowed": xcr0, "xss_allowed": xss, "cpu2": cpu2(xsaves),
-            "tsc_hz": tsc_hz, "leaf6_eax": ONES, "leaf6_ecx": ONES})
+            "tsc_hz": tsc_hz, "smp": smp, "leaf6_eax": ONES, "leaf6_ecx": ONES})
         self.ctx = m.new("struct cpuid_context *", {
             "cr4": cr4, "apic_id": apic_id, "features": self.features})
 
@@ -148,6 +152,9 @@ class Guest:
             out[name] = self.host[name]
         if leaf != 7 or subleaf == 0:
             for name, bits in FEATURES.get(leaf, {}).items():
+                out[name] |= self.host[name] & sum(1 << b for b in bits)
+        for (at, name), bits in SMP.items():
+            if at == leaf and self.smp and not (leaf == 7 and subleaf):
                 out[name] |= self.host[name] & sum(1 << b for b in bits)
         for (at, name), bits in FORCED.items():
             if at == leaf:
@@ -164,20 +171,34 @@ class Guest:
         out["eax"] = min(self.host["eax"], MAX_EXTENDED)
 
     def leaf_1(self, out, _):
-        """CLFLUSH line, one logical processor, APIC ID; OSXSAVE."""
-        out["ebx"] = self.host["ebx"] & 0xff00 | 1 << 16 | \
-            self.apic_id % 256 << 24
+        """CLFLUSH line, one logical processor or the host's IDs, APIC ID;
+        OSXSAVE."""
+        out["ebx"] = self.apic_id % 256 << 24 | (
+            self.host["ebx"] & 0xffff00 if self.smp
+            else self.host["ebx"] & 0xff00 | 1 << 16)
         out["ecx"] |= 1 << 27 if self.cr4 & 1 << 18 else 0
 
     def leaf_4(self, out, _):
-        """Type, level, flags; no sharing between threads or cores."""
-        out.update(self.host, eax=self.host["eax"] & 0x3fff)
+        """Type, level, flags; no sharing between threads or cores, or the
+        host's."""
+        out.update(self.host, eax=self.host["eax"] & (
+            ONES if self.smp else 0x3fff))
 
     def leaf_b(self, out, subleaf):
         """A thread in a core, a core in a package; then nothing."""
+        if self.smp:
+            out.update(self.host)
+            return
         level = {0: 1, 1: 2}.get(subleaf, 0)
         out.update(ebx=1 if level else 0, ecx=subleaf & 0xff | level << 8,
                    edx=self.apic_id)
+
+    leaf_1f = leaf_b
+
+    def leaf_1a(self, out, subleaf):
+        """Which kind of core (EAX; one subleaf)."""
+        if self.smp and not subleaf:
+            out["eax"] = self.host["eax"]
 
     def leaf_15(self, out, _):
         """TSC = crystal * EBX / EAX: the APIC timer counts as the TSC."""
@@ -223,6 +244,13 @@ def test_a_host_with_nothing(m):
     every_leaf(Guest(m, host=dict.fromkeys(REGS, 0)))
 
 
+def test_several_vcpus(m):
+    """They are where the host has them: IDs, shifts, caches, kinds."""
+    for host in (None, dict.fromkeys(REGS, 0x12345678)):
+        for apic_id in (0, 3, 0x106):
+            every_leaf(Guest(m, host=host, smp=True, apic_id=apic_id))
+
+
 def test_every_shown_feature_has_a_reason(m):
     """Bit by bit, so that the failure says which feature it is."""
     guest = Guest(m)
@@ -243,9 +271,10 @@ WORD = st.integers(0, ONES)
 @given(st.fixed_dictionaries({n: WORD for n in REGS}),
        st.sampled_from([1, 3, 7, 0xe7]), st.sampled_from([0, 1 << 11]),
        st.booleans(), st.sampled_from([0, 1 << 18, ONES]),
-       st.integers(0, 0x1ff), st.sampled_from([0, ONES, 2**32, 5 * 10**9]))
-def test_any_host(m, host, xcr0, xss, xsaves, cr4, apic_id, tsc_hz):
-    every_leaf(Guest(m, host, xcr0, xss, xsaves, cr4, apic_id, tsc_hz))
+       st.integers(0, 0x1ff), st.sampled_from([0, ONES, 2**32, 5 * 10**9]),
+       st.booleans())
+def test_any_host(m, host, xcr0, xss, xsaves, cr4, apic_id, tsc_hz, smp):
+    every_leaf(Guest(m, host, xcr0, xss, xsaves, cr4, apic_id, tsc_hz, smp))
 
 
 # --- Leaf 0xD follows XCR0 -----------------------------------------------
@@ -403,7 +432,7 @@ def rows():
 def test_a_cpuid_row_is_missed(without_row, leaf):
     m = without_row
     m.lib.removed_row = 0xffffffff
-    guest = Guest(m)
+    guest = Guest(m, smp=True)
     every_leaf(guest)
     m.lib.removed_row = leaf
     with pytest.raises(AssertionError, match=f"leaf {leaf:x},"):
@@ -414,16 +443,21 @@ def test_a_cpuid_row_is_missed(without_row, leaf):
     # A row's text removed; a feature hidden; one shown without a reason.
     ("	[2] = {ALL, ALL, ALL, ALL, NULL}, /* brand */\n", "", "80000002"),
     ("LEAF7_EBX = 1u << 0 |", "LEAF7_EBX =", "7"),
-    ("1u << 28 | 1u << 29 | 1u << 31,\n};", "1u << 28 | 1u << 29 | 1u << 31 "
-     "| 1u << 8,\n};", "7"),
+    ("1u << 27 | 1u << 28 | 1u << 29 | 1u << 31,\n	EDX_HYBRID", "1u << 27 | "
+     "1u << 28 | 1u << 29 | 1u << 31 | 1u << 8,\n	EDX_HYBRID", "7"),
+    # HTT and the caches' sharing of a host with threads.
+    ("		r->edx &= ~(u32)EDX_HTT;\n", "", "1"),
+    ("	if (!ctx->features->smp)\n		r->eax &= 0x3fff;\n",
+     "	(void)ctx;\n	r->eax &= 0x3fff;\n", None),
     ("	if (subleaf)\n", "	if (subleaf > 4)\n", "7"),
     ("	if (subleaf == 0) {\n		r->eax &= (u32)f->xcr0_allowed;",
      "	if (subleaf == 0) {", "d")],
-    ids=["removed", "hidden", "shown", "subleaf", "xcr0"])
+    ids=["removed", "hidden", "shown", "threads", "caches", "subleaf", "xcr0"])
 def test_a_changed_cpuid_row_is_noticed(old, new, leaf):
     m = build(mutated(SOURCE, (old, new)), "cpuid_mutant")
-    with pytest.raises(AssertionError, match=f"leaf {leaf},"):
-        every_leaf(Guest(m))
+    smp = leaf is None
+    with pytest.raises(AssertionError, match=f"leaf {leaf or 4},"):
+        every_leaf(Guest(m, smp=smp))
 
 
 @pytest.mark.parametrize("msr, eax, ecx", [

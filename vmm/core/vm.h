@@ -37,6 +37,7 @@ struct guest_features {
 	u8 physical_bits;
 	u32 cpu2; /* secondary controls in force */
 	bool no_hypervisor_bit;
+	bool smp; /* its CPUs' places are the host's; else it has one thread */
 	u32 leaf6_eax, leaf6_ecx; /* of CPUID 6, whose MSRs are there */
 };
 

@@ -28,13 +28,14 @@ enum leaf1_bits {
 		    1u << 25 | 1u << 26 | 1u << 28 | 1u << 29 | 1u << 30,
 	/*
 	 * FPU, VME, DE, PSE, TSC, MSR, PAE, CX8, SEP, PGE, CMOV, PAT, PSE36,
-	 * CLFSH, MMX, FXSR, SSE, SSE2, SS; MCE and MCA, with no bank. Not:
-	 * DS, ACPI and TM (no thermal MSRs), HTT (one thread).
+	 * CLFSH, MMX, FXSR, SSE, SSE2, SS; MCE and MCA, with no bank; HTT
+	 * (fix_1). Not: DS, ACPI and TM (no thermal MSRs).
 	 */
 	LEAF1_EDX = 0x0007u << 0 | 1u << 7 | 1u << 14 | 1u << 3 | 1u << 4 |
 		    1u << 5 | 1u << 6 | 1u << 8 | 1u << 11 | 1u << 13 |
 		    1u << 15 | 1u << 16 | 1u << 17 | 1u << 19 | 1u << 23 |
-		    1u << 24 | 1u << 25 | 1u << 26 | 1u << 27,
+		    1u << 24 | 1u << 25 | 1u << 26 | 1u << 27 | 1u << 28,
+	EDX_HTT = 1u << 28,
 };
 
 enum leaf6_bits {
@@ -62,16 +63,30 @@ enum leaf7_bits {
 	 * VPOPCNTDQ, RDPID. Not: PKU (its register is not switched). */
 	LEAF7_ECX = 1u << 1 | 1u << 2 | 1u << 6 | 1u << 8 | 1u << 9 | 1u << 10 |
 		    1u << 11 | 1u << 12 | 1u << 14 | 1u << 22,
-	/* FSRM, MD_CLEAR, SERIALIZE, IBRS and IBPB, STIBP, L1D_FLUSH,
+	/* FSRM, MD_CLEAR, SERIALIZE, hybrid, IBRS and IBPB, STIBP, L1D_FLUSH,
 	 * ARCH_CAPABILITIES, SSBD: their MSRs are open (vmm/vcpu/msr.c). */
-	LEAF7_EDX = 1u << 4 | 1u << 10 | 1u << 14 | 1u << 26 | 1u << 27 |
-		    1u << 28 | 1u << 29 | 1u << 31,
+	LEAF7_EDX = 1u << 4 | 1u << 10 | 1u << 14 | 1u << 15 | 1u << 26 |
+		    1u << 27 | 1u << 28 | 1u << 29 | 1u << 31,
+	EDX_HYBRID = 1u << 15,
 };
+
+/*
+ * Topology. A vCPU is one CPU of the host, and has its APIC ID: leaves 1, 4,
+ * 0xB, 0x1A and 0x1F, read where it runs, are right as they are, with the
+ * shifts by which an OS takes IDs apart. So they are where cpus= leaves some
+ * out: the counts say how many IDs there are, or what was shipped (SDM 2,
+ * CPUID), and an OS must not take CPUs from them. With one vCPU there is one
+ * thread in one core, whatever the host has.
+ */
 
 static void fix_1(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
 {
 	(void)subleaf;
-	r->ebx = (r->ebx & 0xff00) | 1u << 16 | ctx->apic_id << 24;
+	r->ebx = (r->ebx & 0xffff00) | ctx->apic_id << 24;
+	if (!ctx->features->smp) {
+		r->ebx = (r->ebx & ~0xff0000u) | 1u << 16;
+		r->edx &= ~(u32)EDX_HTT;
+	}
 	r->ecx |= ECX_X2APIC | ECX_TSC_DEADLINE;
 	if (!ctx->features->no_hypervisor_bit)
 		r->ecx |= ECX_HYPERVISOR;
@@ -83,9 +98,9 @@ static void fix_1(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
 /* Caches: one core and one thread share each. */
 static void fix_4(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
 {
-	(void)ctx;
 	(void)subleaf;
-	r->eax &= 0x3fff;
+	if (!ctx->features->smp)
+		r->eax &= 0x3fff;
 }
 
 /* ARAT: the LAPIC's timer never stops. Not: what interrupts (no such MSR). */
@@ -105,15 +120,27 @@ static void fix_7(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
 		r->ebx &= ~(1u << 10);
 	if (!(ctx->features->cpu2 & CPU2_RDTSCP))
 		r->ecx &= ~(1u << 22); /* RDPID */
-	r->eax = 0;		       /* no further subleaf */
+	if (!ctx->features->smp)
+		r->edx &= ~(u32)EDX_HYBRID;
+	r->eax = 0; /* no further subleaf */
 }
 
 /* One thread in one core: both levels have one logical processor. */
 static void fix_b(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
 {
+	if (ctx->features->smp)
+		return;
 	*r = (struct cpuid){0, subleaf < 2, subleaf & 0xff, ctx->apic_id};
 	if (subleaf < 2)
 		r->ecx |= (subleaf + 1) << 8;
+}
+
+/* One kind of core. */
+static void fix_1a(const struct cpuid_context *ctx, u32 subleaf,
+		   struct cpuid *r)
+{
+	if (!ctx->features->smp || subleaf)
+		*r = (struct cpuid){0};
 }
 
 /* Bytes of an XSAVE area with all that the guest may enable: SDM 13.4. */
@@ -186,10 +213,12 @@ static const struct row basic[] = {
 	[0x4] = {ALL, ALL, ALL, ALL, fix_4},
 	[0x6] = {LEAF6_EAX, 0, LEAF6_ECX, 0, fix_6},
 	[0x7] = {0, LEAF7_EBX, LEAF7_ECX, LEAF7_EDX, fix_7},
-	[0xb] = {0, 0, 0, 0, fix_b},
+	[0xb] = {ALL, ALL, ALL, ALL, fix_b},
 	[0xd] = {ALL, ALL, ALL, ALL, fix_d},
 	[0x15] = {0, 0, 0, 0, fix_15},	   /* TSC and crystal */
 	[0x16] = {ALL, ALL, ALL, 0, NULL}, /* frequencies, for information */
+	[0x1a] = {ALL, 0, 0, 0, fix_1a},   /* which kind of core */
+	[0x1f] = {ALL, ALL, ALL, ALL, fix_b},
 };
 
 static const struct row extended[] = {
