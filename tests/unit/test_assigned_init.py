@@ -630,15 +630,15 @@ def test_what_monocle_has_of_it_is_offered(m, table, rom):
 
 def test_each_is_joined_to_the_machine(m):
     """The timer, the EOI, the counts; and the bridges on the way to it."""
-    port = bdf(0, 0x1c)
+    port, bridge = bdf(0, 0x1c), function(ROOT, True, 1)
+    bridge.put(0x1a, 1, 1)
 
     def prepare(machine):
         m.vclock_init(m.ffi.addressof(machine.vm[0], "clock"), 10**9)
         machine.port_count = 1
         machine.ports[0].function = m.pci_find(machine.pci, port)
-    machine, _ = init(m, {port: function(ROOT, True, 1),
-                          bdf(1, 0): function(ENDPOINT)}, bdf(1, 0),
-                      prepare=prepare)
+    machine, _ = init(m, {port: bridge, bdf(1, 0): function(ENDPOINT)},
+                      bdf(1, 0), prepare=prepare)
     for bus, header in (port, 1), (bdf(1, 0), 0), (bdf(1, 1), 0xff):
         assert m.vpci_read(machine.vpci, bus, 0xe, 1) == header
     assert m.vpci_read(machine.vpci, port, 0x19, 1) == 1

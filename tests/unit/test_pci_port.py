@@ -23,7 +23,7 @@ def m():
                      "vmm/devmodel/pci_assigned.c",
                      "vmm/devmodel/pci_port.c"],
         headers=["vmm/devmodel/pci_bridges.h", "vmm/devmodel/pci_assigned.h",
-                 "vmm/devmodel/pci_port.h", "vmm/core/bus.h", "drivers/pci/pci.h"],
+                 "vmm/devmodel/pci_port.h", "vmm/devmodel/pci_bus.h", "vmm/core/bus.h", "drivers/pci/pci.h"],
         fakes=FAKES, cdef="extern u8 host_config[65536][256];")
 
 
@@ -50,7 +50,8 @@ class Bridge(Machine):
         super().__init__(m, bdf=0x100)      # 01:00.0
         self.at, self.raw = bdf, config or bridge()
         m.host_config[bdf] = bytes(self.raw)
-        self.port_function = m.new("struct pci_function *", {"bdf": bdf})
+        self.port_function = m.new("struct pci_function *", {
+            "bdf": bdf, "secondary_bus": 1})
         self.bridge = m.new("struct pci_port *")
         assert m.pci_port_init(self.bridge, self.pci, self.host,
                                self.port_function) == 0
@@ -128,8 +129,13 @@ def test_writes_are_the_guests_note(m, writes):
                 value >> 8 * k & bits
     assert bytes(expected) == b"".join(
         b.read(PORT, at).to_bytes(4, "little") for at in range(0, 256, 4))
-    # The function behind it stays where it is.
-    assert b.read(0x100, 0) == 0x11111234 and b.host_writes() == []
+    # The function behind it is on the bus that the guest has given it.
+    secondary, subordinate = expected[0x19], expected[0x1a]
+    for bus in (1, secondary, subordinate):
+        found = 0 < bus == secondary <= subordinate
+        assert not bus or b.read(bus << 8, 0) == \
+            (0x11111234 if found else 0xffffffff), bus
+    assert b.host_writes() == []
     m.vpci_reset(b.pci)
     assert bytes(model(b.raw)) == b"".join(
         b.read(PORT, at).to_bytes(4, "little") for at in range(0, 256, 4))
@@ -150,6 +156,89 @@ def test_linux_keeps_firmwares_numbers_and_windows(m):
     assert b.read(PORT, 0x28) == 0xffffffff     # "64-bit prefetchable"
     b.write(PORT, 0x28, upper)
     assert (b.read(PORT, 0x24), b.read(PORT, 0x28)) == (0x8ff18001, 0x60)
+
+
+class Tree:
+    """Bridges and functions, by the host's numbers; each tells by its first
+    dword what it is."""
+
+    def __init__(self, m, bridges, functions, roots=()):
+        """bridges: {host's BDF: secondary}; none has guest's numbers yet."""
+        self.m, self.pci = m, m.new("struct vpci *")
+        assert m.vpci_init(self.pci, m.new("struct bus *")) == 0
+        self.ops = m.new("struct vpci_ops *", {
+            "read": m.callback("u32(void *, unsigned, unsigned)",
+                               lambda dev, at, size: int(
+                                   m.ffi.cast("uintptr_t", dev)))})
+        self.numbers = {bdf: m.new("u8[3]") for bdf in bridges}
+        for bdf in [*functions, *roots]:
+            assert m.vpci_add(self.pci, bdf, self.ops, self.name(bdf)) == 0
+        for bdf, secondary in bridges.items():
+            assert m.vpci_add_bridge(self.pci, bdf, self.ops, self.name(bdf),
+                                     secondary, self.numbers[bdf]) == 0
+
+    def name(self, bdf):
+        return self.m.ffi.cast("void *", bdf)
+
+    def number(self, bdf, secondary, subordinate):
+        self.numbers[bdf][1], self.numbers[bdf][2] = secondary, subordinate
+
+    def found(self):
+        """{the guest's BDF: what is there}, of all."""
+        return {bus << 8 | dev << 3: what for bus in range(256)
+                for dev in range(32)
+                if (what := self.m.vpci_read(self.pci, bus << 8 | dev << 3,
+                                             0, 4)) != 0xffffffff}
+
+
+def test_firmware_numbers_buses_anew(m):
+    """SeaBIOS' pci_bios_init_bus_rec(): depth first, 255 while it looks."""
+    t = Tree(m, {0x08: 0x10, 0x1000: 0x11, 0x1108: 0x20, 0x10: 0x30},
+             [0x1110, 0x2000, 0x3008], roots=[0x18])
+    here = {0x08: 0x08, 0x10: 0x10, 0x18: 0x18}
+    assert t.found() == here                    # as after power-on
+    t.number(0x08, 1, 255)
+    assert t.found() == here | {0x100: 0x1000}
+    t.number(0x1000, 2, 255)
+    assert t.found() == here | {0x100: 0x1000, 0x208: 0x1108, 0x210: 0x1110}
+    t.number(0x1108, 3, 3)
+    t.number(0x1000, 2, 3)
+    t.number(0x08, 1, 3)
+    t.number(0x10, 4, 4)
+    assert t.found() == here | {
+        0x100: 0x1000, 0x208: 0x1108, 0x210: 0x1110, 0x300: 0x2000,
+        0x408: 0x3008}
+    # By chance, a number of the host's.
+    t.number(0x1108, 0x11, 0x11)
+    t.number(0x1000, 0x10, 0x11)
+    t.number(0x08, 0x20, 0x20)
+    assert t.found() == here | {0x2000: 0x1000, 0x408: 0x3008}
+    t.number(0x08, 0x0f, 0x11)
+    assert t.found() == here | {
+        0xf00: 0x1000, 0x1008: 0x1108, 0x1010: 0x1110, 0x1100: 0x2000,
+        0x408: 0x3008}
+    # The bridge above does not let it through.
+    t.number(0x1108, 3, 3)
+    t.number(0x1000, 2, 3)
+    t.number(0x08, 1, 2)
+    assert 0x300 not in t.found()
+
+
+def test_a_root_bus_keeps_its_number(m):
+    t = Tree(m, {0x08: 1, 0x8008: 0x81}, [0x100, 0x8100], roots=[0x8010])
+    t.number(0x08, 0x80, 0x90)                  # which is not its
+    t.number(0x8008, 0x81, 0x81)
+    assert t.found() == {0x08: 0x08, 0x8008: 0x8008, 0x8010: 0x8010,
+                         0x8100: 0x8100}
+
+
+def test_bridges_in_a_circle(m):
+    """Firmware's tables may have them; a look there comes to an end."""
+    t = Tree(m, {0x08: 1, 0x100: 2, 0x200: 1}, [0x208])
+    for bdf in t.numbers:
+        t.number(bdf, 3, 9)
+    assert t.found()[0x08] == 0x08
+    assert 0x700 not in t.found()
 
 
 @pytest.mark.parametrize("command, io, memory, wide, on", [

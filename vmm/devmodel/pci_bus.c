@@ -9,6 +9,63 @@
 #define CONFIG_SIZE 256
 #define ECAM_SHIFT 12 /* a function's 4 KiB: PCIe 7.2.2 */
 
+/* A bus with functions, to which none of the bridges leads. */
+static bool is_root(const struct vpci *pci, unsigned bus)
+{
+	bool there = false;
+
+	for (unsigned i = 0; i < pci->count; i++) {
+		if (pci->functions[i].numbers &&
+		    pci->functions[i].secondary == bus)
+			return false;
+		there |= BDF_BUS(pci->functions[i].bdf) == bus;
+	}
+	return there;
+}
+
+/* The bridge there, by the host's number, that passes cycles for bus on. */
+static const struct vpci_function *bridge_to(const struct vpci *pci,
+					     unsigned there, u8 bus)
+{
+	for (unsigned i = 0; i < pci->count; i++) {
+		const struct vpci_function *f = &pci->functions[i];
+
+		if (f->numbers && BDF_BUS(f->bdf) == there && f->numbers[1] &&
+		    f->numbers[1] <= bus && bus <= f->numbers[2])
+			return f;
+	}
+	return NULL;
+}
+
+/*
+ * From the guest's numbers to those that functions were added by: from the root
+ * down the guest's bridges (PCI-to-PCI bridges 1.2, 3.1.2.1.2). No deeper than
+ * there are functions: the host's bridges may form a circle. False: nothing is
+ * there.
+ */
+static bool to_host(const struct vpci *pci, bdf_t *bdf)
+{
+	const struct vpci_function *f;
+	u8 bus = (u8)BDF_BUS(*bdf);
+	unsigned there = bus;
+
+	while (there && !is_root(pci, there))
+		there--;
+	if (there == bus)
+		return true;
+	for (unsigned i = 0; i < pci->count; i++) {
+		f = bridge_to(pci, there, bus);
+		if (!f)
+			return false;
+		there = f->secondary;
+		if (f->numbers[1] == bus) {
+			*bdf = BDF(there, BDF_DEV(*bdf), BDF_FN(*bdf));
+			return true;
+		}
+	}
+	return false;
+}
+
 static const struct vpci_function *find(const struct vpci *pci, bdf_t bdf)
 {
 	for (unsigned i = 0; i < pci->count; i++)
@@ -53,11 +110,12 @@ static u32 placeholder(unsigned offset)
 
 u32 vpci_read(const struct vpci *pci, bdf_t bdf, unsigned offset, unsigned size)
 {
-	const struct vpci_function *f = find(pci, bdf);
+	bool there = to_host(pci, &bdf);
+	const struct vpci_function *f = there ? find(pci, bdf) : NULL;
 	unsigned header_byte = PCI_HEADER_TYPE - offset;
 	u32 value;
 
-	if (!f && (BDF_FN(bdf) || !multi_function(pci, bdf)))
+	if (!there || (!f && (BDF_FN(bdf) || !multi_function(pci, bdf))))
 		return size_mask(size);
 	if (offset >= CONFIG_SIZE)
 		return 0; /* no extended capability: see pci_bus.h */
@@ -74,7 +132,8 @@ u32 vpci_read(const struct vpci *pci, bdf_t bdf, unsigned offset, unsigned size)
 void vpci_write(struct vpci *pci, bdf_t bdf, unsigned offset, unsigned size,
 		u32 value)
 {
-	const struct vpci_function *f = find(pci, bdf);
+	const struct vpci_function *f =
+		to_host(pci, &bdf) ? find(pci, bdf) : NULL;
 
 	if (f && offset < CONFIG_SIZE)
 		f->ops->write(f->dev, offset, size, value & size_mask(size));
@@ -181,11 +240,18 @@ int vpci_add_ecam(struct vpci *pci, struct bus *bus, gpa_t base, u8 last_bus)
 
 int vpci_add(struct vpci *pci, bdf_t bdf, const struct vpci_ops *ops, void *dev)
 {
+	return vpci_add_bridge(pci, bdf, ops, dev, 0, NULL);
+}
+
+int vpci_add_bridge(struct vpci *pci, bdf_t bdf, const struct vpci_ops *ops,
+		    void *dev, u8 secondary, const u8 *numbers)
+{
 	if (find(pci, bdf))
 		return -EEXIST;
 	if (pci->count == VPCI_FUNCTIONS)
 		return -ENOSPC;
-	pci->functions[pci->count++] = (struct vpci_function){bdf, ops, dev};
+	pci->functions[pci->count++] =
+		(struct vpci_function){bdf, ops, dev, secondary, numbers};
 	return 0;
 }
 

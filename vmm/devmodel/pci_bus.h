@@ -3,7 +3,9 @@
  * The guest's PCI: configuration mechanism #1 (PCI 3.0, 3.2.2.3.2) and ECAM
  * (PCIe 7.2.2) in front of the functions that the guest is shown. An absent
  * function reads all ones and drops writes; but for a function 0 beside which
- * there is another one (3.2.2.3.4): there stands a placeholder.
+ * there is another one (3.2.2.3.4): there stands a placeholder. A bus is found
+ * by the numbers that the guest has written into its bridges; a root bus keeps
+ * the host's.
  *
  * The extended space of a function that is there reads 0: no capability of
  * it is offered. SR-IOV would make functions that nobody assigned; ATS, PRI
@@ -35,9 +37,12 @@ struct vpci_ops {
 };
 
 struct vpci_function {
-	bdf_t bdf;
+	bdf_t bdf; /* by the host's bus numbers */
 	const struct vpci_ops *ops;
 	void *dev;
+	u8 secondary; /* of a bridge: the host's number */
+	/* And the guest's: PRIMARY, SECONDARY, SUBORDINATE. NULL: no bridge. */
+	const u8 *numbers;
 };
 
 struct vpci {
@@ -54,12 +59,18 @@ int vpci_add_ecam(struct vpci *pci, struct bus *bus, gpa_t base, u8 last_bus);
 /* dev stays the caller's. -EEXIST: there is such a function; -ENOSPC. */
 int vpci_add(struct vpci *pci, bdf_t bdf, const struct vpci_ops *ops,
 	     void *dev);
+/*
+ * A bridge: what was added with bus number secondary is where the guest's
+ * own numbers, three bytes that stay the caller's, say. vpci_add()'s errors.
+ */
+int vpci_add_bridge(struct vpci *pci, bdf_t bdf, const struct vpci_ops *ops,
+		    void *dev, u8 secondary, const u8 *numbers);
 /* CONFIG_ADDRESS and every function, as after the machine's reset. */
 void vpci_reset(struct vpci *pci);
 
 /*
  * One naturally aligned access, size 1, 2 or 4, below 4096, as any
- * configuration mechanism makes it.
+ * configuration mechanism makes it; bdf by the guest's bus numbers.
  */
 u32 vpci_read(const struct vpci *pci, bdf_t bdf, unsigned offset,
 	      unsigned size);

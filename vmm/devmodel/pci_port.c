@@ -3,6 +3,7 @@
 
 #define STATUS_CAPABILITIES BIT(20) /* in the dword of COMMAND */
 #define HEADER_END 0x40
+#define PRIMARY_BUS 0x18
 #define IO_WINDOW 0x1c
 #define MEMORY_WINDOW 0x20
 #define PREFETCHABLE 0x24
@@ -21,8 +22,8 @@ static const struct pci_port_row policy[] = {
 	{0x10, 0x14, 0, 0,
 	 "the bridge's own registers (hot plug, counters) are the host's"},
 	{0x18, 0x18, 0x00ffffff, ~0u,
-	 "bus numbers are the guest's note: functions are at the host's, and a "
-	 "guest that renumbers finds nothing behind"},
+	 "bus numbers are the guest's: it finds functions by its own, and the "
+	 "host's bridge keeps the host's"},
 	{0x1c, 0x1c, 0x06a0ffff, 0xf0f0,
 	 "the windows are the guest's note: where BARs are is decided by the "
 	 "BARs alone. Firmware's fit, and Linux takes them over"},
@@ -163,7 +164,9 @@ int pci_port_init(struct pci_port *port, struct vpci *pci,
 	port->express_dwords = (u8)MIN(port->express_dwords, (256u - at) / 4);
 	port_reset(port);
 	switch_on(port);
-	return vpci_add(pci, function->bdf, &port_ops, port);
+	return vpci_add_bridge(pci, function->bdf, &port_ops, port,
+			       function->secondary_bus,
+			       (u8 *)&port->copy[PRIMARY_BUS / 4]);
 }
 
 /* PCI-to-PCI bridges 1.2, 3.2.5.6 to 3.2.5.10 */

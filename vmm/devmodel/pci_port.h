@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A PCI-to-PCI bridge (root port, switch port) that is on the way to an
- * assigned function: at its own bus address, with its real identity, bus
- * numbers and windows. Configuration cycles reach the functions behind it by
- * their own addresses, whatever the guest writes here.
+ * assigned function: with its real identity, and at first its bus numbers and
+ * windows. Configuration cycles reach the functions behind it by the numbers
+ * that the guest writes here; the host's bridge keeps its own.
  */
 #ifndef VMM_DEVMODEL_PCI_PORT_H
 #define VMM_DEVMODEL_PCI_PORT_H
