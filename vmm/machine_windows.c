@@ -87,6 +87,16 @@ int machine_roots(struct machine *m)
 	return 0;
 }
 
+/* The guest's firmware has moved it; 0: it is nowhere. */
+static u64 bar_base(const struct machine *m, unsigned i, unsigned n)
+{
+	u64 at = m->assign.functions[i].config.decoded[n];
+
+	if (!m->assign.cold)
+		return shown(m, i)->bars[n].base;
+	return at == PCI_BAR_NOWHERE ? 0 : at;
+}
+
 /* Claim n of CLAIMS that function i has to addresses, or to ports. */
 static bool claim(const struct machine *m, unsigned i, unsigned n, bool ports,
 		  struct run *r)
@@ -98,11 +108,12 @@ static bool claim(const struct machine *m, unsigned i, unsigned n, bool ports,
 		r->base = ports ? 0x3b0 : 0xa0000;
 		r->end = ports ? 0x3e0 : 0xc0000;
 	} else if (n < BARS && !is_bridge(m, i) && f->bars[n].io == ports) {
-		r->base = f->bars[n].base;
+		r->base = bar_base(m, i, n);
 		r->end = r->base + f->bars[n].size;
 	} else if (n < BARS || n >= VGA || !is_bridge(m, i) ||
 		   ports != (n - BARS == PCI_PORT_IO) ||
-		   !pci_port_window(pci, f->bdf, n - BARS, &r->base, &r->end)) {
+		   !pci_port_window(&m->assign.ports[i - m->assign.count],
+				    n - BARS, &r->base, &r->end)) {
 		return false;
 	}
 	for (r->root = 0;
@@ -206,6 +217,18 @@ static void share_below_4_gib(const struct machine *m,
 	share(m, cfg, at, GUEST_IOAPIC, false);
 }
 
+/* Where RAM above 4 GiB ends. */
+static gpa_t high_end(const struct machine *m)
+{
+	gpa_t end = 4 * GIB;
+
+	for (unsigned i = 0; i < m->vm.map.count; i++)
+		if (m->vm.map.regions[i].kind == REGION_RAM)
+			end = MAX(end, m->vm.map.regions[i].gpa +
+					       m->vm.map.regions[i].size);
+	return end;
+}
+
 void machine_windows(const struct machine *m, struct guest_acpi_config *cfg)
 {
 	struct run r = {.end = 4 * GIB};
@@ -214,6 +237,10 @@ void machine_windows(const struct machine *m, struct guest_acpi_config *cfg)
 	share(m, cfg, VPCI_ADDRESS_PORT + 8, 0x10000, true);
 	share(m, cfg, 0xa0000, 0xc0000, false);
 	share_below_4_gib(m, cfg);
-	while (next_run(m, r.end, ~0ull, false, &r))
+	/* Firmware's BARs, and what a system makes of them, are anywhere. */
+	if (m->assign.cold)
+		share(m, cfg, high_end(m), BIT(m->vm.features.physical_bits),
+		      false);
+	while (!m->assign.cold && next_run(m, r.end, ~0ull, false, &r))
 		add(cfg, r, false);
 }

@@ -44,9 +44,10 @@ def m():
 
 
 class Machine:
-    def __init__(self, m, command=IO | MEMORY):
+    def __init__(self, m, command=IO | MEMORY, cold=False):
         m.reset()
         self.m, self.machine = m, m.fresh_assignment()
+        self.machine.cold = cold
         self.bus = m.ffi.addressof(self.machine.vm[0], "bus")
         self.vpci = self.machine.vpci
         self.map = m.ffi.addressof(self.machine.vm[0], "map")
@@ -74,7 +75,7 @@ class Machine:
             a = self.machine.functions[n]
             config = m.new("struct pci_assigned_config *", {
                 "host": self.machine.pci,
-                "function": f, "bar_changed": self.changed,
+                "function": f, "bar_changed": self.changed, "cold": cold,
                 "rom_size": a.rom.size, "ctx": m.ffi.addressof(a)})
             assert m.pci_assigned_init(m.ffi.addressof(a, "config"),
                                        self.vpci, config) == 0
@@ -231,9 +232,9 @@ ACTS = st.tuples(st.sampled_from([A, B]), st.one_of(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.integers(0, 3), st.lists(ACTS, max_size=25))
-def test_against_the_model(m, command, acts):
-    machine, model = Machine(m, command), Model()
+@given(st.integers(0, 3), st.lists(ACTS, max_size=25), st.booleans())
+def test_against_the_model(m, command, acts, cold):
+    machine, model = Machine(m, command, cold), Model()
     state = machine.decoded()
     model.follow(lambda _: state, [None])
     compare(machine, model)
@@ -263,6 +264,20 @@ def test_at_first_all_is_where_firmware_left_it(m):
     assert machine.on_bus(m.BUS_MMIO, 0xf0010104, 2) == 0x0104
     assert open_ports(m) >= {0xc000} and 0xc040 not in open_ports(m)
     assert "BAR 3 of 4096 bytes at 0x0 cannot be reached" in m.log_text()
+
+
+def test_after_power_on_no_bar_is_anywhere(m):
+    """Nor is the host's place kept for it: something else may be there."""
+    machine = Machine(m, cold=True)
+    names = {"ROM", "BAR", "MSI-X table"}
+    assert not machine.ept() and not open_ports(m) and not names & {
+        m.string(r.name) for r in machine.map.regions[0:machine.map.count]
+        if r.name}
+    machine.write(A, 0x10, 0xd0000000)
+    machine.write(A, 4, MEMORY, 2)
+    assert machine.ept()[0xd0000000] == 0xf0000000
+    m.vpci_reset(machine.vpci)
+    assert not machine.ept()
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8])

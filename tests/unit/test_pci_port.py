@@ -46,7 +46,7 @@ def bridge(express=0x40, version=2, **more):
 
 
 class Bridge(Machine):
-    def __init__(self, m, config=None, bdf=PORT, clear=True):
+    def __init__(self, m, config=None, bdf=PORT, clear=True, cold=False):
         super().__init__(m, bdf=0x100)      # 01:00.0
         self.at, self.raw = bdf, config or bridge()
         m.host_config[bdf] = bytes(self.raw)
@@ -54,7 +54,7 @@ class Bridge(Machine):
             "bdf": bdf, "secondary_bus": 1})
         self.bridge = m.new("struct pci_port *")
         assert m.pci_port_init(self.bridge, self.pci, self.host,
-                               self.port_function) == 0
+                               self.port_function, cold) == 0
         if clear:
             m.clear_events()
 
@@ -139,6 +139,26 @@ def test_writes_are_the_guests_note(m, writes):
     m.vpci_reset(b.pci)
     assert bytes(model(b.raw)) == b"".join(
         b.read(PORT, at).to_bytes(4, "little") for at in range(0, 256, 4))
+
+
+def test_after_power_on_a_bridge_has_neither_numbers_nor_windows(m):
+    """3.2.5.1 ff.; which windows it can have stays to be read."""
+    config = bridge()
+    b = Bridge(m, config, cold=True)
+    expected = model(config)
+    for at in range(0x40):
+        expected[at] &= ~GUEST.get(at, 0)
+    assert expected[0x24] == 1                  # 64 bits
+    assert b.read(PORT, 0x19, 1) == b.read(PORT, 0x20) == 0
+
+    def seen():
+        return b"".join(b.read(PORT, at).to_bytes(4, "little")
+                        for at in range(0, 256, 4))
+    assert seen() == bytes(expected)
+    b.write(PORT, 0x18, 0x020200)
+    assert b.read(0x200, 0) == 0x11111234
+    m.vpci_reset(b.pci)
+    assert seen() == bytes(expected) and b.read(0x200, 0) == 0xffffffff
 
 
 def test_linux_keeps_firmwares_numbers_and_windows(m):
@@ -281,7 +301,16 @@ def test_windows(m, which, at, fields, window):
         config[at + 4 * n:at + 4 * n + 4] = value.to_bytes(4, "little")
     b = Bridge(m, config)
     found = m.new("u64[2]")
-    on = m.pci_port_window(b.host, PORT, getattr(m, f"PCI_PORT_{which}"),
+    on = m.pci_port_window(b.bridge, getattr(m, f"PCI_PORT_{which}"),
+                           found, found + 1)
+    assert (tuple(found) if on else None) == window
+    # Of firmware in the guest what that has written.
+    b = Bridge(m, config, cold=True)
+    assert not m.pci_port_window(b.bridge, getattr(m, f"PCI_PORT_{which}"),
+                                 found, found + 1)
+    for n, value in enumerate(fields):
+        b.write(PORT, at + 4 * n, value)
+    on = m.pci_port_window(b.bridge, getattr(m, f"PCI_PORT_{which}"),
                            found, found + 1)
     assert (tuple(found) if on else None) == window
 

@@ -484,6 +484,22 @@ def test_reset_brings_everything_back(m):
     assert machine.host_writes() == []
 
 
+def test_after_power_on_bars_have_sizes_and_no_addresses(m):
+    """PCI 3.0, 6.2.5.1 and 6.2.2: nothing is decoded, either."""
+    machine = Machine(m, rom=0x10000, cold=True, config=with_rom(0xfe000000))
+    fixed = {i: low for i, (_, low) in machine.bar_masks().items()}
+    for _ in range(2):
+        assert machine.read(VGA, 4, 2) == 0 and machine.read(VGA, ROM) == 0
+        assert {i: machine.read(VGA, 0x10 + 4 * i) for i in fixed} == fixed
+        assert set(machine.assigned.decoded) == {NOWHERE}
+        assert {i: bar[1] for i, bar in linux_sizes(machine, VGA).items()} \
+            == {i: bar[1] for i, bar in VGA_BARS.items()}
+        for at in range(4, 0x40, 4):
+            machine.write(VGA, at, 0x55555555)
+        m.vpci_reset(machine.pci)
+    assert machine.host_writes() == []
+
+
 def test_what_firmware_left_disabled_stays_so(m):
     machine = Machine(m, config=header(command=MEMORY))
     assert machine.read(VGA, 4, 2) == MEMORY

@@ -58,7 +58,7 @@ class Machine:
     """A bus with the bridges and one assigned function."""
 
     def __init__(self, m, bars=None, config=None, forward=0, bdf=VGA,
-                 pin=0, rows=(), rom=0):
+                 pin=0, rows=(), rom=0, cold=False):
         self.m, self.events, self.pin = m, [], pin
         self.interrupts = []    # what was wanted at each change
         self.bars = VGA_BARS if bars is None else bars
@@ -88,7 +88,7 @@ class Machine:
             "command_forward": forward, "bar_changed": changed,
             "interrupts_changed": interrupts, "pin": pin,
             "rows": rows or m.NULL, "row_count": len(rows),
-            "rom_size": rom})
+            "rom_size": rom, "cold": cold})
         assert m.vpci_init(self.pci, self.bus) == 0
         assert m.host_bridge_init(self.bridges, self.pci, self.identity) == 0
         assert m.isa_bridge_init(self.bridges + 1, self.pci, self.isa) == 0

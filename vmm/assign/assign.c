@@ -593,7 +593,8 @@ static int show_port(struct assignment *all, const struct pci_function *f)
 			  BDF_ARGS(f->bdf));
 		return -ENOTSUP;
 	}
-	all->ports[all->port_count++].function = f;
+	all->ports[all->port_count++] = (struct pci_port){
+		.host = all->pci, .function = f, .cold = all->cold};
 	return 0;
 }
 

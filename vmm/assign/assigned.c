@@ -81,6 +81,7 @@ static int init_one(struct assignment *all, struct assigned *a)
 		.reset = guest_reset,
 		.reset_method = pci_reset_method(all->pci, f->bdf),
 		.no_msix = !a->msix.host,
+		.cold = all->cold,
 		.pin = pin >= 1 && pin <= 4 ? pin : 0,
 		.rom_size = (u32)a->rom.size,
 		.ctx = a,
@@ -153,7 +154,7 @@ int assigned_init(struct assignment *all)
 	all->ioapic->ctx = all;
 	for (unsigned n = 0; !err && n < all->port_count; n++)
 		err = pci_port_init(&all->ports[n], all->vpci, all->pci,
-				    all->ports[n].function);
+				    all->ports[n].function, all->cold);
 	for (unsigned n = 0; !err && n < all->count; n++)
 		err = init_one(all, &all->functions[n]);
 	if (!err)

@@ -103,6 +103,8 @@ struct assignment {
 	const struct boot_info *boot;
 	const struct options *options;
 	const struct boot_module *rom_file; /* for the display, or NULL */
+	/* As after power-on: the guest's firmware gives addresses and buses. */
+	bool cold;
 	u64 tsc_hz;
 	/* Of the guest. */
 	struct vm *vm;

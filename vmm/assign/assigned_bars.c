@@ -118,7 +118,8 @@ static int pin(struct region_list *map, struct assigned_bar *b)
 			 bar->size, bar->base);
 	if (kind == BAR_PART)
 		b->host = mmio_map(bar->base, bar->size);
-	if (kind < BAR_PAGES || is_shared_page(map, bar->base))
+	if (b->owner->all->cold || kind < BAR_PAGES ||
+	    is_shared_page(map, bar->base))
 		return 0;
 	count = regions(b, bar->base, r);
 	for (unsigned n = 0; !err && n < count; n++)
@@ -371,7 +372,7 @@ void assigned_place_bars(struct assignment *all)
 			&all->functions[n / BARS].bars[n % BARS];
 		const struct pci_bar *bar = host_bar(b);
 
-		if (is_rom(b))
+		if (is_rom(b) || all->cold)
 			continue;
 		if (kind_of(bar) == BAR_PAGES)
 			unplace_pages(all, b, bar->base);

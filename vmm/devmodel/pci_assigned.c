@@ -261,6 +261,13 @@ static void interrupts_changed(struct pci_assigned *d)
 		d->config.interrupts_changed(d->config.ctx);
 }
 
+static void clear_bars(struct pci_assigned *d)
+{
+	*command(d) &= ~(u32)(PCI_COMMAND_IO | PCI_COMMAND_MEMORY);
+	for (unsigned i = 0; i < 6; i++)
+		d->copy[PCI_BAR0 / 4 + i] &= ~bar_bits(d, i);
+}
+
 /* Every copy as firmware left the host's register. */
 static void initial_copies(struct pci_assigned *d)
 {
@@ -290,6 +297,10 @@ static void initial_copies(struct pci_assigned *d)
 	if (d->config.pin)
 		d->copy[PCI_INTERRUPT_LINE / 4] =
 			(u32)d->config.pin << 8 | 0xff;
+	if (d->config.cold) {
+		d->copy[PCI_ROM / 4] = 0;
+		clear_bars(d);
+	}
 }
 
 /* PCIe 6.6.2: registers as after power-on. What is stopped stays so. */
@@ -298,8 +309,7 @@ static void begin_reset(struct pci_assigned *d)
 	d->away = true;
 	initial_copies(d);
 	*command(d) &= ~0xffffu;
-	for (unsigned i = 0; i < 6; i++)
-		d->copy[PCI_BAR0 / 4 + i] &= ~bar_bits(d, i);
+	clear_bars(d);
 	forward_command(d);
 	follow_bars(d);
 	interrupts_changed(d);

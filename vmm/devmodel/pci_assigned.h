@@ -72,6 +72,7 @@ struct pci_assigned_config {
 	const struct pci_policy_row *rows;
 	unsigned row_count;
 	bool no_msix; /* its table is out of reach: not offered */
+	bool cold;    /* at a reset no BAR has an address, or is decoded */
 	u8 pin;	      /* 1-4: INTA-INTD as the guest sees it, 0: none */
 	u32 rom_size; /* what its ROM BAR decodes, a power of two; 0: none */
 	void *ctx;

@@ -112,9 +112,14 @@ static void port_reset(void *dev)
 {
 	struct pci_port *p = dev;
 
-	for (unsigned at = 0; at < HEADER_END; at += 4)
-		p->copy[at / 4] =
-			host_read(p, at) & pci_port_policy(at)->host_bits;
+	for (unsigned at = 0; at < HEADER_END; at += 4) {
+		const struct pci_port_row *row = pci_port_policy(at);
+		u32 bits = row->host_bits;
+
+		if (p->cold) /* beside them, what a window can */
+			bits &= ~row->guest_bits;
+		p->copy[at / 4] = host_read(p, at) & bits;
+	}
 	p->copy[PCI_CAPABILITIES / 4] = p->express;
 	if (p->express)
 		p->copy[PCI_COMMAND / 4] |= STATUS_CAPABILITIES;
@@ -151,11 +156,12 @@ static void switch_on(const struct pci_port *p)
 
 int pci_port_init(struct pci_port *port, struct vpci *pci,
 		  const struct pci_host *host,
-		  const struct pci_function *function)
+		  const struct pci_function *function, bool cold)
 {
 	unsigned at = pci_find_capability(host, function->bdf, PCI_CAP_EXPRESS);
 
-	*port = (struct pci_port){.host = host, .function = function};
+	*port = (struct pci_port){
+		.host = host, .function = function, .cold = cold};
 	port->express = (u8)at;
 	if (at)
 		port->express_dwords = (host_read(port, at) >> 16 & 15) > 1
@@ -169,27 +175,29 @@ int pci_port_init(struct pci_port *port, struct vpci *pci,
 			       (u8 *)&port->copy[PRIMARY_BUS / 4]);
 }
 
-/* PCI-to-PCI bridges 1.2, 3.2.5.6 to 3.2.5.10 */
-bool pci_port_window(const struct pci_host *host, bdf_t bdf,
-		     enum pci_port_window which, u64 *base, u64 *end)
+static u32 window_read(const struct pci_port *p, unsigned offset)
 {
-	u32 low = pci_config_read(
-		host, bdf,
-		which == PCI_PORT_MEMORY ? MEMORY_WINDOW : PREFETCHABLE, 4);
+	return p->cold ? p->copy[offset / 4] : host_read(p, offset);
+}
+
+/* PCI-to-PCI bridges 1.2, 3.2.5.6 to 3.2.5.10 */
+bool pci_port_window(const struct pci_port *p, enum pci_port_window which,
+		     u64 *base, u64 *end)
+{
+	u32 low = window_read(p, which == PCI_PORT_IO	    ? IO_WINDOW
+				 : which == PCI_PORT_MEMORY ? MEMORY_WINDOW
+							    : PREFETCHABLE);
 	u64 high = 0;
 
 	if (which == PCI_PORT_IO) {
-		low = pci_config_read(host, bdf, IO_WINDOW, 2);
 		*base = (low & 0xf0) << 8;
 		*end = (low & 0xf000) + 0x1000;
 		return *base && *base < *end;
 	}
 	*base = (low & 0xfff0) << 16;
 	if (which == PCI_PORT_PREFETCHABLE && (low & 15) == WINDOW_64) {
-		high = pci_config_read(host, bdf, PREFETCHABLE_LIMIT_UPPER, 4);
-		*base |= (u64)pci_config_read(host, bdf,
-					      PREFETCHABLE_BASE_UPPER, 4)
-			 << 32;
+		high = window_read(p, PREFETCHABLE_LIMIT_UPPER);
+		*base |= (u64)window_read(p, PREFETCHABLE_BASE_UPPER) << 32;
 	}
 	*end = (high << 32 | (low & 0xfff00000) | 0xfffff) + 1;
 	return *base && *base < *end;

@@ -25,6 +25,7 @@ const struct pci_port_row *pci_port_policy(unsigned offset);
 struct pci_port {
 	const struct pci_host *host;
 	const struct pci_function *function;
+	bool cold; /* no numbers and windows at a reset, as after power-on */
 	u8 express, express_dwords; /* the capability; 0: none */
 	u32 copy[16];		    /* the header */
 	u64 dropped;		    /* writes */
@@ -36,11 +37,14 @@ struct pci_port {
  */
 int pci_port_init(struct pci_port *port, struct vpci *pci,
 		  const struct pci_host *host,
-		  const struct pci_function *function);
+		  const struct pci_function *function, bool cold);
 enum pci_port_window { PCI_PORT_IO, PCI_PORT_MEMORY, PCI_PORT_PREFETCHABLE };
-/* The window [*base, *end) of the host's bridge, ports or addresses, if it is
- * open. */
-bool pci_port_window(const struct pci_host *host, bdf_t bdf,
-		     enum pci_port_window which, u64 *base, u64 *end);
+/*
+ * The window [*base, *end), ports or addresses, if it is open: the host's, or
+ * the guest's of a cold one. Where *port has its host and function alone, that
+ * is not known yet.
+ */
+bool pci_port_window(const struct pci_port *port, enum pci_port_window which,
+		     u64 *base, u64 *end);
 
 #endif

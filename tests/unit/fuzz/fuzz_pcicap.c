@@ -138,7 +138,7 @@ static void use(struct pci_host *pci)
 	memset(&bus, 0, sizeof(bus));
 	check(!vpci_init(&vpci, &bus));
 	check(!pci_assigned_init(&assigned, &vpci, &cfg));
-	check(!pci_port_init(&port, &vpci, pci, &pci->functions[0]));
+	check(!pci_port_init(&port, &vpci, pci, &pci->functions[0], false));
 	for (unsigned turn = 0; turn < 2; turn++) {
 		walk_as_guest(&vpci, DEVICE);
 		walk_as_guest(&vpci, BRIDGE);
