@@ -8,7 +8,7 @@ import functools
 
 import harness
 
-DEVICES = ["acpi_pm", "apic_bus", "i8042", "ioapic", "lapic",
+DEVICES = ["acpi_pm", "apic_bus", "fw_cfg", "i8042", "ioapic", "lapic",
            "lapic_accept", "mtrr", "pic", "pit", "reset", "rtc", "uart"]
 
 
