@@ -55,6 +55,7 @@ POINTERS = {
     "apic_bus.eoi": "a LAPIC's EOI goes to the IOAPIC, which sends to LAPICs",
     "ioapic.ended": "an assigned line's EOI, which opens the host's pin",
     "ioapic.routed": "as ended: whose CPU the host's interrupt goes to",
+    "pci_bridges.no_smm": "the vCPU loop ends: this firmware cannot run",
     "fw_cfg.fill": "a file that is made when it is asked for",
     "pci_bus.read": "a function's configuration space",
     "pci_bus.write": "as read",

@@ -1012,6 +1012,37 @@ def test_host_bridge_writes(m, layout, writes):
     assert machine.read(0, 0x48, 1) == machine.bridge_config[0x48]
 
 
+@pytest.mark.parametrize("layout", [None, *GRAPHICS])
+def test_a_machine_as_qemus_q35(m, layout):
+    """IDs by which firmware knows it; the graphics' registers stay."""
+    machine = with_graphics(m, layout) if layout else Machine(m)
+    identity = machine.bridges[0].identity
+    m.pci_identity_q35(m.ffi.addressof(identity))
+    assert machine.read(0, 0) == 0x29c08086
+    assert machine.read(0, 0x2c) == 0x11001af4
+    before = [machine.read(0, at) for at in range(0x40, 0x100, 4)]
+    machine.bridges[1].pm_base = 0x600
+    assert machine.read(0xf8, 0x40) == 0x601 and machine.read(0xf8, 0x44) == 0x80
+    machine.write(0xf8, 0x40, 0)
+    assert machine.read(0xf8, 0x40, 2) == 0x601
+    assert [machine.read(0, at) for at in range(0x40, 0x100, 4)] == before
+    assert layout is None or machine.read(0, 0x50)
+
+
+@pytest.mark.parametrize("offset, size, value, asked", [
+    (0x50, 2, 0xffff, True), (0x50, 2, 0x7fff, False),
+    (0x50, 4, 0xffffffff, False), (0x50, 1, 0xff, False),
+    (0x52, 2, 0xffff, False)])
+def test_who_asks_for_smram(m, offset, size, value, asked):
+    machine, told = with_graphics(m, "SANDY_BRIDGE"), []
+    bridge = machine.bridges
+    bridge[0].no_smm = callback = m.callback("void(void *)", told.append)
+    before = bytes(m.host_config[0])
+    machine.write(0, offset, value, size)
+    assert len(told) == asked and callback
+    assert not asked or bytes(m.host_config[0]) == before
+
+
 def test_rows_of_a_function(m):
     """They count before capabilities and before the general table."""
     rows = m.new("struct pci_policy_row[]", [

@@ -12,6 +12,12 @@
 #define CAPID0_A 0xe4
 #define CAPID0_NO_ECC BIT(25)
 #define CONTROL_VGA_DISABLE 2u
+/* ICH9 13.1.13 and 13.1.14; OVMF takes the PM timer's place from there. */
+#define PM_BASE 0x40
+#define ACPI_CONTROL 0x44
+#define ACPI_ENABLE 0x80u
+/* QEMU's: all ones ask for its size. So begins OVMF with SMM_REQUIRE. */
+#define EXT_TSEG 0x50
 
 struct register_row {
 	u8 first, last; /* offsets of dwords, inclusive */
@@ -47,6 +53,8 @@ static const struct {
 
 static u32 read_graphics(const struct pci_bridge *b, unsigned offset)
 {
+	if (b->pm_base && (offset == PM_BASE || offset == ACPI_CONTROL))
+		return offset == PM_BASE ? b->pm_base | 1u : ACPI_ENABLE;
 	if (b->layout == BRIDGE_PLAIN)
 		return b->class == CLASS_HOST_BRIDGE && offset == CAPID0_A
 			       ? CAPID0_NO_ECC
@@ -104,6 +112,10 @@ static void bridge_write(void *dev, unsigned offset, unsigned size, u32 value)
 	unsigned shift = 8 * (offset & 3);
 	u32 mask = (u32)bus_all_ones(size) << shift, *copy;
 
+	if (b->no_smm && offset == EXT_TSEG && size == 2 && value == 0xffff) {
+		b->no_smm(b->ctx);
+		return;
+	}
 	if (b->layout != BRIDGE_PLAIN && (offset & ~7u) == MCHBAR) {
 		copy = &b->mchbar[(offset - MCHBAR) / 4];
 		*copy = (*copy & ~mask) | (value << shift & mask);
@@ -177,6 +189,14 @@ void pci_identity_isa(const struct pci_host *host,
 	}
 	*identity =
 		(struct pci_identity){.vendor = PCI_INTEL, .device = 0x7000};
+}
+
+void pci_identity_q35(struct pci_identity *identity)
+{
+	identity->vendor = PCI_INTEL;
+	identity->device = 0x29c0;
+	identity->subsystem_vendor = 0x1af4;
+	identity->subsystem = 0x1100;
 }
 
 static int bridge_init(struct pci_bridge *bridge, struct vpci *pci, bdf_t bdf,

@@ -30,6 +30,10 @@ struct pci_bridge {
 	const struct pci_host *host; /* BRIDGE_PLAIN: NULL */
 	u32 mchbar[2], initial_mchbar[2];
 	bool initial_vga_disable;
+	u16 pm_base; /* shown by an ISA bridge, 0: not */
+	/* The guest's firmware looks for SMRAM, or NULL: that is no matter. */
+	void (*no_smm)(void *ctx);
+	void *ctx;
 	u64 dropped; /* writes */
 };
 
@@ -42,6 +46,12 @@ bool pci_identity_read(const struct pci_host *host, bdf_t bdf,
  */
 void pci_identity_isa(const struct pci_host *host,
 		      struct pci_identity *identity);
+
+/*
+ * The host bridge by which SeaBIOS and OVMF know QEMU's q35, and its fw_cfg.
+ * Drivers of Intel's graphics look at its registers, and not at its ID.
+ */
+void pci_identity_q35(struct pci_identity *identity);
 
 /* *bridge is kept by the bus. Errors: vpci_add()'s. */
 int host_bridge_init(struct pci_bridge *bridge, struct vpci *pci,
