@@ -36,18 +36,29 @@ static int find_modules(struct machine *m)
 		} else if (boot_module_role(module, "initrd")) {
 			in->initrd = phys_to_virt(module->start);
 			in->initrd_size = module->size;
+		} else if (boot_module_role(module, "firmware")) {
+			m->firmware.image = phys_to_virt(module->start);
+			m->firmware.size = module->size;
+			m->assign.cold = true;
 		} else if (boot_module_role(module, "rom")) {
 			m->assign.rom_file = module;
-		} else if (!boot_module_role(module, "microcode")) {
+		} else if (!boot_module_role(module, "microcode") &&
+			   !firmware_is_text(module->string)) {
 			log_warn("module '%s': its first word is none of "
-				 "'kernel', 'initrd', 'rom', 'microcode'",
+				 "'kernel', 'initrd', 'firmware', 'rom', "
+				 "'microcode'",
 				 module->string);
 		}
 	}
-	if (in->kernel || m->host->options.list)
-		return 0;
+	if (in->kernel && m->firmware.image) {
+		log_error("modules 'kernel' and 'firmware': each of them is a "
+			  "guest; leave one out");
+		return -EINVAL;
+	}
+	if (in->kernel || m->firmware.image || m->host->options.list)
+		return firmware_check(&m->firmware);
 	log_error("no guest: name one in GRUB's menu entry: module2 FILE "
-		  "kernel COMMAND LINE");
+		  "kernel COMMAND LINE, or module2 FILE firmware");
 	return -ENOENT;
 }
 
@@ -115,11 +126,13 @@ static int write_acpi(struct machine *m)
 {
 	const struct acpi_madt *madt = &m->host->madt;
 	bool planned = !m->cpu_count; /* as many as there may be */
+	bool firmware = m->firmware.image;
 	struct guest_acpi_config cfg = {
 		.tables = m->acpi_base,
+		.tables_host = m->firmware.tables,
 		.tables_size = GUEST_ACPI_SIZE,
 		.rsdp = BIOS_RSDP,
-		.rsdp_host = m->rsdp,
+		.rsdp_host = firmware ? &m->firmware.rsdp : m->rsdp,
 		.vcpus = planned ? MAX(madt->cpu_count, 1u) : m->cpu_count,
 		.apic_ids = planned ? madt->cpus : m->apic_ids,
 		.ioapic_id = ioapic_id(m),
@@ -141,6 +154,8 @@ static int check_start(struct machine *m)
 	if (m->host->options.rom_init &&
 	    rom_init_check(&m->rom_init, &m->vm.map, true))
 		return -EINVAL;
+	if (m->firmware.image && firmware_check_memory(&m->firmware))
+		return -ENOMEM;
 	if (is_bios_guest(m))
 		return 0;
 	if (write_acpi(m)) {
@@ -212,6 +227,9 @@ void machine_connect(struct machine *m, struct host *host)
 	m->loader.uefi = host->boot.uefi;
 	m->bios.loader = &m->loader;
 	m->bios.bus = &m->vm.bus;
+	m->firmware.map = &m->vm.map;
+	m->firmware.boot = &host->boot;
+	m->firmware.options = &host->options;
 	m->rom_init.boot = &host->boot;
 	m->rom_init.options = &host->options;
 }
@@ -330,6 +348,28 @@ static int init_interrupts(struct machine *m)
 	return err;
 }
 
+/* The guest's firmware asks for them when it has set the BARs. */
+static void tell_firmware(void *machine)
+{
+	struct machine *m = machine;
+
+	if (!write_acpi(m))
+		firmware_link(&m->firmware);
+}
+
+static int init_firmware(struct machine *m)
+{
+	const struct pci_rom *rom = assigned_display_rom(&m->assign);
+	struct firmware_machine machine = {
+		.serial_port = rom && rom->legacy ? 0 : COM1,
+		.roots = m->root_count,
+		.fill = tell_firmware,
+		.ctx = m,
+	};
+
+	return firmware_init(&m->firmware, &m->vm.bus, &machine);
+}
+
 static int init_legacy(struct machine *m)
 {
 	struct bus *bus = &m->vm.bus;
@@ -361,6 +401,7 @@ static int init_mtrr(struct machine *m, struct machine_cpu *cpu)
 {
 	struct guest_acpi_config cfg = {0};
 	struct mtrr_hole hole = {.base = 4 * GIB};
+	int err;
 
 	machine_windows(m, &cfg);
 	for (unsigned i = 0; i < cfg.window_count; i++)
@@ -369,8 +410,20 @@ static int init_mtrr(struct machine *m, struct machine_cpu *cpu)
 	/* From a boundary that few ranges describe. */
 	hole.base = ALIGN_UP(hole.base, 256 * MIB);
 	hole.size = 4 * GIB - hole.base;
-	return mtrr_init(&cpu->mtrr, &cpu->bus, m->vm.features.physical_bits,
-			 &hole, hole.base < 4 * GIB ? 1 : 0);
+	err = mtrr_init(&cpu->mtrr, &cpu->bus, m->vm.features.physical_bits,
+			&hole, hole.base < 4 * GIB && !m->assign.cold ? 1 : 0);
+	cpu->mtrr.cold = m->assign.cold;
+	return err;
+}
+
+static void stop_for_smm(void *ctx)
+{
+	struct machine *m = ctx;
+
+	log_error("module 'firmware': this OVMF needs system management mode, "
+		  "which no guest has; take the file that is not *.secboot.fd "
+		  "or *.ms.fd");
+	vm_request(&m->vm, VM_STOP);
 }
 
 /* A vCPU's devices; its VMCS is its own CPU's to set up. */
@@ -487,6 +540,8 @@ static int init_pci(struct machine *m)
 				    m->roots[m->root_count - 1].last_bus);
 	pci_identity_read(host, BDF(0, 0, 0), &bridge);
 	pci_identity_isa(host, &isa);
+	if (m->firmware.image)
+		pci_identity_q35(&bridge);
 	if (!err)
 		err = host_bridge_init(&m->host_bridge, &m->vpci, &bridge);
 	if (m->assign.igd.function)
@@ -496,6 +551,11 @@ static int init_pci(struct machine *m)
 					     : BRIDGE_SANDY_BRIDGE);
 	if (!err)
 		err = isa_bridge_init(&m->isa_bridge, &m->vpci, &isa);
+	if (m->firmware.image) {
+		m->isa_bridge.pm_base = ACPI_PM1A_EVT_BLK;
+		m->host_bridge.no_smm = stop_for_smm;
+		m->host_bridge.ctx = m;
+	}
 	if (!err)
 		err = assigned_init(&m->assign);
 	return err;
@@ -507,6 +567,8 @@ int machine_build(struct machine *m)
 
 	if (!err)
 		err = init_legacy(m);
+	if (!err && m->firmware.image)
+		err = init_firmware(m);
 	if (!err)
 		err = init_pci(m);
 	if (!err)
@@ -520,6 +582,7 @@ int machine_build(struct machine *m)
 	}
 	m->rom_init.vcpu = &m->cpus[0]->vcpu;
 	start_further_cpus(m);
+	m->firmware.config.vcpus = (u16)m->cpu_count;
 	machine_open_ports(m);
 	connect_host(m);
 	physmap_clear(&m->vm.map);
@@ -532,7 +595,8 @@ static bool display_is_reset(const struct machine *m)
 	unsigned policy = m->host->options.igd_reset;
 
 	if (policy == RESET_AUTO && m->resets)
-		return !rom_init_check(&m->rom_init, &m->vm.map, false);
+		return !m->firmware.uefi &&
+		       !rom_init_check(&m->rom_init, &m->vm.map, false);
 	return policy == RESET_ALWAYS || (policy == RESET_REBOOT && m->resets);
 }
 
@@ -560,8 +624,11 @@ static void reset_devices(struct machine *m)
 
 static int load_kernel(struct machine *m, struct guest_entry *entry)
 {
-	int err = write_acpi(m);
+	int err;
 
+	if (m->firmware.image)
+		return firmware_start(&m->firmware, entry);
+	err = write_acpi(m);
 	return err ? err : loader_load(&m->loader, entry);
 }
 
@@ -583,7 +650,8 @@ static int bring_picture_back(struct machine *m)
 {
 	bool lost = display_is_reset(m);
 
-	if (!m->host->options.rom_init && !lost)
+	/* A guest's firmware runs the video BIOS itself. */
+	if (m->firmware.image || (!m->host->options.rom_init && !lost))
 		return 0;
 	if (rom_init_check(&m->rom_init, &m->vm.map, false)) {
 		give_picture_up(m);

@@ -27,6 +27,7 @@
 #include "vmm/devmodel/reset.h"
 #include "vmm/devmodel/rtc.h"
 #include "vmm/load/bios.h"
+#include "vmm/load/firmware.h"
 #include "vmm/load/guest_acpi.h"
 #include "vmm/rom_init.h"
 #include "vmm/vcpu/vcpu.h"
@@ -83,6 +84,7 @@ struct machine {
 	struct assignment assign;
 	struct loader_input loader;
 	struct bios bios; /* guest=bios */
+	struct firmware firmware;
 	struct rom_init rom_init;
 	struct boot_framebuffer text; /* the screen after it */
 	void *rsdp;		      /* where the guest's BIOS area holds it */

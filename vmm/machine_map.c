@@ -32,7 +32,7 @@ static int close_video_bios(struct machine *m, struct region *bios, u64 size)
 /*
  * The guest's BIOS area is memory of ours: the display's video BIOS, the RSDP,
  * the SMBIOS table, and all ones as where no chip answers. Kernels search it
- * byte by byte, which must not trap.
+ * byte by byte, which must not trap. Firmware in the guest fills it itself.
  */
 static int pin_bios(struct machine *m)
 {
@@ -52,6 +52,12 @@ static int pin_bios(struct machine *m)
 	if (hpa == PHYS_NONE) {
 		log_error("too little memory for the guest's BIOS area");
 		return -ENOMEM;
+	}
+	if (m->firmware.image) {
+		r.kind = REGION_RAM;
+		r.cpu = REGION_RWX;
+		r.dma = REGION_RW;
+		return region_pin(&m->vm.map, &r);
 	}
 	memset(phys_to_virt(hpa), 0xff, BIOS_SIZE);
 	if (rom && rom->legacy)
@@ -131,8 +137,10 @@ static int pin_ecam(struct machine *m, gpa_t limit)
 	u8 last = m->roots[m->root_count - 1].last_bus;
 	u64 size = (last + 1) * MIB;
 
-	if (host->ecam >= limit && host->ecam + size <= GUEST_IOAPIC &&
-	    last <= host->ecam_last_bus)
+	if (m->firmware.image)
+		m->ecam = FIRMWARE_ECAM;
+	else if (host->ecam >= limit && host->ecam + size <= GUEST_IOAPIC &&
+		 last <= host->ecam_last_bus)
 		m->ecam = host->ecam;
 	else
 		m->ecam = find_ecam(m, size, MAX(limit, ECAM_FROM));
@@ -170,8 +178,12 @@ int machine_map(struct machine *m)
 	if (!err)
 		err = region_pin_hole(&m->vm.map, GUEST_LAPIC, PAGE_SIZE,
 				      "local APIC");
-	if (!err && !bios) /* that guest reads the firmware's */
+	if (!err && m->firmware.image)
+		err = firmware_regions(&m->firmware, &m->vm.map);
+	else if (!err && !bios) /* that guest reads the host's */
 		err = pin_acpi(m, map.low_limit);
+	if (m->firmware.image) /* what is pinned counts */
+		map.low_limit = machine_low_limit(m);
 	if (!err)
 		err = physmap_fill(&m->vm.map, &map);
 	return err;

@@ -84,6 +84,11 @@ int machine_roots(struct machine *m)
 			end_before(&m->roots[m->root_count - 1], bus);
 		m->roots[m->root_count++] = r;
 	}
+	/* It numbers the buses behind them as it likes. */
+	for (unsigned n = 0; m->firmware.image && n < m->root_count; n++)
+		m->roots[n].last_bus = n + 1 < m->root_count
+					       ? (u8)(m->roots[n + 1].bus - 1)
+					       : 255;
 	return 0;
 }
 
@@ -195,7 +200,8 @@ hpa_t machine_low_limit(const struct machine *m)
 		if (b->memory[i].kind == MEMORY_AVAILABLE && top <= 4 * GIB)
 			end = MAX(end, top);
 	}
-	return ALIGN_DOWN(end, PAGE_SIZE);
+	end = ALIGN_DOWN(end, PAGE_SIZE);
+	return m->firmware.image ? firmware_low_end(&m->vm.map, end) : end;
 }
 
 /* Memory of the graphics and ECAM lie among the BARs, and are none. */

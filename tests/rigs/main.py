@@ -35,6 +35,8 @@ def parser():
     add("--kernel", metavar="FILE", help="bzImage or Multiboot 1 ELF")
     add("--initrd", metavar="FILE",
         help="initrd, or the ELF's first module")
+    add("--guest-firmware", metavar="FILE",
+        help="the guest is SeaBIOS (bios.bin) or OVMF (OVMF.fd)")
     add("--append", metavar="LINE", default="",
         help="the guest's command line (the demo guest: added to its own)")
     add("--hv", metavar="OPTIONS", default="", help="Monocle's options")
@@ -73,11 +75,14 @@ def spec_of(args):
     if timeout is None:
         endless = args.interactive or args.debug
         timeout = float("inf") if endless else Spec.timeout
+    modules = ((args.guest_firmware, "firmware"),) \
+        if args.guest_firmware else ()
     return Spec(rig=args.rig, kernel=args.kernel, initrd=args.initrd,
                 append=args.append, hv=args.hv, memory=args.memory,
                 cpu=args.cpu, cpus=args.cpus, timeout=timeout,
                 firmware=args.firmware,
-                native=args.native, module=not args.no_module,
+                native=args.native,
+                module=not (args.no_module or modules), modules=modules,
                 monocle=args.monocle, iso=args.iso,
                 devices=tuple(args.device), drives=tuple(args.drive))
 

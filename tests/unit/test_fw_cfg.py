@@ -11,7 +11,8 @@ def machine():
     machine = devmodel.Machine()
     machine.m.reset()
     machine.cfg = machine.m.new("struct fw_cfg *")
-    assert machine.m.fw_cfg_init(machine.cfg, machine.bus, 3) == 0
+    assert machine.m.fw_cfg_init(machine.cfg, machine.bus) == 0
+    machine.cfg.vcpus = 3
     return machine
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import devmodel
+import fwcfg
 import harness
 
 KIB, MIB, GIB, PAGE = 2**10, 2**20, 2**30, 2**12
@@ -20,6 +21,7 @@ SOURCES = ["vmm/machine.c", "vmm/machine_map.c", "vmm/machine_windows.c",
            "vmm/core/bus.c", "vmm/core/guest_mem.c", "vmm/core/vclock.c",
            "vmm/core/vm.c",
            "vmm/load/guest_acpi.c", "vmm/load/aml.c",
+           "vmm/load/firmware.c",
            "vmm/load/loader_ram.c", "vmm/load/smbios.c", "kernel/acpi.c",
            "kernel/boot_info.c",
            "vmm/vcpu/msr.c",
@@ -35,7 +37,7 @@ RESET = "functions reset"
 def m():
     return harness.build(
         "machine", SOURCES, fakes="tests/unit/machine_fakes.c",
-        headers=["tests/unit/machine_fakes.h", "vmm/load/guest_acpi.h", "kernel/phys.h", "kernel/log.h"])
+        headers=["tests/unit/machine_fakes.h", "vmm/load/guest_acpi.h", "kernel/phys.h", "kernel/log.h", "vmm/core/guest_mem.h"])
 
 
 class Machine:
@@ -104,7 +106,8 @@ class Machine:
                           (0x28, wide[1]), (0x2c, wide[2])):
             for n, byte in enumerate(value.to_bytes(4, "little")):
                 config[at + n] = byte
-        self.assign.ports[self.assign.port_count].function = f
+        self.assign.ports[self.assign.port_count] = {
+            "host": self.m.ffi.addressof(self.host, "pci"), "function": f}
         self.assign.port_count += 1
 
     def plan(self):
@@ -1166,6 +1169,153 @@ def test_the_devices_hole_begins_where_ram_ends(m, memory, limit):
     x = Machine(m, memory=memory)
     assert m.machine_map(x.machine) == 0
     assert described(m, x)[0][0][0] == limit * MIB
+
+
+# -- firmware as the guest
+
+IMAGE = 32 * MIB
+
+
+class Firmware(Machine):
+    """With a PC BIOS that does nothing."""
+
+    def __init__(self, m, more=(), memory=((0, 0x9f000), (MIB, 255 * MIB),
+                                           (4 * GIB, 32 * MIB)), **options):
+        super().__init__(m, memory=memory, **options)
+        m.ffi.memmove(m.phys_to_virt(IMAGE + 128 * KIB - 16), b"\xea", 1)
+        words = [b"firmware", *more]
+        self.keep = [m.new("char[]", w) for w in words]
+        for n, string in enumerate(self.keep):
+            self.host.boot.modules[n] = {
+                "start": IMAGE, "size": 128 * KIB, "string": string}
+        self.host.boot.module_count = len(words)
+
+    def config(self, at):
+        self.out(0xcf8, 1 << 31 | at, 4)
+        return self.inp(0xcfc, 4)
+
+    def pin(self, at, size):
+        return self.m.region_pin_hole(self.m.ffi.addressof(
+            self.machine.vm, "map"), at, size, b"hardware's")
+
+
+def test_firmware_finds_a_machine_as_qemus_q35(m):
+    """What SeaBIOS and OVMF look for, at each start; the ISA bridge stays the
+    host's."""
+    x = Firmware(m).build()
+    seen = []
+
+    def look():
+        seen.append((x.config(0), x.config(0x2c), x.config(0xf840),
+                     x.config(0xf844), fwcfg.read(x, 0, 4), x.msr(0x2ff),
+                     [x.msr(n) for n in range(0x200, 0x210)]))
+        assert b"\xea" == bytes(m.ffi.buffer(m.guest_ptr(m.ffi.addressof(
+            x.machine.vm, "map"), 0xffff0, 1), 1))
+        x.out(0x510, 0x19, 2)
+        x.msr(0x2ff, 0xc06)
+        x.msr(0x201, 0x800)
+    x.run(lambda: (look(), x.reset()), lambda: (look(), x.power_off()))
+    assert seen[0] == seen[1] == (
+        0x29c08086, 0x11001af4, 0x601, 0x80, b"QEMU", 0, [0] * 16)
+
+
+def test_firmware_finds_the_tables(m):
+    """Made when it asks; ACPI 6.4, 5.2.5.3."""
+    x = Firmware(m).build()
+    files = {}
+
+    def look():
+        files.update({name: fwcfg.read(x, *where)
+                      for name, where in fwcfg.directory(x).items()})
+        x.power_off()
+    x.run(look)
+    rsdp, tables = files["etc/acpi/rsdp"], files["etc/acpi/tables"]
+    assert rsdp[:8] == b"RSD PTR "
+    xsdt = int.from_bytes(rsdp[24:32], "little")
+    assert tables[xsdt:xsdt + 4] == b"XSDT"
+    assert files["etc/sercon-port"] == (0x3f8).to_bytes(8, "little")
+
+
+def test_firmwares_memory(m):
+    """From 0 in one piece, 0xC0000 up too; its own image at the top."""
+    x = Firmware(m)
+    x.pin(200 * MIB, MIB)
+    assert x.plan() == 0, m.log_text()
+    rows = {m.string(r.name): (r.gpa, r.size, r.kind) for r in x.regions()}
+    assert rows["BIOS"] == (0xc0000, 0x40000, m.REGION_RAM)
+    assert rows["firmware"] == (4 * GIB - 128 * KIB, 128 * KIB, m.REGION_ROM)
+    assert rows["ECAM"] == (0xb0000000, 256 * MIB, m.REGION_HOLE)
+    assert "ACPI tables" not in rows
+    ram = [(r.gpa, r.gpa + r.size) for r in x.regions() if r.e820 == 1]
+    end = MIB
+    for start, stop in ram[1:]:
+        if start < 4 * GIB:
+            assert start == end
+            end = stop
+    assert 64 * MIB < end <= 200 * MIB
+    assert x.machine.roots[0].last_bus == 255
+
+
+@pytest.mark.parametrize("at, size, said", [
+    (0xb8000000, MIB, "ECAM"), (0xa0000000, 512 * MIB, "ECAM"),
+    (0xffff0000, 0x8000, "firmware"), (40 * MIB, MIB, "in one piece")])
+def test_firmware_that_has_no_room(m, at, size, said):
+    x = Firmware(m)
+    x.pin(at, size)
+    assert x.plan() < 0
+    errors = [line for level, line in m.log_lines() if level == m.LOG_ERROR]
+    assert len(errors) == 1 and said in errors[0], errors
+
+
+def test_firmware_and_a_kernel(m):
+    x = Firmware(m, [b"kernel quiet"])
+    assert x.plan() == -m.EINVAL
+    (level, line), = m.log_lines()
+    assert level == m.LOG_ERROR and "leave one out" in line
+    assert Firmware(m, [b"opt/x"]).plan() == 0
+    assert "first word" not in m.log_text()
+
+
+def test_firmware_finds_windows_where_its_bars_are(m):
+    """And all between RAM and the top is bus 0's."""
+    x = Firmware(m)
+    x.give(0, 2, (0xd0000000, MIB), (0xc000, 64, True))
+    x.give(0x80, 3, (0x90000000, MIB), (8 * GIB, GIB), (0xd000, 64, True))
+    assert x.plan() == 0, m.log_text()
+    moved = {(0, 0): 0xc8000000, (0, 1): 0x6000, (1, 0): 0xe0000000,
+             (1, 1): 64 * GIB, (1, 2): 0x7000}
+    for f in x.assign.functions[0:2]:
+        for n in range(7):
+            f.config.decoded[n] = 2**64 - 1
+    for (f, n), where in moved.items():
+        x.assign.functions[f].config.decoded[n] = where
+    cfg = m.new("struct guest_acpi_config *")
+    m.machine_windows(x.machine, cfg)
+    windows = [(w.base, w.base + w.size, w.ports, w.root)
+               for w in cfg.windows[0:cfg.window_count]]
+
+    def owner(at, ports=False):
+        return [root for start, end, p, root in windows
+                if start <= at < end and p == ports]
+    assert owner(0xc8000000) == owner(0xfe000000) == [0]
+    assert owner(0xe0000000) == owner(64 * GIB) == [1]
+    assert owner(0x6000, True) == [0] and owner(0x7000, True) == [1]
+    assert owner(0x90000000) == owner(8 * GIB) == owner(2**38) == [0]
+    assert owner(0xb0000000) == owner(2**39) == owner(4 * GIB) == []
+
+
+def test_firmware_that_wants_smm_is_ended(m):
+    """OVMF's PlatformQ35TsegMbytesInitialization(). Others may write there."""
+    x = Firmware(m).build()
+
+    def guest():
+        x.out(0xcf8, 0x80000050, 4)
+        x.out(0xcfc, 0xfffe, 2)
+        x.out(0xcfc, 0xffffffff, 4)
+        assert x.machine.vm.request == m.VM_RUN
+        x.out(0xcfc, 0xffff, 2)
+    assert x.run(guest) == m.VM_STOP
+    assert "system management mode" in m.log_text()
 
 
 # -- what the rooms are handed

@@ -11,7 +11,7 @@ CAP, DEF_TYPE = 0xFE, 0x2FF
 FIXED = (0x250, 0x258, 0x259, *range(0x268, 0x270))
 VARIABLE = range(0x200, 0x210)
 UC, WC, WT, WP, WB = 0, 1, 4, 5, 6
-GIB = 1 << 30
+MIB, GIB = 1 << 20, 1 << 30
 BITS = 39
 
 
@@ -50,6 +50,16 @@ class Mtrr(Machine):
 @pytest.fixture
 def mtrr():
     return Mtrr()
+
+
+def test_after_power_on_they_are_off(mtrr):
+    """SDM 11.11.5; the guest's firmware switches them on."""
+    mtrr.x.cold = True
+    for _ in range(2):
+        mtrr.m.mtrr_reset(mtrr.x)
+        assert mtrr.rdmsr(DEF_TYPE) == 0 and mtrr.type_of(0) == UC
+        mtrr.wrmsr(DEF_TYPE, 0xc06)
+        assert mtrr.type_of(MIB) == WB
 
 
 def test_after_reset(mtrr):

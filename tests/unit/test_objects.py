@@ -57,6 +57,7 @@ POINTERS = {
     "ioapic.routed": "as ended: whose CPU the host's interrupt goes to",
     "pci_bridges.no_smm": "the vCPU loop ends: this firmware cannot run",
     "fw_cfg.fill": "a file that is made when it is asked for",
+    "firmware.fill": "as fw_cfg's",
     "pci_bus.read": "a function's configuration space",
     "pci_bus.write": "as read",
     "pci_bus.reset": "as read",

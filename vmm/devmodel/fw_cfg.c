@@ -90,11 +90,11 @@ static int debug_access(void *dev, struct bus_access *a)
 	return 0;
 }
 
-int fw_cfg_init(struct fw_cfg *f, struct bus *bus, u16 vcpus)
+int fw_cfg_init(struct fw_cfg *f, struct bus *bus)
 {
 	int err;
 
-	*f = (struct fw_cfg){.vcpus = vcpus};
+	*f = (struct fw_cfg){.vcpus = 1};
 	err = bus_register(bus, BUS_PORT, FW_CFG_PORT, FW_CFG_PORT + 1,
 			   config_access, f, "fw_cfg");
 	if (err)

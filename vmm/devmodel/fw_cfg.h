@@ -30,7 +30,8 @@ struct fw_cfg_entry {
 } PACKED;
 
 struct fw_cfg {
-	u16 vcpus, key;
+	u16 vcpus; /* at first 1; its owner's to change */
+	u16 key;
 	u32 at; /* of the item at key */
 	unsigned count;
 	struct fw_cfg_file files[FW_CFG_FILES];
@@ -43,7 +44,7 @@ struct fw_cfg {
 };
 
 /* Without files yet. bus_register()'s errors. */
-int fw_cfg_init(struct fw_cfg *f, struct bus *bus, u16 vcpus);
+int fw_cfg_init(struct fw_cfg *f, struct bus *bus);
 /*
  * name ends at a blank or a 0; the data stay the caller's. -ENOSPC: there are
  * FW_CFG_FILES already; -EINVAL: the name is too long.

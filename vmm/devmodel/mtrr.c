@@ -101,7 +101,7 @@ static int cap_access(void *dev, struct bus_access *a)
 
 void mtrr_reset(struct mtrr *m)
 {
-	m->default_type = DEF_ENABLE | DEF_FIXED_ENABLE | WB;
+	m->default_type = m->cold ? 0 : DEF_ENABLE | DEF_FIXED_ENABLE | WB;
 	memcpy(m->variable, m->reset, sizeof(m->variable));
 	memset(m->fixed, WB, sizeof(m->fixed));
 	m->fixed[2] = UC; /* 0xA0000: legacy VGA */

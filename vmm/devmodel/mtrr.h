@@ -23,6 +23,7 @@ struct mtrr {
 	u64 variable[2 * MTRR_VARIABLE]; /* base, mask, base, mask, ... */
 	u64 reset[2 * MTRR_VARIABLE];	 /* what reset puts there */
 	u64 reserved;			 /* address bits beyond the width */
+	bool cold; /* off at a reset: the guest's firmware switches them on */
 };
 
 /*

@@ -628,7 +628,9 @@ int guest_acpi_build(const struct guest_acpi_config *cfg,
 	struct builder b = {.gpa = cfg->tables, .size = cfg->tables_size};
 
 	if (config_ok(cfg))
-		b.base = guest_ptr(map, cfg->tables, cfg->tables_size);
+		b.base = cfg->tables_host ? cfg->tables_host
+					  : guest_ptr(map, cfg->tables,
+						      cfg->tables_size);
 	if (!b.base) {
 		log_error("the guest's ACPI tables have no place at 0x%llx",
 			  (unsigned long long)cfg->tables);

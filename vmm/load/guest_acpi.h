@@ -33,8 +33,9 @@ struct guest_acpi_window {
 };
 
 struct guest_acpi_config {
-	gpa_t tables; /* page-aligned RAM below 4 GiB, kind E820_NVS: the
+	gpa_t tables;	 /* page-aligned RAM below 4 GiB, kind E820_NVS: the
 		     * FACS is used for ever (ACPI 15.2) */
+	u8 *tables_host; /* or NULL: the guest's memory there */
 	u64 tables_size;
 	gpa_t rsdp;	     /* 16-byte aligned, in 0xE0000-0xFFFFF */
 	void *rsdp_host;     /* the same bytes: the guest's BIOS area is ROM */

@@ -25,7 +25,7 @@ struct entry_point {
 	u64 table;
 } PACKED;
 
-_Static_assert(sizeof(struct entry_point) == 24, "DSP0134 5.2.2");
+_Static_assert(sizeof(struct entry_point) == SMBIOS_ENTRY, "DSP0134 5.2.2");
 
 /* UEFI 2.9, 4.6: SMBIOS3_TABLE_GUID, to be preferred, and SMBIOS_TABLE_GUID */
 static const u64 guids[][2] = {
@@ -129,8 +129,8 @@ static void blank(u8 *p, u32 size)
 		memset(p + 0x10, 0, 2);
 }
 
-void smbios_copy(const struct boot_info *boot, gpa_t gpa, u8 *memory, u32 size,
-		 bool serials)
+u32 smbios_copy(const struct boot_info *boot, gpa_t gpa, u8 *memory, u32 size,
+		bool serials)
 {
 	static const u8 last[] = {END, HEADER, 0xfe, 0xff, 0, 0};
 	u32 used = sizeof(struct entry_point), n;
@@ -138,7 +138,7 @@ void smbios_copy(const struct boot_info *boot, gpa_t gpa, u8 *memory, u32 size,
 	const u8 *p, *end;
 
 	if (!find(&e, boot))
-		return;
+		return 0;
 	p = phys_to_virt(e.table);
 	for (end = p + e.size; p < end && p[0] != END; p += n) {
 		n = structure_size(p, (u32)(end - p));
@@ -161,4 +161,5 @@ void smbios_copy(const struct boot_info *boot, gpa_t gpa, u8 *memory, u32 size,
 	e.checksum = 0;
 	e.checksum = sum_to_zero(&e, sizeof(e));
 	memcpy(memory, &e, sizeof(e));
+	return used + (u32)sizeof(last);
 }
