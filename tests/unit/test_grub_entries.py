@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """GRUB's entries by boot/etc/grub.d/20_monocle, beside those of Debian's 10_linux
 for the same kernels: what Linux is told is the same."""
+import pathlib
 import re
 import subprocess
 
@@ -210,6 +211,33 @@ def test_the_picture_on_each_firmware(root):
         assert lines[at - 1].startswith("multiboot2 ")
         assert lines[at + 1:at + 5] == ["insmod efi_gop", "else",
                                         "set gfxpayload=text", "fi"]
+
+
+@pytest.mark.parametrize("uefi, title, file", [
+    (False, "SeaBIOS", "/usr/share/seabios/bios.bin"),
+    (True, "OVMF", "/usr/share/ovmf/OVMF.fd")])
+def test_what_is_on_the_disks(root, uefi, title, file):
+    """By firmware as the machine has it, from where GRUB finds the file."""
+    if not pathlib.Path(file).exists():
+        pytest.skip("not installed")
+    if uefi:
+        root.efi("SecureBoot", 0)
+    root.disk(file, device="/dev/sdb1", fs_uuid="0000-usr")
+    root.mkconfig()
+    found = {name: lines for name, lines in grubroot.entries(
+        root.part()).items() if "on the disks" in name}
+    (name, lines), = found.items()
+    assert name == f"Monocle: what is on the disks, by {title}"
+    assert lines[-1] == f"module2 {file} firmware"
+    at = next(n for n, line in enumerate(lines)
+              if line.startswith("multiboot2 "))
+    assert "0000-usr" in " ".join(lines[at:]) and \
+        "0000-usr" not in " ".join(lines[:at])
+
+
+def test_firmware_that_grub_does_not_find(root):
+    root.mkconfig()
+    assert "on the disks" not in root.part()
 
 
 def empty(root):
