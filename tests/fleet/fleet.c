@@ -43,6 +43,8 @@
 #define TAGS_ROOM (256 * KIB)
 #define KERNEL_SIZE (8 * MIB)
 #define INITRD_SIZE (40 * MIB)
+#define BIOS_SIZE (128 * KIB)
+#define FIRMWARE "firmware " /* before the command line: in a kernel's place */
 
 static void tell_change(const char *what)
 {
@@ -346,6 +348,18 @@ static void tell_masters(void)
 			printf("fact master %02x:%02x.%x\n", BDF_ARGS(bdf));
 }
 
+/* What firmware in the guest reads: its files are filled when selected. */
+static void tell_tables(void)
+{
+	struct bus_access a = {.addr = 0x510, .size = 2, .write = true};
+
+	for (a.value = 32; a.value < 48; a.value++)
+		bus_dispatch(&machine.vm.bus, BUS_PORT, &a);
+	printf("fact tables %llx %llx\n",
+	       (unsigned long long)virt_to_phys(machine.firmware.tables),
+	       (unsigned long long)machine.firmware.rsdp.xsdt);
+}
+
 /* The guest is entered: arch/x86/vmx/entry.asm. */
 int vmx_enter(struct vmx_frame *frame)
 {
@@ -367,6 +381,8 @@ int vmx_enter(struct vmx_frame *frame)
 	tell_ranges(BUS_MMIO, "memory");
 	tell_ranges(BUS_PORT, "ports");
 	tell_open_ports();
+	if (machine.firmware.image)
+		tell_tables();
 	for (unsigned i = 0; i < machine.assign.count; i++)
 		guest_interrupts(machine.assign.functions[i].function->bdf);
 	leave("starts");
@@ -685,10 +701,16 @@ static void make_kernel(u8 *k)
 		memcpy(k + fields[i].at, &fields[i].value, fields[i].size);
 }
 
-static void make_modules(void)
+static void make_modules(bool firmware)
 {
 	u64 kernel = take_low(KERNEL_SIZE, 32 * MIB);
 
+	/* The smallest that is taken for a PC's, and is never run. */
+	if (firmware) {
+		model.space[kernel + BIOS_SIZE - 16] = 0xea;
+		put_module(kernel, BIOS_SIZE, "firmware");
+		return;
+	}
 	make_kernel(model.space + kernel);
 	put_module(kernel, KERNEL_SIZE, "kernel console=tty0");
 	put_module(take_low(INITRD_SIZE, kernel + KERNEL_SIZE), INITRD_SIZE,
@@ -726,7 +748,7 @@ static void make_memory_map(void)
 }
 
 /* Multiboot2 3.6; the address of it. */
-static u32 make_boot_information(const char *words)
+static u32 make_boot_information(const char *words, bool firmware)
 {
 	char line[1024];
 	u64 at;
@@ -737,7 +759,7 @@ static u32 make_boot_information(const char *words)
 	tag(1, line, strlen(line) + 1);
 	tag(2, "the fleet", 10);
 	make_rsdp();
-	make_modules();
+	make_modules(firmware);
 	make_framebuffer();
 	tag(0, "", 0);
 	at = take_low(tags_length, 64 * KIB);
@@ -764,6 +786,7 @@ static void find_ecam(void)
 int main(int argc, char **argv)
 {
 	u32 information;
+	bool firmware;
 
 	if (argc != 4) {
 		fprintf(stderr, "usage: fleet FILE \"COMMAND LINE\" FD\n");
@@ -775,6 +798,8 @@ int main(int argc, char **argv)
 	read_file(argv[1]);
 	find_ecam();
 	model_finish();
-	information = make_boot_information(argv[2]);
+	firmware = !strncmp(argv[2], FIRMWARE, strlen(FIRMWARE));
+	information = make_boot_information(
+		argv[2] + (firmware ? strlen(FIRMWARE) : 0), firmware);
 	boot_main(MULTIBOOT2_MAGIC, information, (u32)model.image);
 }
