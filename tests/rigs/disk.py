@@ -134,6 +134,20 @@ def build(path, root, uuid, size=128, lvm=False):
     return path
 
 
+def content(path, file):
+    """A file of build()'s file system, in which e2fsck finds nothing wrong."""
+    volume = pathlib.Path(path).with_suffix(".volume")
+    with open(path, "rb") as disk, open(volume, "wb") as only:
+        disk.seek(446 + 8)
+        start, size = struct.unpack("<II", disk.read(8))
+        disk.seek(start * SECTOR)
+        only.write(disk.read(size * SECTOR))
+    subprocess.run(["e2fsck", "-f", "-n", volume], check=True,
+                   stdout=subprocess.DEVNULL)
+    return subprocess.run(["debugfs", "-R", f"cat {file}", volume],
+                          check=True, capture_output=True).stdout
+
+
 def bochs(path):
     """Lines of Bochs's configuration that start it."""
     cylinders = path.stat().st_size // CYLINDER

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""Debian's SeaBIOS as a guest: on Bochs from its reset vector to its last word;
+nested from a disk that it is given to GRUB, and to Debian's kernel there."""
+import hashlib
+import re
+
+import pytest
+
+import rigs
+from boot import firmware_cases as cases, runs, screen
+from rigs import disk, result
+
+TIMEOUT = 600
+LAST = "No bootable device."
+
+
+@runs.define("seabios")
+def _seabios():
+    """Two lives without a disk: a key begins the second one."""
+    spec = rigs.Spec(rig="bochs", memory=128, timeout=TIMEOUT, module=False,
+                     modules=((cases.SEABIOS, "firmware"),
+                              (cases.TEXT, "opt/test")),
+                     monocle=runs.MONOCLE)
+    path = runs.work("seabios.png")
+    with rigs.start(spec) as machine:
+        machine.wait_for(LAST, TIMEOUT, "log")
+        machine.screenshot(path)
+        machine.key("a")
+        at = machine.wait_for("guest: reset", TIMEOUT, "log")
+        machine.wait_for(LAST, TIMEOUT, "log", after=at)
+        return machine.text("log"), path
+
+
+def lives(log):
+    """SeaBIOS' own lines, of each start."""
+    return [re.findall("^monocle: firmware: (.*)$", part, re.MULTILINE)
+            for part in re.split("guest: reset", log)]
+
+
+@pytest.mark.runs("seabios")
+def test_seabios_comes_to_its_end(run):
+    log, _ = run("seabios")
+    first, second = lives(log)
+    for line in ("Running on QEMU (q35)", "Found QEMU fw_cfg",
+                 "PCIe: using q35 mmconfig at 0xb0000000",
+                 "Found 1 cpu(s) max supported 1 cpu(s)",
+                 "Running option rom at c000:0003", "PS2 keyboard initialized",
+                 "Scan for option roms", "Press ESC for boot menu."):
+        assert line in first, line
+    # Of the tables that Monocle gives, this one is its PM timer's.
+    assert "Moving pm_base to 0x600" in first
+    assert first[-1].startswith(LAST)
+    # The next life finds the same machine; what was there last is a reboot.
+    start = next(n for n, line in enumerate(second) if "SeaBIOS (v" in line)
+    assert second[start:] == first
+
+
+@pytest.mark.runs("seabios")
+def test_seabios_knows_the_memory(run):
+    """In one piece, and all of it that it may use."""
+    log, _ = run("seabios")
+    rows = [(int(a, 16), int(b, 16), int(kind)) for a, b, kind in re.findall(
+        r"firmware:   \d+: (\w+) - (\w+) = (\d)", log)]
+    given = int(re.search(r"guest memory: (\d+) MiB", log)[1])
+    ram = [(a, b) for a, b, kind in rows if kind == 1 and a >= 1 << 20]
+    assert ram[0][0] == 1 << 20
+    # SeaBIOS keeps something at the top for itself.
+    assert (given - 1 << 20) < ram[0][1] <= given + 1 << 20
+    assert (0xb0000000, 0xc0000000, 2) in rows
+
+
+@pytest.mark.runs("seabios")
+def test_its_picture_is_that_of_the_displays_rom(run):
+    _, path = run("seabios")
+    text = "\n".join(screen.read(screen.text_picture(path)))
+    assert "SeaBIOS (version" in text and LAST in text
+
+
+# -- from a disk
+
+@pytest.mark.nested("seabios-menu")
+def test_grubs_menu_from_an_assigned_disk(nested):
+    done = nested("seabios-menu")
+    text = "\n".join(screen.read(screen.text_picture(
+        done.files["screen.png"])))
+    assert "GNU GRUB" in text and cases.ENTRY in text, text
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.nested(f"seabios-{name}"))
+    for name in cases.DISKS])
+def test_debians_kernel_from_its_own_disk(nested, name):
+    """It writes a file and starts anew, finds the file, and switches off; the
+    host finds the same, and nothing wrong with the file system."""
+    done = nested(f"seabios-{name}")
+    assert done.status == result.POWER_OFF, done.report()
+    wrote, = re.findall(r"^own: wrote (\w+)", done.serial, re.MULTILINE)
+    assert re.findall(r"^own: found (\w+)", done.serial,
+                      re.MULTILINE) == [wrote]
+    assert done.log.count("guest: reset") == 1
+    data = disk.content(done.files["drive0"], "/written")
+    assert hashlib.md5(data).hexdigest() == wrote
