@@ -75,7 +75,7 @@ FORCE:
 $(B)/obj/%.asm.o: %.asm
 	$(say) NASM $<
 	$(Q)mkdir -p $(@D)
-	$(Q)$(NASM) -f elf64 -I ./ -MD $(@:.o=.d) -MP $< -o $@
+	$(Q)$(NASM) -f elf64 -I ./ -I $(B)/obj/ -MD $(@:.o=.d) -MP $< -o $@
 
 $(B)/monocle.elf: $(OBJ) linker.ld
 	$(say) LD $@

@@ -19,7 +19,8 @@ $(B)/monocle.iso: $(B)/monocle.elf $(DEMO) boot/grub.cfg tools/mkiso
 run: $(B)/monocle.iso
 	$(Q)tools/boot --interactive
 
-C_FILES := $(sort $(wildcard $(ROOMS:%=%/*.[ch]) tests/guests/*.[ch] \
+C_FILES := $(sort $(wildcard $(ROOMS:%=%/*.[ch]) vmm/assign/gop/*.[ch] \
+	tests/guests/*.[ch] \
 	tests/guests/linux/*.[ch] \
 	$(foreach d,unit selftest fleet igd,tests/$(d)/*.[ch]) tools/*/*.[ch]))
 lint:

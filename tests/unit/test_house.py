@@ -23,6 +23,8 @@ ROOMS = {
     "vmm/vcpu": ["arch/x86", "arch/x86/vmx", "kernel", "vmm/core",
                  "vmm/devmodel"],
     "vmm/load": ["arch/x86", "kernel", "vmm/core", "vmm/devmodel"],
+    # A program of the guest's.
+    "vmm/assign/gop": ["arch/x86", "vmm/assign"],
     "vmm/assign": ["arch/x86", "arch/x86/vmx", "kernel", "drivers/pci",
                    "drivers/vtd", "vmm/core", "vmm/devmodel"],
     "vmm": ["arch/x86", "arch/x86/vmx", "kernel", "drivers/pci",
@@ -38,6 +40,7 @@ LIDS = {
     "kernel": 3950,
     "drivers/pci": 1560,
     "drivers/vtd": 1860,
+<<<<<<< HEAD
     "vmm/core": 1000,
     "vmm/devmodel": 4500,
     "vmm/vcpu": 3300,
@@ -45,6 +48,16 @@ LIDS = {
     "vmm/assign": 3300,
     "vmm": 1950,
     "boot": 1250,
+=======
+    "vmm/core": 790,
+    "vmm/devmodel": 4050,
+    "vmm/vcpu": 2700,
+    "vmm/load": 2350,
+    "vmm/assign/gop": 330,
+    "vmm/assign": 2970,
+    "vmm": 1700,
+    "boot": 1110,
+>>>>>>> f1d292f (vmm/assign/gop: a UEFI driver for the picture that GRUB has left)
 }
 IMAGE_LID = 260 << 10   # bytes of text, rodata and data
 STANDARD = {"stdarg.h", "stdbool.h", "stddef.h", "stdint.h"}
