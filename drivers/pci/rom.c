@@ -24,6 +24,7 @@ enum {
 	PCIR_INDICATOR = 0x15,
 	PCIR_SIZE = 0x18,
 	CODE_PC = 0, /* the only type that has a checksum */
+	CODE_EFI = 3,
 	LAST_IMAGE = 0x80,
 	UNIT = 512,
 };
@@ -101,6 +102,7 @@ const char *pci_rom_check(const u8 *data, u64 size,
 	struct image image;
 
 	rom->length = rom->legacy_size = 0;
+	rom->efi = false;
 	rom->legacy = NULL;
 	do {
 		const char *why = find_image(data + rom->length,
@@ -112,6 +114,7 @@ const char *pci_rom_check(const u8 *data, u64 size,
 		pc = image.pcir[PCIR_CODE_TYPE] == CODE_PC;
 		mine = serves(&image, f);
 		served |= mine;
+		rom->efi |= image.pcir[PCIR_CODE_TYPE] == CODE_EFI;
 		sound &= !pc || checksum_ok(&image);
 		if (pc && mine && !rom->legacy) {
 			rom->legacy = image.data;
@@ -256,5 +259,29 @@ int pci_rom_load(const u8 *file, u64 size, const struct pci_function *f,
 	}
 	memcpy(rom->data, file, rom->length);
 	pci_rom_check(rom->data, size, f, rom);
+	return 0;
+}
+
+int pci_rom_prepend(struct pci_rom *rom, const u8 *image, u64 size,
+		    const struct pci_function *f)
+{
+	struct pci_rom old = *rom;
+	int err = allocate(rom, size + old.length);
+	u8 *pcir;
+
+	if (err) {
+		*rom = old;
+		return err;
+	}
+	memcpy(rom->data, image, size);
+	pcir = rom->data + get16(image + PCIR_POINTER);
+	memcpy(pcir + PCIR_VENDOR, &f->vendor, 2);
+	memcpy(pcir + PCIR_DEVICE, &f->device, 2);
+	if (old.data) {
+		pcir[PCIR_INDICATOR] &= (u8)~LAST_IMAGE;
+		memcpy(rom->data + size, old.data, old.length);
+		drop(&old);
+	}
+	pci_rom_check(rom->data, rom->size, f, rom);
 	return 0;
 }

@@ -16,6 +16,7 @@ struct pci_rom {
 	/* The first image of code type 0 for the function, or NULL. */
 	const u8 *legacy;
 	u32 legacy_size;
+	bool efi; /* an image is for UEFI */
 	/* What firmware overlooks and a file is refused for, or NULL. */
 	const char *doubt;
 };
@@ -42,5 +43,11 @@ void pci_rom_read(const struct pci_host *pci, const struct pci_function *f,
  */
 int pci_rom_load(const u8 *file, u64 size, const struct pci_function *f,
 		 struct pci_rom *rom, const char **why);
+/*
+ * Puts an image, the last of its ROM, in front of rom's; its PCIR then names f.
+ * -ENOMEM: rom is as before.
+ */
+int pci_rom_prepend(struct pci_rom *rom, const u8 *image, u64 size,
+		    const struct pci_function *f);
 
 #endif

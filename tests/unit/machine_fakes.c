@@ -279,6 +279,19 @@ void pci_rom_read(const struct pci_host *pci, const struct pci_function *f,
 	note(shadow ? "ROM read, or its shadow" : "ROM read");
 }
 
+/* vmm/assign/gop.c: the driver that it adds. */
+const u8 gop_rom[1], gop_rom_end[1];
+int pci_rom_prepend(struct pci_rom *rom, const u8 *image, u64 size,
+		    const struct pci_function *f)
+{
+	static u8 data[128];
+
+	(void)image, (void)size, (void)f;
+	rom->data = data;
+	rom->efi = true;
+	return STATUS;
+}
+
 int pci_rom_load(const u8 *file, u64 size, const struct pci_function *f,
 		 struct pci_rom *rom, const char **why)
 {

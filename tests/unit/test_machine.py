@@ -18,6 +18,7 @@ KIB, MIB, GIB, PAGE = 2**10, 2**20, 2**30, 2**12
 SOURCES = ["vmm/machine.c", "vmm/machine_map.c", "vmm/machine_windows.c",
            "vmm/physmap.c",
            "vmm/assign/assigned_rom.c", "vmm/assign/assigned_stats.c",
+           "vmm/assign/gop.c",
            "vmm/core/bus.c", "vmm/core/guest_mem.c", "vmm/core/vclock.c",
            "vmm/core/vm.c",
            "vmm/load/guest_acpi.c", "vmm/load/aml.c",
@@ -757,6 +758,24 @@ def test_the_shadow_is_the_displays(m, is_display, vga, shadow):
         x.assign.display = m.ffi.NULL
     assert m.assigned_find_roms(m.ffi.addressof(x.assign)) == 0
     assert x.notes() == ["ROM read, or its shadow" if shadow else "ROM read"]
+
+
+@pytest.mark.parametrize("is_display, uefi", [
+    (True, True), (True, False), (False, True)])
+def test_the_picture_is_the_display_s_where_uefi_starts_the_guest(
+        m, is_display, uefi):
+    x = Machine(m)
+    f = x.display()
+    f.bars[0] = {"base": 0xe0000000, "size": 1 << 24}
+    x.host.boot.fb = {
+        "kind": m.DISPLAY_RGB, "base": 0xe0000000, "pitch": 4096,
+        "width": 1024, "height": 768, "bpp": 32, "red_pos": 16,
+        "green_pos": 8, "red_size": 8, "green_size": 8, "blue_size": 8}
+    x.assign.uefi = uefi
+    if not is_display:
+        x.assign.display = m.ffi.NULL
+    assert m.assigned_find_roms(m.ffi.addressof(x.assign)) == 0
+    assert x.assign.functions[0].rom.efi == (is_display and uefi)
 
 
 def test_each_start_counts_from_0(m):

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Option ROMs (PCI 3.0, 6.3): images made here, and any damage to them."""
+"""Option ROMs (PCI 3.0, 6.3): images made here, and any damage to them; and the
+one with Monocle's driver for UEFI."""
+import os
 import pathlib
+import struct
+import subprocess
 
 import pytest
 from hypothesis import given
@@ -66,13 +70,30 @@ void pci_config_write(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 VENDOR, DEVICE = 0x8086, 0x1912
 ROM_AT = 0xFEB00000
 LAST = 0x80
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def m():
+def driver(tmp_path_factory):
+    """vmm/assign/gop_rom.asm as it is in the image."""
+    built = ROOT / "build/obj/vmm/assign/gop_rom.asm.o"
+    raw = tmp_path_factory.mktemp("gop") / "gop.rom"
+    env = {k: v for k, v in os.environ.items()
+           if not k.startswith("MAKE") and k != "LD_PRELOAD"}
+    for command in (["make", "-s", built.relative_to(ROOT)],
+                    ["objcopy", "-O", "binary", "-j", ".rodata", built, raw]):
+        subprocess.run(command, cwd=ROOT, env=env, check=True)
+    return raw.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def m(driver):
+    own = ('__asm__(".globl gop_rom, gop_rom_end\\n.section .rodata\\ngop_rom: .byte '
+           + ",".join(map(str, driver)) + '\\ngop_rom_end:\\n.previous");\n')
     return harness.build(
-        "rom", ["drivers/pci/rom.c"], fakes=FAKES,
-        headers=["drivers/pci/rom.h", "kernel/log.h"],
+        "rom", ["drivers/pci/rom.c", "vmm/assign/gop.c"], fakes=FAKES + own,
+        headers=["drivers/pci/rom.h", "kernel/log.h", "vmm/assign/gop.h",
+                 "vmm/assign/gop_table.h"],
         cdef="extern uint8_t *machine_memory; extern uint64_t machine_base;"
              "extern int allocations; extern bool out_of_memory;"
              "extern uint32_t config[64]; extern uint32_t writable[64];")
@@ -461,3 +482,166 @@ def test_bad_file(m, name):
 def test_file_too_long(m):
     assert "too long" in load(m, image(1024) + bytes(16 << 20))
     assert len(load(m, image(512 * 300, init=255))) == 256 << 10
+
+
+# --- Monocle's driver for UEFI -------------------------------------------
+
+def words(data, at, *sizes):
+    """Little endian numbers of these sizes."""
+    return struct.unpack_from("<" + "".join({1: "B", 2: "H", 4: "I", 8: "Q"}[n]
+                                            for n in sizes), data, at)
+
+
+def test_the_driver_is_an_image_for_uefi(driver):
+    """UEFI 2.10, 14.4.2: what a firmware looks at before it loads one."""
+    units = len(driver) // 512
+    assert len(driver) % 512 == 0 and 0 < units < 16
+    assert words(driver, 0, 2, 2, 4, 2, 2, 2) == (
+        0xAA55, units, 0x0EF1, 11, 0x8664, 0)
+    start, pcir = words(driver, 0x16, 2, 2)
+    assert driver[pcir:pcir + 4] == b"PCIR" and pcir % 4 == 0
+    assert words(driver, pcir + 10, 2, 1) == (24, 3)
+    assert words(driver, pcir + 16, 2) == (units,)
+    assert driver[pcir + 20:pcir + 22] == bytes([3, LAST])
+    # PE/COFF: all sections are in the file, none is written and run.
+    pe = start + words(driver, start + 0x3c, 4)[0]
+    assert driver[start:start + 2] == b"MZ"
+    assert driver[pe:pe + 4] == b"PE\0\0"
+    machine, sections = words(driver, pe + 4, 2, 2)
+    optional, _ = words(driver, pe + 20, 2, 2)
+    assert (machine, words(driver, pe + 24, 2)[0]) == (0x8664, 0x20b)
+    entry, = words(driver, pe + 40, 4)
+    assert words(driver, pe + 92, 2) == (11,)
+    held = False
+    for n in range(sections):
+        at = pe + 24 + optional + 40 * n
+        size, address, stored, where = words(driver, at + 8, 4, 4, 4, 4)
+        flags, = words(driver, at + 36, 4)
+        assert where + stored <= len(driver) - start
+        assert not (flags & 0x20000000 and flags & 0x80000000)
+        held |= address <= entry < address + size and flags & 0x20000000
+    assert held
+
+
+MIB = 1 << 20
+BGRX, RGBX = (16, 8, 0), (0, 8, 16)
+
+
+def screen(m, base, width=1024, height=768, pitch=4096, bpp=32, order=BGRX,
+           kind=None, size=8):
+    """GRUB's."""
+    red, green, blue = order
+    return m.new("struct boot_framebuffer *", {
+        "kind": m.DISPLAY_RGB if kind is None else kind, "base": base,
+        "width": width, "height": height, "pitch": pitch, "bpp": bpp,
+        "red_pos": red, "green_pos": green, "blue_pos": blue,
+        "red_size": size, "green_size": size, "blue_size": size})
+
+
+# Registers; memory for pictures above 4 GiB, in registers 2 and 3; ports
+BARS = [(0xde000000, 16 * MIB), (0, 0), (0x4000000000, 256 * MIB), (0, 0),
+        (0xf000, 64)]
+
+
+def with_picture(m, fb, data=b"", bars=BARS):
+    """The card whose ROM has then got the driver, or not."""
+    card = Card(m, data, bars=bars)
+    card.f.bars[4].io = len(bars) > 4
+    if data:
+        assert card.read()
+    m.gop_add(card.rom, card.f, fb)
+    return card
+
+
+PICTURES = {
+    "at its start": ({"base": BARS[2][0]}, (2, 0, 1024, 768, 4096, 1)),
+    "Meteor Lake": ({"base": BARS[2][0] + 0x800000, "width": 2880,
+                     "height": 1800, "pitch": 11520},
+                    (2, 0x800000, 2880, 1800, 11520, 1)),
+    "RGBX": ({"base": BARS[0][0] + 4, "order": RGBX},
+             (0, 4, 1024, 768, 4096, 0)),
+    "longer lines": ({"base": BARS[0][0], "width": 1366, "pitch": 5504},
+                     (0, 0, 1366, 768, 5504, 1)),
+    "to the end": ({"base": BARS[0][0] + 13 * MIB},
+                   (0, 13 * MIB, 1024, 768, 4096, 1)),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_driver_is_told_where_the_picture_is(m, driver, name):
+    fields, table = PICTURES[name]
+    card = with_picture(m, screen(m, **fields))
+    data = card.bytes()
+    assert words(data, 0x40, 4, 4, 8, 4, 4, 4, 4) == (0x706f474d, *table)
+    pcir, = words(data, 0x18, 2)
+    assert words(data, pcir + 4, 2, 2) == (VENDOR, DEVICE)
+    assert data[pcir + 21] == LAST
+    # All else is the driver's.
+    assert data[0x60:len(driver)] == driver[0x60:]
+    assert set(data[len(driver):]) == {0xff} and len(data) == 4096
+    assert (card.rom.length, card.rom.efi) == (len(driver), True)
+    assert not card.rom.legacy and not card.rom.doubt
+    (level, line), = m.log_lines()
+    assert level == m.LOG_INFO and "picture" in line
+
+
+def test_a_video_bios_stays_behind_the_driver(m, driver):
+    data = image(2048, fill=5)
+    card = with_picture(m, screen(m, BARS[0][0]), data)
+    all_of_it = card.bytes()
+    assert all_of_it[len(driver):len(driver) + 2048] == data
+    assert len(all_of_it) == 8192
+    why, doubt, length, legacy = check(m, all_of_it)
+    assert (why, doubt) == (None, None)
+    assert (length, legacy) == (len(driver) + 2048, (len(driver), 2048))
+    assert card.rom.legacy - card.rom.data == len(driver)
+    assert m.lib.allocations == 1
+
+
+def test_a_driver_of_its_own_is_left_alone(m):
+    data = image(512, last=False) + image(1024, code=3)
+    card = with_picture(m, screen(m, BARS[0][0]), data)
+    assert card.bytes()[:1536] == data and m.lib.allocations == 1
+    assert "picture" not in m.log_text()
+
+
+NO_PICTURES = {
+    "text": ({"kind": 1}, "no graphics mode"),
+    "none": ({"kind": 0}, "no graphics mode"),
+    "elsewhere": ({"base": 0x80000000}, "no BAR of it holds"),
+    "below": ({"base": BARS[0][0] - 4096}, "no BAR of it holds"),
+    "a line too long": ({"base": BARS[0][0] + 13 * MIB + 4096},
+                        "no BAR of it holds"),
+    "ports": ({"base": BARS[4][0], "height": 0}, "no BAR of it holds"),
+    "24 bits": ({"bpp": 24}, "4 bytes"),
+    "10 bits a colour": ({"size": 10}, "4 bytes"),
+    "another order": ({"order": (8, 16, 0)}, "4 bytes"),
+    "no lines": ({"height": 0}, "lines of no such length"),
+    "no columns": ({"width": 0}, "lines of no such length"),
+    "short lines": ({"pitch": 4092}, "lines of no such length"),
+    "half a pixel": ({"pitch": 4098}, "lines of no such length"),
+}
+
+
+@pytest.mark.parametrize("name", NO_PICTURES)
+def test_without_a_picture_the_rom_is_as_before(m, name):
+    fields, text = NO_PICTURES[name]
+    data = image(1024)
+    card = with_picture(m, screen(m, **{"base": BARS[0][0], **fields}), data)
+    assert card.bytes()[:1024] == data and card.rom.length == 1024
+    assert [text in line for level, line in m.log_lines()
+            if level == m.LOG_WARN] == [True]
+
+
+def test_a_size_beyond_all_addresses_is_in_no_bar(m):
+    fb = screen(m, BARS[2][0], height=0xffffffff, pitch=0xfffffffc)
+    assert m.gop_bar(with_picture(m, fb).f, fb) == -1
+
+
+def test_without_memory_there_is_no_picture(m):
+    card = Card(m, image(1024), bars=BARS)
+    assert card.read()
+    m.lib.out_of_memory = True
+    m.gop_add(card.rom, card.f, screen(m, BARS[0][0]))
+    assert card.rom.length == 1024 and card.rom.size == 0x10000
+    assert "too little memory" in m.log_text()

@@ -105,6 +105,7 @@ struct assignment {
 	const struct boot_module *rom_file; /* for the display, or NULL */
 	/* As after power-on: the guest's firmware gives addresses and buses. */
 	bool cold;
+	bool uefi; /* it is OVMF: it gets a picture */
 	u64 tsc_hz;
 	/* Of the guest. */
 	struct vm *vm;

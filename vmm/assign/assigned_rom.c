@@ -4,6 +4,7 @@
 #include "kernel/log.h"
 #include "kernel/phys.h"
 #include "vmm/assign/assigned.h"
+#include "vmm/assign/gop.h"
 
 static int find(struct assignment *all, struct assigned *a)
 {
@@ -36,8 +37,13 @@ int assigned_find_roms(struct assignment *all)
 			  all->rom_file->string);
 		return -ENODEV;
 	}
-	for (unsigned n = 0; !err && n < all->count; n++)
-		err = find(all, &all->functions[n]);
+	for (unsigned n = 0; !err && n < all->count; n++) {
+		struct assigned *a = &all->functions[n];
+
+		err = find(all, a);
+		if (!err && all->uefi && a->function == all->display)
+			gop_add(&a->rom, a->function, &all->boot->fb);
+	}
 	rom = assigned_display_rom(all);
 	if (!err && all->igd.function && rom->data)
 		log_info("igd: ROM of %lu bytes", rom->length);
