@@ -33,8 +33,8 @@ BARS = {
 @pytest.fixture(scope="module")
 def m():
     return harness.build(
-        "bars", ["vmm/assign/assigned_bars.c", "vmm/core/bus.c", "vmm/core/vm.c",
-                 "kernel/region.c",
+        "bars", ["vmm/assign/assigned_bars.c", "vmm/assign/gop.c",
+                 "vmm/core/bus.c", "vmm/core/vm.c", "kernel/region.c",
                  "vmm/devmodel/pci_bus.c", "vmm/devmodel/pci_assigned.c"],
         headers=["tests/unit/assign_fakes.h", "kernel/log.h"],
         fakes="tests/unit/bars_fakes.c",
@@ -44,7 +44,7 @@ def m():
 
 
 class Machine:
-    def __init__(self, m, command=IO | MEMORY, cold=False):
+    def __init__(self, m, command=IO | MEMORY, cold=False, picture=None):
         m.reset()
         self.m, self.machine = m, m.fresh_assignment()
         self.machine.cold = cold
@@ -68,6 +68,8 @@ class Machine:
         self.functions = [self.function(at, bars, command)
                           for at, bars in BARS.items()]
         self.machine.count = len(BARS)
+        if picture:
+            self.show(*picture)
         assert m.assigned_pin_bars(self.machine, self.map) == 0
         self.changed = m.callback("void(void *, unsigned)",
                                   m.assigned_bar_changed)
@@ -97,6 +99,15 @@ class Machine:
             a.msix.host = m.ffi.cast("uint8_t *", 0x1000)
             a.msix.page, a.msix.pages_size = MSIX_TABLE, PAGE
         return f
+
+    def show(self, i, offset, size, prefetchable=True, uefi=True):
+        """The first function is the display, its BAR i holds the screen."""
+        f = self.functions[0]
+        f.bars[i].prefetchable = prefetchable
+        self.machine.display, self.machine.uefi = f, uefi
+        boot = self.m.ffi.cast("struct boot_info *", self.machine.boot)
+        boot.fb.kind, boot.fb.base = self.m.DISPLAY_RGB, f.bars[i].base + offset
+        boot.fb.pitch, boot.fb.height = 4096, size // 4096
 
     def on_read(self, kind, addr, size):
         """A host's register is its own address, in words of the size."""
@@ -317,6 +328,45 @@ def test_what_a_bar_is_in_the_map(m):
         r = found[at]
         assert (r.kind, r.size, r.cpu, r.e820) == (
             m.REGION_HOLE, size, 0, m.E820_NONE)
+
+
+def types(machine, at):
+    """(from, to, memory type) of what the EPT has of A's BAR 2."""
+    m = machine.m
+    return [(r.gpa - at, r.gpa + r.size - at, r.memtype)
+            for r in m.ept_list.regions[0:m.ept_list.count]
+            if 0 <= r.gpa - at < 2 * MIB]
+
+
+def test_a_picture_is_written_without_waiting(m):
+    """... by UEFI, and where the BAR says that it may be; all pages of it, and
+    no others, wherever the guest has moved the BAR."""
+    where, moved = 0x600000000, 0x7000000000
+    plain = [(0, 2 * MIB, m.MEMTYPE_UC)]
+    for picture, wanted in (
+            ((2, 0, 2 * MIB), [(0, 2 * MIB, m.MEMTYPE_WC)]),
+            ((2, 0, MIB), [(0, MIB, m.MEMTYPE_WC),
+                           (MIB, 2 * MIB, m.MEMTYPE_UC)]),
+            ((2, 0x8010, MIB), [(0, 0x8000, m.MEMTYPE_UC),
+                                (0x8000, MIB + 0x9000, m.MEMTYPE_WC),
+                                (MIB + 0x9000, 2 * MIB, m.MEMTYPE_UC)]),
+            ((2, 0, MIB, False), plain), ((2, 0, MIB, True, False), plain),
+            ((5, 0, PAGE), plain)):
+        machine = Machine(m, picture=picture)
+        before = machine.ept()
+        assert types(machine, where) == wanted
+        machine.write(A, 0x1c, moved >> 32)
+        machine.write(A, 0x18, 0)
+        assert types(machine, moved) == wanted
+        assert {at - moved + where if at >= moved else at: to
+                for at, to in machine.ept().items()} == before
+
+
+def test_a_picture_beside_an_msix_table_waits(m):
+    machine = Machine(m, picture=(0, 0x3000, PAGE))
+    machine.write(A, 0x10, 0xf3000000)
+    assert {r.memtype for r in m.ept_list.regions[0:m.ept_list.count]} == {
+        m.MEMTYPE_UC}
 
 
 def test_accesses_are_counted_as_what_they_are(m):

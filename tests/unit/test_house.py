@@ -40,24 +40,14 @@ LIDS = {
     "kernel": 3950,
     "drivers/pci": 1560,
     "drivers/vtd": 1860,
-<<<<<<< HEAD
     "vmm/core": 1000,
     "vmm/devmodel": 4500,
     "vmm/vcpu": 3300,
     "vmm/load": 2600,
+    "vmm/assign/gop": 330,
     "vmm/assign": 3300,
     "vmm": 1950,
     "boot": 1250,
-=======
-    "vmm/core": 790,
-    "vmm/devmodel": 4050,
-    "vmm/vcpu": 2700,
-    "vmm/load": 2350,
-    "vmm/assign/gop": 330,
-    "vmm/assign": 2970,
-    "vmm": 1700,
-    "boot": 1110,
->>>>>>> f1d292f (vmm/assign/gop: a UEFI driver for the picture that GRUB has left)
 }
 IMAGE_LID = 260 << 10   # bytes of text, rodata and data
 STANDARD = {"stdarg.h", "stdbool.h", "stddef.h", "stdint.h"}

@@ -13,6 +13,7 @@
 #include "arch/x86/vmx/ept.h"
 #include "kernel/host_paging.h"
 #include "kernel/log.h"
+#include "vmm/assign/gop.h"
 
 #define BARS (PCI_ROM_BAR + 1)
 #define PORTS 0x10000
@@ -60,16 +61,56 @@ static struct region hole(gpa_t gpa, u64 size, const char *name)
 		.gpa = gpa, .size = size, .kind = REGION_HOLE, .name = name};
 }
 
-/* The regions of a memory BAR at gpa: what the MSI-X pages leave, and they. */
+/* GRUB's framebuffer is here, and the guest's firmware draws on it. */
+static bool has_picture(const struct assigned_bar *b)
+{
+	const struct assigned *a = b->owner;
+
+	return a->all->uefi && a->function == a->all->display && !has_msix(b) &&
+	       host_bar(b)->prefetchable &&
+	       gop_bar(a->function, &a->all->boot->fb) == b - a->bars;
+}
+
+/* Those pages of a BAR that are not as the others, if there are any. */
+static void find_part(const struct assigned_bar *b, u64 *start, u64 *end)
+{
+	const struct boot_framebuffer *fb = &b->owner->all->boot->fb;
+	const struct msix *x = &b->owner->msix;
+
+	*start = *end = host_bar(b)->size;
+	if (has_msix(b)) {
+		*start = x->page;
+		*end = x->page + x->pages_size;
+	} else if (has_picture(b)) {
+		*start = fb->base - host_bar(b)->base;
+		*end = ALIGN_UP(*start + (u64)fb->pitch * fb->height,
+				PAGE_SIZE);
+		*start = ALIGN_DOWN(*start, PAGE_SIZE);
+	}
+}
+
+/* What they are: a table that traps; or what UEFI, which maps all write-back,
+ * is to write without waiting (SDM 29.3.7.2: the types are combined). */
+static struct region part_region(const struct assigned_bar *b, gpa_t gpa,
+				 hpa_t hpa, u64 size)
+{
+	struct region r = region_device(gpa, hpa, size, "framebuffer");
+
+	if (has_msix(b))
+		return hole(gpa, size, "MSI-X table");
+	r.memtype = MEMTYPE_WC;
+	return r;
+}
+
+/* The regions of a memory BAR at gpa: what those pages leave, and they. */
 static unsigned regions(const struct assigned_bar *b, gpa_t gpa,
 			struct region out[3])
 {
 	const struct pci_bar *bar = host_bar(b);
-	const struct msix *x = &b->owner->msix;
-	u64 start = has_msix(b) ? x->page : bar->size;
-	u64 end = has_msix(b) ? start + x->pages_size : bar->size;
+	u64 start, end;
 	unsigned n = 0;
 
+	find_part(b, &start, &end);
 	if (kind_of(bar) == BAR_PART) {
 		out[0] = hole(ALIGN_DOWN(gpa, PAGE_SIZE), PAGE_SIZE,
 			      shared_page);
@@ -88,7 +129,8 @@ static unsigned regions(const struct assigned_bar *b, gpa_t gpa,
 	if (start)
 		out[n++] = region_device(gpa, bar->base, start, "BAR");
 	if (end > start)
-		out[n++] = hole(gpa + start, end - start, "MSI-X table");
+		out[n++] = part_region(b, gpa + start, bar->base + start,
+				       end - start);
 	if (end < bar->size)
 		out[n++] = region_device(gpa + end, bar->base + end,
 					 bar->size - end, "BAR");
