@@ -12,6 +12,7 @@
 #include "kernel/serial.h"
 #include "kernel/string.h"
 #include "kernel/traps.h"
+#include "vmm/assign/gop.h"
 #include "vmm/assign/windows.h"
 #include "vmm/load/guest_acpi.h"
 #include "vmm/machine_map.h"
@@ -65,14 +66,9 @@ static int find_modules(struct machine *m)
 /* Another card may show what the loader has drawn. */
 static bool owns_screen(const struct machine *m)
 {
-	const struct boot_framebuffer *fb = &m->host->boot.fb;
 	const struct pci_function *f = m->assign.display;
-	bool owns = m->assign.vga;
 
-	for (unsigned i = 0; f && fb->kind == DISPLAY_RGB && i < 6; i++)
-		owns |= !f->bars[i].io &&
-			fb->base - f->bars[i].base < f->bars[i].size;
-	return owns;
+	return m->assign.vga || (f && gop_bar(f, &m->host->boot.fb) >= 0);
 }
 
 static bool is_bios_guest(const struct machine *m)
