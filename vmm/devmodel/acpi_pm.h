@@ -19,7 +19,8 @@
 #define ACPI_PM_TMR_BLK 0x608
 #define ACPI_PM_TMR_LEN 4
 #define ACPI_SMI_CMD 0
-#define ACPI_SLP_TYP_S5 5
+/* QEMU's, which OVMF does not ask the tables for (AcpiPmControl()). */
+#define ACPI_SLP_TYP_S5 0
 #define ACPI_PM_TIMER_HZ 3579545ull
 
 struct acpi_pm {
