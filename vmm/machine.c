@@ -248,6 +248,7 @@ int machine_plan(struct machine *m)
 {
 	int err = find_modules(m);
 
+	m->assign.uefi = m->firmware.uefi;
 	if (!err)
 		err = assigned_choose(&m->assign);
 	if (!err)

@@ -320,6 +320,13 @@ def test_when_the_display_is_reset(m, policy, starts):
     assert x.notes() == want + [RESET]
 
 
+def test_a_display_that_uefi_draws_on_keeps_its_mode(m):
+    x = Machine(m).build()
+    x.machine.firmware.uefi = True
+    x.run(x.reset, x.power_off)
+    assert x.notes() == [RESET, "kernel", RESET, "kernel", RESET]
+
+
 @pytest.mark.parametrize("policy, lost", [
     ("AUTO", []), ("NEVER", []), ("REBOOT", [1]), ("ALWAYS", [0, 1])])
 @pytest.mark.parametrize("method", ["FLR", "NONE"])
