@@ -125,7 +125,8 @@ static const struct option table[] = {
 	 AT(clock),
 	 {"auto", "preemption", "apic"},
 	 "what keeps the guest's deadlines: VMX's timer or the local APIC's; "
-	 "auto: the APIC's where VMX's is unreliable"},
+	 "auto: the APIC's where it runs on in deep sleep, or VMX's is "
+	 "unreliable"},
 	{"serials",
 	 FLAG,
 	 AT(serials),

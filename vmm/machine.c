@@ -91,6 +91,7 @@ static int init_vm(struct machine *m)
 	memset(vm->io_bitmap, 0xff, 2 * PAGE_SIZE);
 	msr_bitmap_fill(vm->msr_bitmap);
 	guest_features_init(&vm->features, vm->vmx->cpu2);
+	vm->features.mwait = vm->vmx->mwait;
 	vm->features.tsc_hz = m->host->tsc_exact ? m->host->tsc_hz : 0;
 	vm->features.no_hypervisor_bit = m->host->options.no_hypervisor_bit;
 	vclock_init(&vm->clock, m->host->tsc_hz);

@@ -36,7 +36,7 @@ ON_BARE = [name for name, monocle_only in TABLE if monocle_only == "false"]
 REASONS = ["external interrupt", "interrupt window", "NMI window", "CPUID",
            "HLT", "INVD", "RDPMC", "VMCALL", "VMCLEAR", "VMLAUNCH", "VMPTRLD",
            "VMPTRST", "VMREAD", "VMRESUME", "VMWRITE", "VMXOFF", "VMXON",
-           "control register", "I/O", "RDMSR", "WRMSR", "MWAIT", "MONITOR",
+           "control register", "I/O", "RDMSR", "WRMSR", "MWAIT",
            "EPT violation", "INVEPT", "INVVPID", "preemption timer",
            "XSETBV"]
 STATUSES = [0, 1, 255]

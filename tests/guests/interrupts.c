@@ -185,6 +185,51 @@ static void test_timer_hlt(void)
 		check_true(rdtsc() - start >= 300000);
 }
 
+static volatile u32 watched[16];
+
+/* Ticks in C1. write: to what is watched, before; open: with IF = 1; breaks: an
+ * interrupt ends it with IF = 0, too. */
+static u64 sleep(bool write, bool open, bool breaks)
+{
+	u64 start = rdtsc();
+
+	__asm__ volatile("monitor" : : "a"(watched), "c"(0), "d"(0) : "memory");
+	if (write)
+		watched[0]++;
+	if (open)
+		__asm__ volatile("sti; mwait; cli"
+				 :
+				 : "a"(0), "c"(breaks)
+				 : "memory");
+	else
+		__asm__ volatile("mwait" : : "a"(0), "c"(breaks) : "memory");
+	return rdtsc() - start;
+}
+
+static void test_mwait(void)
+{
+	bool breaks = cpuid(5, 0).ecx >> 1 & 1;
+
+	if (!(cpuid(1, 0).ecx >> 3 & 1))
+		return;
+	check_true(sleep(true, false, breaks) < 100000);
+	lapic_write(LAPIC_LVT_TIMER, V_TIMER);
+	lapic_write(LAPIC_TIMER_INITIAL, 300000);
+	while (!interrupts[V_TIMER])
+		sleep(false, true, false);
+	check(interrupts[V_TIMER], 1);
+	if (!breaks)
+		return;
+	lapic_write(LAPIC_TIMER_INITIAL, 300000);
+	while (!(lapic_read(LAPIC_IRR + V_TIMER / 32) >> V_TIMER % 32 & 1))
+		sleep(false, false, true);
+	/* It waits for IF: with it there is no sleep. */
+	check_true(sleep(false, false, true) < 100000);
+	check(interrupts[V_TIMER], 1);
+	open_interrupts();
+	check(interrupts[V_TIMER], 2);
+}
+
 static void test_timer_periodic(void)
 {
 	lapic_write(LAPIC_LVT_TIMER, LVT_PERIODIC | V_TIMER);
@@ -429,6 +474,7 @@ const struct test apic_tests[] = {
 	{"illegal-vector", test_illegal_vector, true},
 	{"timer-once", test_timer_once, false},
 	{"timer-hlt", test_timer_hlt, false},
+	{"mwait", test_mwait, false},
 	{"timer-periodic", test_timer_periodic, false},
 	{"timer-divide", test_timer_divide, true},
 	{"timer-deadline", test_timer_deadline, false},

@@ -27,7 +27,8 @@ EMULATED = "a device model of Monocle"
 FEATURES = {
     1: {
         "ecx": {
-            0: ("SSE3", PLAIN), 1: ("PCLMULQDQ", PLAIN), 9: ("SSSE3", PLAIN),
+            0: ("SSE3", PLAIN), 1: ("PCLMULQDQ", PLAIN),
+            3: ("MONITOR", "it does not exit"), 9: ("SSSE3", PLAIN),
             12: ("FMA", PLAIN), 13: ("CMPXCHG16B", PLAIN),
             17: ("PCID", PAGING), 19: ("SSE4.1", PLAIN),
             20: ("SSE4.2", PLAIN), 22: ("MOVBE", PLAIN),
@@ -103,6 +104,7 @@ CR4 = {  # bit: (leaf, register, bit) that must be shown for it
     11: (7, "ecx", 2), 17: (1, "ecx", 17), 18: (1, "ecx", 26)}
 # VME PVI TSD DE PSE PAE MCE PGE OSFXSR OSXMMEXCPT
 CR4_ALWAYS = 0x1ff | 3 << 9
+MWAIT = 0xff                    # C0, C1: what Monocle can end
 X87, SSE, AVX, AVX512, PKRU, AMX = 1, 2, 4, 7 << 5, 1 << 9, 3 << 17
 MAX_BASIC, MAX_EXTENDED = 0x1f, 0x80000008
 
@@ -138,7 +140,8 @@ class Guest:
             setattr(m.cpuid_default, name, self.host[name])
         self.features = m.new("struct guest_features *", {
             "xcr0_allowed": xcr0, "xss_allowed": xss, "cpu2": cpu2(xsaves),
-            "tsc_hz": tsc_hz, "smp": smp, "leaf6_eax": ONES, "leaf6_ecx": ONES})
+            "tsc_hz": tsc_hz, "smp": smp, "leaf6_eax": ONES, "leaf6_ecx": ONES,
+            "mwait": MWAIT})
         self.ctx = m.new("struct cpuid_context *", {
             "cr4": cr4, "apic_id": apic_id, "features": self.features})
 
@@ -183,6 +186,11 @@ class Guest:
         host's."""
         out.update(self.host, eax=self.host["eax"] & (
             ONES if self.smp else 0x3fff))
+
+    def leaf_5(self, out, _):
+        """Lines of MONITOR; breaks by interrupts; states that have an end."""
+        out.update(eax=self.host["eax"] & 0xffff, ebx=self.host["ebx"] & 0xffff,
+                   ecx=self.host["ecx"] & 3, edx=self.host["edx"] & MWAIT)
 
     def leaf_b(self, out, subleaf):
         """A thread in a core, a core in a package; then nothing."""

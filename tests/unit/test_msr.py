@@ -160,7 +160,7 @@ def test_speed_and_heat(guest):
     (0xce, 0x80838f3012400, 0x8083803012400, False),
     (0x199, 0x1c00, 0x1c00, True),
     (0x19b, 7, 0, True), (0x1b2, 7, 0, True),
-    (0x1a0, 0x4000850089, 0x4000011809, True),
+    (0x1a0, 0x40008d0089, 0x4000051809, True),
 ])
 def test_what_stays_as_the_firmware_has_it(guest, msr, host, shown, dropped):
     guest.cpu.set_msr(msr, host)

@@ -182,7 +182,7 @@ EXTERNAL, NMI, EXCEPTION, SOFTWARE, PRIVILEGED, SOFT_EXCEPTION = (
     n << 8 for n in (0, 2, 3, 4, 5, 6))
 IF, TF = 1 << 9, 1 << 8
 STI, MOV_SS, SMI, BY_NMI = 1, 2, 4, 8
-INTERRUPT_WINDOW, NMI_WINDOW = 1 << 2, 1 << 22
+INTERRUPT_WINDOW, NMI_WINDOW, MWAIT_EXITING = 1 << 2, 1 << 22, 1 << 10
 CPU = 0x84006172
 ACTIVE, HLT = 0, 1
 RIP, LENGTH = 0x1000, 3
@@ -657,15 +657,18 @@ class Clocks:
     """A CPU whose guest does nothing: TSC, preemption timer, APIC's timer.
 
     counts(value): timer counts till the preemption timer is over, or NEVER.
-    early: ticks that the APIC's timer comes before its deadline, at most."""
+    early: ticks that the APIC's timer comes before its deadline, at most.
+    arat: of a CPU with MWAIT, in whose deepest state the guest waits."""
 
     def __init__(self, vm, init, counts, signature=0x50654, early=0,
-                 asked="AUTO"):
+                 asked="AUTO", arat=None):
         m = vm.m
         self.vm, self.m, self.counts, self.early = vm, m, counts, early
+        self.arat, mwait = arat, arat is not None
         vmxcpu.skylake(m)
         vm.cpu.cpuid(0, eax=0x16)
-        vm.cpu.cpuid(1, eax=signature, ecx=1 << 5)
+        vm.cpu.cpuid(1, eax=signature, ecx=1 << 5 | mwait << 3)
+        vm.cpu.cpuid(6, eax=4 if arat else 0)
         vm.cpu.cpuid(0x15, eax=2, ebx=2 * RATIO)
         vm.cpu.set_msr(m.MSR_VMX_MISC, 0x7004c1e0 | SHIFT)
         assert m.vmx_probe(vm.cap) == 0
@@ -692,15 +695,23 @@ class Clocks:
         else:
             self.vm.vm.request = self.m.VM_STOP
 
+    def state(self):
+        """The deepest that CPUID 5 shows to the guest: 1 for C1."""
+        states = CSTATES & self.vm.cap.mwait
+        return max([n for n in range(8) if states >> 4 * n & 15], default=1)
+
     def guest(self):
         """Until a timer ends it."""
         vm, m = self.vm, self.m
         self.entries += 1
         assert self.entries < 1000, "exits without an end"
         value, preempted = vm["PREEMPTION_TIMER"], NEVER
-        if vm["PIN_CONTROLS"] >> 6 & 1 and self.counts(value) != NEVER:
+        if vm["PIN_CONTROLS"] >> 6 & 1 and self.counts(value) != NEVER and \
+                self.state() <= 2:      # SDM 26.5.1
             preempted = ((m.tsc >> SHIFT) + self.counts(value)) << SHIFT
         apic = m.lib.apic_deadline
+        if self.state() > 1 and not self.arat:
+            apic = NEVER
         if apic != NEVER:
             left = max(apic - m.tsc, 0)
             apic = m.tsc + left - min(self.early, left // 2)
@@ -719,6 +730,7 @@ class Clocks:
         return self.fired
 
 
+CSTATES = 0x11142120            # Skylake's CPUID.5:EDX
 DEADLINES = [10**6 * n + 12345 * n * n for n in range(1, 100)]
 HABITS = {"slow": lambda value: 4096 * value, "stopped": lambda value: NEVER,
           "limping": lambda value: value + value % 3 * 1000}
@@ -757,6 +769,36 @@ def test_a_clock_that_is_right(vm, init):
     """Everywhere else, and no APIC timer is touched."""
     assert noticed(Clocks(vm, init, lambda value: value)) < 10
     assert vm["PIN_CONTROLS"] >> 6 & 1 and vm.m.apic_sets == 0
+
+
+@pytest.mark.parametrize("arat", [True, False])
+@pytest.mark.parametrize("asked", ["AUTO", "PREEMPTION", "APIC"])
+def test_a_guest_that_sleeps_deep(vm, init, arat, asked):
+    """As deep as it may; what runs no further there ends no sleep."""
+    cpu = Clocks(vm, init, lambda value: value, arat=arat, asked=asked)
+    assert noticed(cpu) < 10
+    assert cpu.state() == (7 if arat and asked != "PREEMPTION" else 1)
+
+
+def test_mwait_with_an_interrupt_that_waits(vm):
+    """The CPU does not know of it: with IF = 0 it would sleep on. Else MWAIT
+    is the guest's own."""
+    m = vm.m
+    vm.v.vm.features.mwait = 0xff
+    vm.set(GUEST_RFLAGS=2)
+    exiting = lambda: vm["CPU_CONTROLS"] & MWAIT_EXITING
+    seen = []
+    vm.v.cpu_controls = vm.cap.cpu = CPU & ~MWAIT_EXITING
+    vm.set(CPU_CONTROLS=vm.cap.cpu)
+    entries = vm.run(
+        lambda: seen.append(exiting()) or vm.interrupt(0x41),
+        lambda: seen.append(exiting()) or m.EXIT_MWAIT,
+        lambda: {"EXIT_REASON": m.EXIT_INTERRUPT_WINDOW,
+                 "GUEST_RFLAGS": 2 | IF},
+        lambda: seen.append(exiting()) or m.EXIT_CPUID)
+    assert seen == [0, MWAIT_EXITING, 0]
+    assert [e.rip - RIP for e in entries] == [0, 0, 3, 3, 6]
+    assert [e.vector for e in entries] == [None, None, None, 0x41, None]
 
 
 def test_an_exit_does_not_set_the_apic_s_timer(vm, init):
@@ -1343,7 +1385,8 @@ MUTANTS = {
         "on ? v->cpu_controls | control : v->cpu_controls;",
         check("the_interrupt_window", IF_OFF)),
     "no interrupt window": (
-        "	set_window(v, CPU_INTERRUPT_WINDOW, interrupt && !v->halted);\n", "",
+        "	set_window(v, window, interrupt && !v->halted);\n",
+        "	(void)window;\n",
         check("the_interrupt_window", IF_OFF)),
     "no NMI window": (
         "	set_window(v, CPU_NMI_WINDOW, v->nmi_pending);\n", "",
@@ -1383,6 +1426,9 @@ MUTANTS = {
     "a window that a quiet exit leaves open": (
         " &&\n	       !(v->cpu_controls & (CPU_INTERRUPT_WINDOW | "
         "CPU_NMI_WINDOW))", "", check("a_request_that_is_withdrawn")),
+    "an interrupt that MWAIT sleeps over": (
+        "features.mwait ? CPU_MWAIT : 0", "features.mwait ? 0 : 0",
+        check("mwait_with_an_interrupt_that_waits")),
     "an event that a quiet exit puts off": (
         "!(l->irr_words | l->nmi_pending", "!(0u | l->nmi_pending",
         check("an_interrupt")),
@@ -1399,9 +1445,13 @@ def check_clock(name, *more):
 PROBE = "arch/x86/vmx/probe.c"
 CLOCK_MUTANTS = {
     "no list of errata": (
-        PROBE, "return cap->vmcs_revision != BOCHS_REVISION;",
-        "return cap->vmcs_revision == BOCHS_REVISION;",
+        PROBE, "			return true;\n", "			return false;\n",
         [check_clock("a_clock_that_is_wrong", habit) for habit in HABITS]),
+    "any timer for any sleep": (
+        PROBE, "cap->apic_clock && arat ? ~0u : STATES_C1", "arat || true ? ~0u : 0",
+        [check_clock("a_guest_that_sleeps_deep", False, asked)
+         for asked in ("AUTO", "APIC")] +
+        [check_clock("a_guest_that_sleeps_deep", True, "PREEMPTION")]),
     "any value": (
         PROBE, "BIT(25) * r.ebx / r.eax - 1", "BIT(32)",
         [check_clock("a_clock_that_is_at_once_there")]),

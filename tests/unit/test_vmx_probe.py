@@ -87,9 +87,9 @@ UNRELIABLE = [0x106a0, 0x106a1, 0x106a4, 0x106a5, 0x106e5, 0x20652, 0x20655,
 RELIABLE = [0x206a7, 0x306a9, 0x306c3, 0x506e3, 0x106a2, 0x20651]
 
 
-def choose(m, cpu, signature, asked="AUTO"):
+def choose(m, cpu, signature, asked="AUTO", monitor=False):
     """(status, whether the preemption timer is the clock, lines)"""
-    cpu.cpuid(1, eax=signature, ecx=1 << 5)
+    cpu.cpuid(1, eax=signature, ecx=1 << 5 | monitor << 3)
     _, cap, _ = probe(m)
     status = m.vmx_choose_clock(cap, getattr(m, f"CLOCK_{asked}"))
     if status == 0:
@@ -120,6 +120,34 @@ def test_the_clock_by_option(m, cpu, asked, signature):
     status, preemption, text = choose(m, cpu, signature, asked)
     assert status == 0 and preemption == (asked == "PREEMPTION")
     assert preemption or "(clock=apic)" in text
+
+
+MONITOR_EXITING, MWAIT_EXITING = 1 << 29, 1 << 10
+
+
+@pytest.mark.parametrize("monitor, arat, asked, preemption, states", [
+    (True, True, "AUTO", False, 2**32 - 1),
+    (True, True, "APIC", False, 2**32 - 1),
+    # C1 is all that is sure, with a timer that stops, and without ARAT.
+    (True, True, "PREEMPTION", True, 0xff), (True, False, "AUTO", True, 0xff),
+    (True, False, "APIC", False, 0xff), (False, True, "AUTO", True, 0)])
+def test_how_deep_the_guest_may_sleep(m, cpu, monitor, arat, asked, preemption,
+                                      states):
+    cpu.cpuid(0, eax=6)
+    cpu.cpuid(6, eax=arat << 2)
+    cpu.cpuid(1, eax=0x506e3, ecx=1 << 5 | monitor << 3)
+    _, cap, _ = probe(m)
+    assert m.vmx_choose_clock(cap, getattr(m, f"CLOCK_{asked}")) == 0
+    assert (not cap.apic_clock, cap.mwait) == (preemption, states)
+    # An exit would make MWAIT of it that waits for nothing.
+    assert bool(cap.cpu & (MONITOR_EXITING | MWAIT_EXITING)) == (not monitor)
+
+
+def test_bochs_keeps_its_clock(m, cpu):
+    cpu.set_msr(m.MSR_VMX_BASIC, 0x00da04000000002b)
+    cpu.cpuid(0, eax=6)
+    cpu.cpuid(6, eax=1 << 2)
+    assert choose(m, cpu, 0x306c3, monitor=True)[1]
 
 
 def test_no_preemption_timer(m, cpu):

@@ -35,7 +35,8 @@ struct guest_features {
 	u64 xss_allowed;
 	u64 tsc_hz; /* 0: only measured */
 	u8 physical_bits;
-	u32 cpu2; /* secondary controls in force */
+	u32 cpu2;  /* secondary controls in force */
+	u32 mwait; /* states of CPUID.5:EDX that it may sleep in */
 	bool no_hypervisor_bit;
 	bool smp; /* its CPUs' places are the host's; else it has one thread */
 	u32 leaf6_eax, leaf6_ecx; /* of CPUID 6, whose MSRs are there */

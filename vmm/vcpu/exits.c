@@ -151,8 +151,9 @@ enum exit_action exit_dispatch(struct vcpu *v)
 		return exit_ept_violation(v);
 	case EXIT_XSETBV:
 		return exit_xsetbv(v);
+	case EXIT_MWAIT: /* an interrupt is pending, which ends it at once */
+		return v->vm->features.mwait ? EXIT_SKIP : EXIT_UD;
 	case EXIT_GETSEC:
-	case EXIT_MWAIT:
 	case EXIT_MONITOR:
 	case EXIT_INVEPT:
 	case EXIT_INVVPID:

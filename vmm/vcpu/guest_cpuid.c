@@ -19,13 +19,14 @@ enum leaf1_bits {
 	EDX_APIC = 1u << 9,
 	EDX_MTRR = 1u << 12,
 	/*
-	 * SSE3, PCLMULQDQ, SSSE3, FMA, CMPXCHG16B, PCID, SSE4.1, SSE4.2,
-	 * MOVBE, POPCNT, AES, XSAVE, AVX, F16C, RDRAND. Not: MONITOR, VMX,
+	 * SSE3, PCLMULQDQ, MONITOR, SSSE3, FMA, CMPXCHG16B, PCID, SSE4.1,
+	 * SSE4.2, MOVBE, POPCNT, AES, XSAVE, AVX, F16C, RDRAND. Not: VMX,
 	 * SMX, thermal and performance features (no such MSRs).
 	 */
-	LEAF1_ECX = 1u << 0 | 1u << 1 | 1u << 9 | 1u << 12 | 1u << 13 |
-		    1u << 17 | 1u << 19 | 1u << 20 | 1u << 22 | 1u << 23 |
-		    1u << 25 | 1u << 26 | 1u << 28 | 1u << 29 | 1u << 30,
+	LEAF1_ECX = 1u << 0 | 1u << 1 | 1u << 3 | 1u << 9 | 1u << 12 |
+		    1u << 13 | 1u << 17 | 1u << 19 | 1u << 20 | 1u << 22 |
+		    1u << 23 | 1u << 25 | 1u << 26 | 1u << 28 | 1u << 29 |
+		    1u << 30,
 	/*
 	 * FPU, VME, DE, PSE, TSC, MSR, PAE, CX8, SEP, PGE, CMOV, PAT, PSE36,
 	 * CLFSH, MMX, FXSR, SSE, SSE2, SS; MCE and MCA, with no bank; HTT
@@ -101,6 +102,13 @@ static void fix_4(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
 	(void)subleaf;
 	if (!ctx->features->smp)
 		r->eax &= 0x3fff;
+}
+
+/* Of MWAIT's states, those that Monocle's clock ends. */
+static void fix_5(const struct cpuid_context *ctx, u32 subleaf, struct cpuid *r)
+{
+	(void)subleaf;
+	r->edx &= ctx->features->mwait;
 }
 
 /* ARAT: the LAPIC's timer never stops. Not: what interrupts (no such MSR). */
@@ -211,6 +219,7 @@ static const struct row basic[] = {
 	[0x1] = {ALL, ALL, LEAF1_ECX, LEAF1_EDX, fix_1},
 	[0x2] = {ALL, ALL, ALL, ALL, NULL}, /* cache descriptors */
 	[0x4] = {ALL, ALL, ALL, ALL, fix_4},
+	[0x5] = {0xffff, 0xffff, 3, ALL, fix_5}, /* MWAIT breaks, IF or not */
 	[0x6] = {LEAF6_EAX, 0, LEAF6_ECX, 0, fix_6},
 	[0x7] = {0, LEAF7_EBX, LEAF7_ECX, LEAF7_EDX, fix_7},
 	[0xb] = {ALL, ALL, ALL, ALL, fix_b},

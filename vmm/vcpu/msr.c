@@ -147,10 +147,10 @@ static const struct fixed_row fixed_rows[] = {
 	 "ARCH_CAPABILITIES"},
 	/*
 	 * Fast strings; no performance monitoring (bits 11, 12: none). As the
-	 * host has it: thermal control, P-states, turbo off.
+	 * host has it: thermal control, P-states, MONITOR, turbo off.
 	 */
-	{MSR_MISC_ENABLE, WRITE_DROP, 0, BIT(3) | BIT(16) | BIT(38), 0x1801,
-	 "MISC_ENABLE"},
+	{MSR_MISC_ENABLE, WRITE_DROP, 0, BIT(3) | BIT(16) | BIT(18) | BIT(38),
+	 0x1801, "MISC_ENABLE"},
 	/* No bit that announces a further MSR or a limit to set: 28 to 31. */
 	{MSR_PLATFORM_INFO, WRITE_GP, 0, ~0xf0000000ull, 0, "PLATFORM_INFO"},
 	/* What the firmware allows of C-states stays. */

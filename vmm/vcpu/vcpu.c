@@ -355,6 +355,9 @@ static void deliver(struct vcpu *v, bool interrupt)
 static void prepare_events(struct vcpu *v)
 {
 	bool interrupt = interrupt_waits(v);
+	/* One that waits for IF ends MWAIT; the CPU does not know of it. */
+	u32 window =
+		CPU_INTERRUPT_WINDOW | (v->vm->features.mwait ? CPU_MWAIT : 0);
 
 	take_signals(v);
 	if (v->injection.info) {
@@ -365,7 +368,7 @@ static void prepare_events(struct vcpu *v)
 		deliver(v, interrupt);
 		interrupt = interrupt_waits(v);
 	}
-	set_window(v, CPU_INTERRUPT_WINDOW, interrupt && !v->halted);
+	set_window(v, window, interrupt && !v->halted);
 	set_window(v, CPU_NMI_WINDOW, v->nmi_pending);
 }
 

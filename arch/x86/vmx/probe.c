@@ -7,7 +7,10 @@
 #include "kernel/log.h"
 
 enum {
+	CPUID_MONITOR = 1u << 3,
 	CPUID_VMX = 1u << 5,
+	CPUID_6_ARAT = 1u << 2,
+	STATES_C1 = 0xff, /* of CPUID.5:EDX: C0, C1 */
 	EPT_WALK_4 = 1u << 6,
 	EPT_MEMTYPE_WB = 1u << 14,
 	EPT_2M = 1u << 16,
@@ -184,10 +187,9 @@ int vmx_probe(struct vmx_capabilities *cap)
 /*
  * CPUs whose timer does not count at the rate that is specified, all with
  * Ironlake graphics among them: Linux's vmx_preemption_cpu_tfms[] has the
- * errata. Bochs plays such CPUs, with a timer that is right; and there only
- * that one ends a run with IF = 0.
+ * errata.
  */
-static bool is_unreliable(const struct vmx_capabilities *cap)
+static bool is_unreliable(void)
 {
 	static const u32 signatures[] = {0x106a0, 0x106a1, 0x106a4,
 					 0x106a5, 0x106e5, 0x20652,
@@ -196,13 +198,21 @@ static bool is_unreliable(const struct vmx_capabilities *cap)
 
 	for (unsigned i = 0; i < ARRAY_SIZE(signatures); i++)
 		if (signatures[i] == signature)
-			return cap->vmcs_revision != BOCHS_REVISION;
+			return true;
 	return false;
 }
 
+/*
+ * SDM 26.5.1: the preemption timer stands still below C2; the local APIC's
+ * runs on where ARAT says so (11.5.4), and is sure of C1 elsewhere. Bochs's
+ * first is right on any CPU, and alone ends a run with IF = 0.
+ */
 int vmx_choose_clock(struct vmx_capabilities *cap, enum clock_source asked)
 {
 	bool has_timer = cap->pin & PIN_PREEMPTION_TIMER;
+	bool has_mwait = cpuid(1, 0).ecx & CPUID_MONITOR;
+	bool arat = cpuid(0, 0).eax >= 6 && cpuid(6, 0).eax & CPUID_6_ARAT;
+	bool free = asked == CLOCK_AUTO && cap->vmcs_revision != BOCHS_REVISION;
 
 	if (asked == CLOCK_PREEMPTION && !has_timer) {
 		log_error("clock=preemption: this CPU has no VMX-preemption "
@@ -213,10 +223,16 @@ int vmx_choose_clock(struct vmx_capabilities *cap, enum clock_source asked)
 		cap->apic_clock = "clock=apic";
 	else if (!has_timer)
 		cap->apic_clock = "there is no preemption timer";
-	else if (asked == CLOCK_AUTO && is_unreliable(cap))
+	else if (free && is_unreliable())
 		cap->apic_clock = "this CPU's preemption timer is unreliable";
+	else if (free && has_mwait && arat)
+		cap->apic_clock = "the guest may sleep deep";
 	if (cap->apic_clock)
 		cap->pin &= ~(u32)PIN_PREEMPTION_TIMER;
+	if (has_mwait) {
+		cap->cpu &= ~(u32)(CPU_MONITOR | CPU_MWAIT);
+		cap->mwait = cap->apic_clock && arat ? ~0u : STATES_C1;
+	}
 	return 0;
 }
 

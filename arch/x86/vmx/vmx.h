@@ -25,6 +25,8 @@ struct vmx_capabilities {
 	u32 preemption_max;	   /* its largest value */
 	const char *apic_clock;	   /* why the local APIC's timer is the guest's
 				    * clock; NULL: the preemption timer is */
+	u32 mwait;		   /* of CPUID.5:EDX, the states that the guest
+				    * may sleep in by MWAIT; 0: it has none */
 	bool ept_2m, ept_1g;
 	bool invept_single;
 	bool xsaves;
@@ -42,8 +44,8 @@ enum clock_source { CLOCK_AUTO, CLOCK_PREEMPTION, CLOCK_APIC };
 
 /*
  * Which timer ends the guest's run when a deadline comes: cap->apic_clock,
- * and PIN_PREEMPTION_TIMER of cap->pin. -ENOTSUP after one log_error line:
- * there is no preemption timer.
+ * and PIN_PREEMPTION_TIMER of cap->pin; how deep the guest may sleep then:
+ * cap->mwait. -ENOTSUP after one log_error line: there is no preemption timer.
  */
 int vmx_choose_clock(struct vmx_capabilities *cap, enum clock_source asked);
 void vmx_log(const struct vmx_capabilities *cap);
