@@ -154,11 +154,38 @@ def test_speed_and_heat(guest):
     assert not any(guest.is_open(msr, write=True) for msr in TELLS + HARM)
 
 
+RATIO, NO_TURBO, VOLTAGE = 0x1c00, 1 << 32, 0x3a
+WRITTEN = 0x2100
+
+
+@pytest.mark.parametrize("status, taken", [
+    (0x1d2700000c00, True),         # Sandy Bridge: a voltage that is measured
+    (0x1c00 | VOLTAGE, False),      # Silvermont: the one that is asked for
+    (0x14, False),                  # Westmere's ratio
+    (None, False)])
+def test_a_p_state(guest, status, taken):
+    """The ratio and turbo are the guest's; what may be a voltage is not."""
+    guest.cpu.set_msr(0x199, RATIO)
+    if status is not None:
+        guest.cpu.set_msr(0x198, status)
+    assert guest.access(0x199) == RATIO
+    for more in (0, 0x55, NO_TURBO, 2**64 - 1 - 0xff00):
+        assert guest.access(0x199, WRITTEN | more) is not None
+        assert guest.access(0x199) == guest.cpu.msr(0x199) == (
+            WRITTEN | more & NO_TURBO if taken else RATIO)
+    assert not guest.is_open(0x199, write=True)
+
+
+def test_a_cpu_without_p_states(guest):
+    """Bochs: nothing is written, and Linux finds nothing."""
+    assert guest.access(0x199) == 0 and guest.access(0x199, 0x1c00) == 0x1c00
+    assert not [e for e in guest.m.events() if e.kind == guest.m.FAKE_NO_MSR]
+
+
 @pytest.mark.parametrize("msr, host, shown, dropped", [
     (0xe2, 0x1e000405, 0x1e000405, True),       # the firmware's C-state limit
     (0x1fc, 0x4005d, 0x4005d, True),
     (0xce, 0x80838f3012400, 0x8083803012400, False),
-    (0x199, 0x1c00, 0x1c00, True),
     (0x19b, 7, 0, True), (0x1b2, 7, 0, True),
     (0x1a0, 0x40008d0089, 0x4000051809, True),
 ])

@@ -43,7 +43,7 @@ static const struct open_row open_rows[] = {
 	/* Where the CPU has none of these, it raises #GP itself. */
 	{0xe7, OPEN_READ, 0, "MPERF: what the CPU has done"},
 	{0xe8, OPEN_READ, 0, "APERF"},
-	{0x198, OPEN_READ, 0, "PERF_STATUS: the speed that it has"},
+	{MSR_PERF_STATUS, OPEN_READ, 0, "PERF_STATUS: the speed that it has"},
 	{0x19c, OPEN_READ, 0, "THERM_STATUS: its heat"},
 	{0x1a2, OPEN_READ, 0, "TEMPERATURE_TARGET: heat is told from there"},
 	{0x1ad, OPEN_READ, 0, "TURBO_RATIO_LIMIT: what it can do"},
@@ -156,8 +156,6 @@ static const struct fixed_row fixed_rows[] = {
 	/* What the firmware allows of C-states stays. */
 	{0xe2, WRITE_DROP, 0, ~0ull, 0, "PKG_CST_CONFIG_CONTROL"},
 	{0x1fc, WRITE_DROP, 0, ~0ull, 0, "POWER_CTL"},
-	/* On some CPUs it holds a voltage. Linux writes it without a net. */
-	{MSR_PERF_CTL, WRITE_DROP, 0, ~0ull, 0, "PERF_CTL"},
 	/* Its interrupts would be the host's. */
 	{0x19b, WRITE_DROP, 0, 0, 0, "THERM_INTERRUPT"},
 	{0x1b2, WRITE_DROP, 0, 0, 0, "PACKAGE_THERM_INTERRUPT"},
@@ -196,11 +194,29 @@ static int debugctl_access(void *dev, struct bus_access *a)
 	return 0;
 }
 
+/*
+ * The ratio that is asked for, bits 15:8, and bit 32, no turbo (SDM 4, table
+ * 2-2). Where bits 7:0 hold a voltage (Silvermont), or the ratio (Westmere),
+ * those of PERF_STATUS are not 0, and writes are dropped. Linux has no net.
+ */
+static int perf_ctl_access(void *dev, struct bus_access *a)
+{
+	u64 status;
+
+	(void)dev;
+	if (!a->write)
+		(void)rdmsr_safe(MSR_PERF_CTL, &a->value);
+	else if (!rdmsr_safe(MSR_PERF_STATUS, &status) && !(status & 0xff))
+		wrmsr(MSR_PERF_CTL, a->value & (0xff00 | BIT(32)));
+	return 0;
+}
+
 int msr_init(struct bus *bus)
 {
+	int err;
+
 	for (unsigned i = 0; i < ARRAY_SIZE(fixed_rows); i++) {
 		const struct fixed_row *row = &fixed_rows[i];
-		int err;
 
 		if (!is_there(row->leaf7_edx))
 			continue;
@@ -210,8 +226,11 @@ int msr_init(struct bus *bus)
 		if (err)
 			return err;
 	}
-	return bus_register(bus, BUS_MSR, MSR_DEBUGCTL, MSR_DEBUGCTL,
-			    debugctl_access, NULL, "DEBUGCTL");
+	err = bus_register(bus, BUS_MSR, MSR_PERF_CTL, MSR_PERF_CTL,
+			   perf_ctl_access, NULL, "PERF_CTL");
+	return err ? err
+		   : bus_register(bus, BUS_MSR, MSR_DEBUGCTL, MSR_DEBUGCTL,
+				  debugctl_access, NULL, "DEBUGCTL");
 }
 
 enum exit_action exit_rdmsr(struct vcpu *v)
