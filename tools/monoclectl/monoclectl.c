@@ -7,12 +7,14 @@
  *   monoclectl stats      exits by reason, ticks and share spent in Monocle
  *   monoclectl devices    exits, interrupts and faults of assigned functions
  *   monoclectl log        Monocle's log
+ *   monoclectl power      speed, heat and sleep, which the CPU itself tells
  */
 #include <cpuid.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "tools/monoclectl/power.h"
 #include "vmm/core/stats.h"
 #include "vmm/vcpu/hypercall.h"
 
@@ -135,8 +137,11 @@ static int print_log(void)
 
 int main(int argc, char **argv)
 {
-	int version = find();
+	int version;
 
+	if (argc == 2 && !strcmp(argv[1], "power"))
+		return print_power();
+	version = find();
 	if (version < 0)
 		return 2;
 	if (argc == 2 && !strcmp(argv[1], "version")) {
@@ -156,6 +161,6 @@ int main(int argc, char **argv)
 		return print_devices();
 	if (argc == 2 && !strcmp(argv[1], "log"))
 		return print_log();
-	fprintf(stderr, "usage: monoclectl version|stats|devices|log\n");
+	fprintf(stderr, "usage: monoclectl version|stats|devices|log|power\n");
 	return 2;
 }
