@@ -224,7 +224,7 @@ def test_painting_causes_no_exit(answers):
 
 
 def test_monoclectl(answers):
-    assert answers["version"].strip() == "2"
+    assert answers["version"].strip() == "3"
     assert re.match(r"\d+ exits, \d+ of \d+ ticks in Monocle \(\d+\.\d+ %\)",
                     answers["stats"])
     assert "I/O" in answers["stats"] and "CPUID" in answers["stats"]

@@ -52,6 +52,40 @@ static void ask_stats(void *buffer)
 	hypercall(1, buffer);
 }
 
+static void ask_log(void *buffer)
+{
+	hypercall(2, buffer);
+}
+
+static void ask_log_by_port(void *buffer)
+{
+	u64 rdx = 0;
+
+	__asm__ volatile("out %%eax, %5"
+			 : "=a"(result), "+d"(rdx)
+			 : "a"(HYPERCALL + 2), "b"(buffer), "c"(64), "i"(0xe4)
+			 : "memory");
+}
+
+/* Of ring 0, and of whom it lets write to the port. */
+static void test_user_log(void)
+{
+	static char text[64];
+
+	user_open_image();
+	check(attempt_user(ask_log, text, IOPL3), (u64)-1);
+	check(result, (u64)-1); /* -EPERM */
+	check(attempt_user(ask_log_by_port, text, 0), VEC_GP);
+	check(text[0], 0);
+	check(attempt_user(ask_log_by_port, text, IOPL3), (u64)-1);
+	check(result, 64);
+	check_true(starts(text, "monocle: "));
+	user_close_image();
+	/* Without the base in EAX it is a port that nobody owns. */
+	outl(0xe4, 2);
+	check(inl(0xe4), 0xffffffff);
+}
+
 /* Open to every ring; the buffer must be that ring's own. */
 static void test_user_hypercall(void)
 {
@@ -59,7 +93,7 @@ static void test_user_hypercall(void)
 
 	user_open_image();
 	check(attempt_user(ask_version, NULL, 0), (u64)-1);
-	check(result, 2);
+	check(result, 3);
 	check(attempt_user(ask_stats, own, 0), (u64)-1);
 	check(result, 64);
 	check_true(own[0] > 0);
@@ -214,6 +248,7 @@ static void test_user_alignment(void)
 
 const struct test user_tests[] = {
 	{"user-hypercall", test_user_hypercall, true},
+	{"user-log", test_user_log, true},
 	{"user-privileged", test_user_privileged, false},
 	{"user-ports", test_user_ports, false},
 	{"user-mmio", test_user_mmio, false},

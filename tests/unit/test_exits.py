@@ -943,7 +943,7 @@ def caller(m):
 
 
 def test_the_abi_s_version(m, caller):
-    assert caller.call(0) == (2, 0)
+    assert caller.call(0) == (3, 0)
 
 
 @pytest.mark.parametrize("number", [6, 99, 0x100, 0xffff, 2**64 - 1])
@@ -973,6 +973,7 @@ def test_a_buffer_that_is_not_there(m, caller, number, args):
     """The caller's page fault; RIP and its registers stand, so that the
     call is made again."""
     give_devices(caller, 2)
+    caller.v.reason = m.EXIT_IO
     with pytest.raises(Fault) as fault:
         caller.call(number, *args)
     vector, error, cr2 = fault.value.args
@@ -987,13 +988,39 @@ def test_a_buffer_that_is_not_there(m, caller, number, args):
 def test_a_buffer_that_is_no_memory(m, caller):
     for number, args in ((1, (0xc0000, 8)), (2, (0xc0000, 8)),
                          (3, (10, 0xc0000, 8)), (5, (0xc0000, 4096))):
+        caller.v.reason = m.EXIT_IO
         give_devices(caller, 1)
         result, rdx = caller.call(number, *args)
         assert result == -14, number
 
 
-def test_the_log(m, caller):
+def test_the_log_is_not_for_everybody(m, caller):
+    """It has the host's addresses. Who reaches the port was let."""
+    assert caller.call(2, BUFFER, 64) == (-1, 0)
+    assert caller.memory(64) == bytes(64)
+    caller.v.reason = m.EXIT_IO
+    assert caller.call(2, BUFFER, 64) == (64, 164)
+
+
+def test_a_hypercall_by_port(m):
+    """OUT of 32 bits, with all of the base in RAX; RAX is the result then."""
+    v = Caller(m).vcpu
+    port = m.HYPERCALL_PORT << 16
+
+    def out(value, size=4):
+        v.v.gpr[RAX], v.v.reason = value, m.EXIT_IO
+        assert v.run("exit_io", port | size - 1) == "skip"
+        return v.v.gpr[RAX]
+    call = m.HYPERCALL_BASE
+    assert out(call) == 3
+    for value, size in ((call, 2), (call, 1), (0, 4), (3, 4),
+                        (1 << 32 | call, 4), (call - 1, 4)):
+        assert out(value, size) == value
+
+
+def test_the_log(m):
     """In pieces, each from where the last one ended, until there is none."""
+    caller = Caller(m, KERNEL)
     text, position = b"", 0
     while True:
         size, position = caller.call(2, BUFFER, 5000, position)

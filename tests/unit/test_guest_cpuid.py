@@ -381,7 +381,7 @@ def test_hypervisor_leaves(m):
     guest = Guest(m)
     own, kvm = guest.see(0x40000000), guest.see(0x40000100)
     assert text(own) == b"MonocleVMM\0\0" and own["eax"] == 0x40000001
-    assert guest.see(0x40000001) == {"eax": 2, "ebx": 0x4d4f0000, "ecx": 0,
+    assert guest.see(0x40000001) == {"eax": 3, "ebx": 0x4d4f0000, "ecx": 0,
                                      "edx": 0}
     # Linux asks KVM's for the highest leaf, and its features: none.
     assert text(kvm) == b"KVMKVMKVM\0\0\0" and kvm["eax"] == 0x40000101

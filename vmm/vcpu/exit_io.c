@@ -105,5 +105,8 @@ enum exit_action exit_io(struct vcpu *v)
 		v->gpr[GPR_RAX] = (u32)a.value;
 	else if (io.in)
 		v->gpr[GPR_RAX] = (v->gpr[GPR_RAX] & ~mask) | (a.value & mask);
+	else if (io.port == HYPERCALL_PORT && io.size == 4 &&
+		 v->gpr[GPR_RAX] >> 16 == HYPERCALL_BASE >> 16)
+		return exit_hypercall(v);
 	return EXIT_SKIP;
 }

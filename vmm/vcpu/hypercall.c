@@ -8,6 +8,12 @@
 #include "vmm/vcpu/exits.h"
 #include "vmm/vcpu/guest_cpuid.h"
 
+/* Who may write to the port, the CPU has asked: by IOPL and the TSS. */
+static bool is_privileged(const struct vcpu *v)
+{
+	return v->reason == EXIT_IO || vcpu_cpl() == 0;
+}
+
 /* Apart: what they need on the stack the shortest call would save. */
 static NOINLINE s64 call_stats(struct vcpu *v, gva_t buf, u64 size)
 {
@@ -21,8 +27,11 @@ static NOINLINE s64 call_log(struct vcpu *v, gva_t buf, u64 size, u64 *position)
 {
 	char part[512];
 	u64 from = *position;
-	u64 n = log_read(&from, part, MIN(size, sizeof(part)));
+	u64 n;
 
+	if (!is_privileged(v))
+		return -EPERM;
+	n = log_read(&from, part, MIN(size, sizeof(part)));
 	if (n && vcpu_write_linear(v, buf, part, n, 0))
 		return -EFAULT;
 	*position = from;
@@ -66,7 +75,7 @@ static s64 call_identity_map(struct vcpu *v, gva_t list, u64 count)
 	struct window_run runs[WINDOWS_RUNS];
 	int err;
 
-	if (vcpu_cpl() != 0)
+	if (!is_privileged(v))
 		return -EPERM;
 	if (!count || count > WINDOWS_RUNS)
 		return -EINVAL;

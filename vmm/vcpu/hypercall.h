@@ -1,25 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The hypercall ABI, version HYPERCALL_ABI: docs/hypercalls.md. VMCALL with
- * RAX = HYPERCALL_BASE + number, arguments in RBX, RCX, RDX; the result in
- * RAX: 0 or more, or a negative errno. Found by CPUID leaf 0x40000000
- * ("MonocleVMM") and 0x40000001.
+ * The hypercall ABI, version HYPERCALL_ABI: docs/hypercalls.md. VMCALL, or a
+ * 32-bit OUT to HYPERCALL_PORT, with RAX = HYPERCALL_BASE + number, arguments in
+ * RBX, RCX, RDX; the result in RAX: 0 or more, or a negative errno. Found by
+ * CPUID leaf 0x40000000 ("MonocleVMM") and 0x40000001.
  */
 #ifndef VMM_VCPU_HYPERCALL_H
 #define VMM_VCPU_HYPERCALL_H
 
 #include "arch/x86/types.h"
 
-#define HYPERCALL_ABI 2
+#define HYPERCALL_ABI 3
+#define HYPERCALL_PORT 0xe4 /* whoever may write to it has ring 0's rights */
 
-/* Those that only ask are open to every privilege level. */
+/* Those that only ask are open to every privilege level, but for the log. */
 enum hypercall {
 	HYPERCALL_VERSION = 0,
 	/* RBX: linear address of a buffer, RCX: its size. A struct stats as
 	 * far as it fits; returns the bytes written. */
 	HYPERCALL_STATS = 1,
 	/* RBX: buffer, RCX: size, RDX: position in the log (0: the oldest
-	 * byte kept). Returns the bytes written; RDX: the next position. */
+	 * byte kept). Returns the bytes written; RDX: the next position. It
+	 * has addresses of the host: ring 0, or the port. */
 	HYPERCALL_LOG = 2,
 	/* RBX: n-th exit reason, RCX: buffer, RDX: size. Its name. */
 	HYPERCALL_REASON_NAME = 3,
