@@ -229,6 +229,7 @@ static int plan(void)
 	host.has_vmx = !err && !vmx_probe(&host.vmx);
 	if (host.has_vmx)
 		err = vmx_choose_clock(&host.vmx, host.options.clock);
+	host.vmx.split_code = host.options.itlb;
 	if (err || !(host.has_vmx || host.options.list))
 		return -ENOTSUP;
 	measure_tsc();

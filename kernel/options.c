@@ -127,6 +127,12 @@ static const struct option table[] = {
 	 "what keeps the guest's deadlines: VMX's timer or the local APIC's; "
 	 "auto: the APIC's where it runs on in deep sleep, or VMX's is "
 	 "unreliable"},
+	{"itlb",
+	 CHOICE,
+	 AT(itlb),
+	 {"large", "split"},
+	 "split: the guest's code lies in pages of 4 KiB, against CPUs' iTLB "
+	 "multihit fault"},
 	{"serials",
 	 FLAG,
 	 AT(serials),

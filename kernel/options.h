@@ -33,6 +33,7 @@ struct options {
 	unsigned sinks;	    /* enum log_sink */
 	unsigned igd;	    /* enum igd_mode */
 	unsigned clock;	    /* enum clock_source */
+	unsigned itlb;	    /* 1: large pages hold no code */
 	u64 igd_gen;	    /* its generation, 0: by its ID */
 	u64 memory;	    /* bytes of guest RAM at most, 0: all there is */
 	u64 cpus;	    /* of the guest at most, 0: all */

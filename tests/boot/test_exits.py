@@ -148,6 +148,12 @@ def test_relocated_is_not(run):
 
 
 @pytest.mark.long
+def test_code_in_small_pages():
+    result = runs.boot("exits", hv="itlb=split")
+    assert result.status == 0, result.report()
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("model", MODELS)
 def test_other_cpus(model):
     result = runs.boot("exits", cpu=model)

@@ -5,6 +5,7 @@ import pytest
 import vmxcpu
 
 PAGE, G1 = 4096, 1 << 30
+ADDRESS = 0xffffffffff000
 TF, MTF, BS = 1 << 8, 1 << 27, 1 << 14
 WHERE = 3 * G1 + 0x123
 FAKES = """
@@ -27,7 +28,8 @@ class Guest:
     def __init__(self, m, monitor_trap=True, rflags=2, **caps):
         self.m, self.cpu = m, vmxcpu.Cpu(m)
         self.cap = m.new("struct vmx_capabilities *", {
-            "monitor_trap": monitor_trap, "ept_2m": True, "ept_1g": True})
+            "monitor_trap": monitor_trap, "ept_2m": True, "ept_1g": True,
+            **caps})
         self.ept, self.vm = m.new("struct ept *"), m.new("struct vm *")
         assert m.ept_init(self.ept, self.cap) == 0
         self.vm.vmx, self.vm.ept = self.cap, self.ept
@@ -47,17 +49,31 @@ class Guest:
         self.set("GUEST_PHYSICAL", gpa)
         return self.m.exit_lend(self.v)
 
-    def entry(self, gpa):
-        """What the CPU finds there, by SDM 29.3.2, or None."""
+    def walk(self, gpa):
+        """The entry and its level's shift, by SDM 29.3.2."""
         table, n = int(self.m.ffi.cast("uintptr_t", self.ept.root)), None
         for shift in (39, 30, 21, 12):
             n = self.m.ffi.cast("uint64_t *", table)[gpa >> shift & 511]
-            if not n & 7 or n & 0x80:
-                break
-            table = int(self.m.ffi.cast("uintptr_t", self.m.phys_to_virt(
-                n & 0xffffffffff000)))
+            if not n & 7 or n & 0x80 or shift == 12:
+                return n, shift
+            table = self.host(n)
+
+    def host(self, n):
+        return int(self.m.ffi.cast("uintptr_t", self.m.phys_to_virt(
+            n & ADDRESS)))
+
+    def rights(self, gpa):
+        n, shift = self.walk(gpa)
+        return n & 7, 1 << shift
+
+    def hpa(self, gpa):
+        return self.walk(gpa)[0] & ADDRESS
+
+    def entry(self, gpa):
+        """What the CPU finds there: rights and the page's bytes, or None."""
+        n, _ = self.walk(gpa)
         return (n & 7, bytes(self.m.ffi.buffer(self.m.ffi.cast(
-            "char *", table), PAGE))) if n & 7 else None
+            "char *", self.host(n)), PAGE))) if n & 7 else None
 
 
 @pytest.mark.parametrize("monitor_trap", [True, False])
@@ -112,6 +128,35 @@ def test_memory_is_not_nothing(m, cpu, lent):
     r.gpa, r.size, r.cpu = WHERE & -PAGE, PAGE, cpu
     guest.vm.map.count = 1
     assert guest.violation() == (m.EXIT_RESUME if lent else m.EXIT_STOP)
+
+
+FETCH, RW, RX, RWX = 1 << 2, 3, 5, 7
+CODE = 5 * G1 + (7 << 21) + 0x3000
+
+
+@pytest.mark.parametrize("cpu", [RX, RWX])
+def test_code_lies_in_small_pages(m, cpu):
+    """itlb=split: no large page can be fetched from; each that is, is one of
+    4 KiB, and all others stay as large as they can."""
+    guest = Guest(m, split_code=True)
+    r = guest.vm.map.regions[0]
+    r.gpa, r.size, r.hpa, r.cpu, r.memtype = 4 * G1, 2 * G1, 8 * G1, cpu, 6
+    guest.vm.map.count = 1
+    guest.v.qualification = FETCH
+    assert m.ept_map(guest.ept, m.ffi.addressof(r)) == 0 and guest.rights(CODE) == (cpu & 3, G1)
+    assert guest.violation(CODE + 0x123) == m.EXIT_RESUME
+    assert guest.rights(CODE) == (cpu, PAGE) and not guest.v.lent_count
+    assert guest.hpa(CODE) == CODE + 4 * G1
+    for at, size in ((CODE - PAGE, PAGE), (CODE + PAGE, PAGE),
+                     (CODE - (1 << 21), 1 << 21), (4 * G1, G1)):
+        assert guest.rights(at) == (cpu & 3, size)
+    # Nothing else is one: data, memory without that right, without the option.
+    assert m.events("invept")
+    for split, why, rights in ((True, 1, cpu), (True, FETCH, RW),
+                               (False, FETCH, cpu)):
+        guest.cap.split_code, guest.v.qualification, r.cpu = split, why, rights
+        assert guest.violation(CODE - PAGE) == m.EXIT_STOP
+        assert guest.rights(CODE - PAGE) == (cpu & 3, PAGE)
 
 
 @pytest.mark.parametrize("first, last, lent", [

@@ -5,13 +5,6 @@
 #include "vmm/vcpu/exits.h"
 #include "vmm/vcpu/insn.h"
 
-/* SDM table 28-7 */
-enum ept_qualification {
-	ACCESS_FETCH = 1u << 2,
-	LINEAR_VALID = 1u << 7,
-	NOT_A_WALK = 1u << 8, /* of the guest's page tables */
-};
-
 static u64 segment_base(void *ctx, enum insn_segment segment)
 {
 	(void)ctx;

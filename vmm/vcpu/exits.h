@@ -5,6 +5,13 @@
 
 #include "vmm/vcpu/vcpu.h"
 
+/* Of an EPT violation: SDM table 28-7 */
+enum ept_qualification {
+	ACCESS_FETCH = 1u << 2,
+	LINEAR_VALID = 1u << 7,
+	NOT_A_WALK = 1u << 8, /* of the guest's page tables */
+};
+
 enum exit_action exit_control_register(struct vcpu *v);
 enum exit_action exit_task_switch(struct vcpu *v);
 enum exit_action exit_xsetbv(struct vcpu *v);

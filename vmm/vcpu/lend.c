@@ -37,6 +37,22 @@ static void step(struct vcpu *v, bool on)
 	}
 }
 
+/* A large page holds no code (itlb=split): this page of one becomes small. */
+static bool is_code(struct vcpu *v, gpa_t page)
+{
+	const struct region *r = region_find(&v->vm->map, page);
+	struct region code;
+
+	if (!v->vm->vmx->split_code || !(v->qualification & ACCESS_FETCH) ||
+	    !r || !(r->cpu & EPT_X))
+		return false;
+	code = *r;
+	code.gpa = page;
+	code.size = PAGE_SIZE;
+	code.hpa += page - r->gpa;
+	return !ept_map(v->vm->ept, &code);
+}
+
 enum exit_action exit_lend(struct vcpu *v)
 {
 	gpa_t page = vmcs_read64(VMCS_GUEST_PHYSICAL) & ~(u64)PAGE_MASK;
@@ -48,12 +64,15 @@ enum exit_action exit_lend(struct vcpu *v)
 		.memtype = MEMTYPE_WB,
 		.kind = REGION_DEVICE,
 	};
-	bool lent;
+	bool done, lent;
 
 	vm_lock(v->vm);
-	lent = v->lent_count < VCPU_LENT && is_nobodys(v, page) &&
+	done = is_code(v, page);
+	lent = !done && v->lent_count < VCPU_LENT && is_nobodys(v, page) &&
 	       !ept_map(v->vm->ept, &ones);
 	vm_unlock(v->vm);
+	if (done)
+		return EXIT_RESUME;
 	if (!lent)
 		return EXIT_STOP;
 	if (!v->lent_count) {

@@ -126,8 +126,9 @@ static int set_range(struct ept *ept, u64 *table, unsigned level, gpa_t gpa,
 		if (fits) {
 			u64 old = *e;
 			u64 ps = entry && level ? EPT_PS : 0;
+			u64 no_x = ps && ept->cap->split_code ? EPT_X : 0;
 
-			store(ept, e, entry | ps);
+			store(ept, e, (entry | ps) & ~no_x);
 			/* No CPU may still walk what is given back. */
 			if (is_table(old, level))
 				invalidate(ept);

@@ -28,6 +28,7 @@ struct vmx_capabilities {
 	u32 mwait;		   /* of CPUID.5:EDX, the states that the guest
 				    * may sleep in by MWAIT; 0: it has none */
 	bool ept_2m, ept_1g;
+	bool split_code; /* large pages hold no code: option itlb=split */
 	bool invept_single;
 	bool xsaves;
 	bool monitor_trap; /* one instruction at a time */
