@@ -41,12 +41,18 @@ static int find_modules(struct machine *m)
 			m->firmware.image = phys_to_virt(module->start);
 			m->firmware.size = module->size;
 			m->assign.cold = true;
+		} else if ((rest = boot_module_role(module, "module"))) {
+			m->modules[in->module_count++] = (struct loader_module){
+				phys_to_virt(module->start), module->size,
+				rest};
+			in->modules = m->modules;
 		} else if (boot_module_role(module, "rom")) {
 			m->assign.rom_file = module;
 		} else if (!boot_module_role(module, "microcode") &&
 			   !firmware_is_text(module->string)) {
 			log_warn("module '%s': its first word is none of "
-				 "'kernel', 'initrd', 'firmware', 'rom', "
+				 "'kernel', 'initrd', 'module', 'firmware', "
+				 "'rom', "
 				 "'microcode'",
 				 module->string);
 		}

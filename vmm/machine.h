@@ -83,6 +83,7 @@ struct machine {
 	struct virq virq;
 	struct assignment assign;
 	struct loader_input loader;
+	struct loader_module modules[BOOT_MODULES_MAX]; /* of role "module" */
 	struct bios bios; /* guest=bios */
 	struct firmware firmware;
 	struct rom_init rom_init;

@@ -380,6 +380,22 @@ def test_a_module_is_what_its_first_word_says(m, text, said):
         assert m.string(x.machine.loader.cmdline) == text[7:].decode()
 
 
+def test_modules_of_a_guest(m):
+    """In their order, each with what follows its role."""
+    x = Machine(m)
+    x.words = [m.new("char[]", text) for text in (
+        b"kernel", b"module one a", b"initrd", b"module")]
+    x.host.boot.module_count = len(x.words)
+    for n, words in enumerate(x.words):
+        module = x.host.boot.modules[n]
+        module.start, module.size = 0x1000 * (n + 1), 5 + n
+        module.string = words
+    assert x.plan() == 0
+    found = x.machine.loader
+    assert [(m.string(f.string), f.size) for f in
+            found.modules[0:found.module_count]] == [("one a", 6), ("", 8)]
+
+
 # -- memory
 
 @pytest.mark.parametrize("hole", [None, 40 * MIB])
