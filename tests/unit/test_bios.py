@@ -3,6 +3,7 @@
 
 Interrupt controllers and timer are the real ones; the code that runs at the
 guest's end is a stand-in (tests/boot/test_bios.py has it run)."""
+import mmap
 import struct
 
 import pytest
@@ -148,10 +149,10 @@ class Pc:
     def get(self, at=0, size=MIB):
         return self.m.ffi.buffer(self.m.lib.low_memory, MIB)[at:at + size]
 
-    def ram(self, base, size, kind="RAM"):
+    def ram(self, base, size, kind="RAM", hpa=None):
         m = self.m
         assert m.region_add(self.map, m.new("struct region *", {
-            "gpa": base, "hpa": base, "size": size, "kind": m.REGION_RAM,
+            "gpa": base, "hpa": hpa or base, "size": size, "kind": m.REGION_RAM,
             "e820": getattr(m, f"E820_{kind}"), "cpu": m.REGION_RWX,
             "name": m.NULL}), m.NULL) == 0
 
@@ -317,6 +318,69 @@ def test_vectors(pc):
     assert struct.unpack_from("<HH", after, INT13) == (HANDLER_13, STUB >> 4)
     assert pc.get(STUB + HANDLER_13, 8) == b"\x13" * 8
     assert pc.get(0x413, 2) == (STUB // KIB).to_bytes(2, "little")
+
+
+def kernel(sectors=3, rest=5000, magic=b"HdrS", version=0x20d, flags=1):
+    """By Linux's boot protocol (boot.rst): its setup, and what lies high."""
+    setup = bytearray(n * 3 & 0xff for n in range(512 * (sectors + 1)))
+    setup[0x1f1], setup[510:512] = sectors, b"\x55\xaa"
+    setup[0x202:0x208] = magic + version.to_bytes(2, "little")
+    setup[0x211] = flags
+    return bytes(setup) + bytes(n * 5 & 0xff for n in range(rest))
+
+
+def load_kernel(pc, image, line=b"shell", high=8192):
+    """The status, what is at 1 MiB, and the entry."""
+    m = pc.m
+    pc.image(image)
+    pc.words = pc.loader.cmdline = m.new("char[]", line)
+    status = m.bios_regions(pc.bios, pc.map)
+    if status:
+        return status, None, None
+    memory = mmap.mmap(-1, high)
+    pc.ram(MIB, high, hpa=int(m.ffi.cast("uintptr_t",
+                                         m.ffi.from_buffer(memory))))
+    assert m.bios_save(pc.bios) == 0
+    pc.devices()
+    entry = m.new("struct guest_entry *")
+    return m.bios_start(pc.bios, entry), memory[:], entry
+
+
+def test_a_kernel_in_real_mode(pc):
+    """Behind its boot sector, with the protocol's own segments and fields."""
+    image = kernel()
+    status, high, entry = load_kernel(pc, image)
+    assert status == 0 and high[:5000] == image[2048:]
+    assert entry.mode == pc.m.ENTRY_REAL16 and entry.rip == 0
+    assert entry.cs == entry.ds + 0x20 and not any(entry.gpr)
+    at = entry.ds << 4
+    setup = bytearray(pc.get(at, 2048))
+    assert setup[0x210:0x212] == b"\xff\x81"     # no known loader; a heap
+    heap_end, line = struct.unpack_from("<H2xI", setup, 0x224)
+    assert 2048 < heap_end + 0x200 <= entry.rsp and at + entry.rsp <= STUB
+    assert pc.get(line, 6) == b"shell\0" and line >= at + entry.rsp
+    setup[0x210:0x212], setup[0x224:0x226], setup[0x228:0x22c] = (
+        image[0x210:0x212], image[0x224:0x226], image[0x228:0x22c])
+    assert setup == image[:2048]
+
+
+@pytest.mark.parametrize("image, line, high, said", [
+    (kernel(sectors=64), b"", 8192, "truncated"),
+    (kernel()[:1500], b"", 8192, "truncated"),
+    (kernel(), b"x" * 2048, 8192, "command line"),
+    (kernel(rest=8193), b"", 8192, "1 MiB")],
+    ids=["setup", "short", "words", "memory"])
+def test_a_kernel_that_has_no_place(pc, image, line, high, said):
+    status, _, _ = load_kernel(pc, image, line, high)
+    assert status < 0 and said in pc.line()
+
+
+@pytest.mark.parametrize("image", [
+    kernel(magic=b"HdrT"), kernel(version=0x1ff), kernel(flags=0)],
+    ids=["magic", "version", "low"])
+def test_what_is_no_such_kernel_is_a_boot_sector(pc, image):
+    status, _, entry = load_kernel(pc, image)
+    assert status == 0 and entry.rip == 0x7c00
 
 
 @pytest.mark.parametrize("disk", [True, False])

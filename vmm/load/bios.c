@@ -16,6 +16,25 @@
 #define ROWS_MAX 128u
 #define BOOT_DRIVE 0x80
 
+/* Linux's real-mode boot protocol: Documentation/arch/x86/boot.rst. */
+enum setup_header {
+	SETUP_SECTS = 0x1f1,
+	SETUP_MAGIC = 0x202,
+	SETUP_VERSION = 0x207, /* the high byte */
+	SETUP_LOADER = 0x210,
+	SETUP_FLAGS = 0x211,
+	SETUP_HEAP_END = 0x224,
+	SETUP_CMDLINE = 0x228,
+	LOADER_UNKNOWN = 0xff,
+	LOADED_HIGH = 1,
+	CAN_USE_HEAP = 0x80,
+};
+
+#define SETUP_AT 0x10000u
+#define SETUP_STACK 0xe000u /* setup, its heap and its stack end here, */
+#define CMDLINE_AT (SETUP_AT + SETUP_STACK)
+#define CMDLINE_MAX 2048u
+
 /* The end of bios_stub.asm; the rows of INT 15h, E820, follow. */
 struct stub_parameters {
 	u32 old_int15; /* segment << 16 | offset */
@@ -42,6 +61,33 @@ int bios_check(const struct boot_info *boot, const struct options *options)
 	return fault ? -EINVAL : 0;
 }
 
+/* A kernel, whose boot sector alone would say that it needs a loader. */
+static bool is_setup(const struct loader_input *in)
+{
+	const u8 *image = in->kernel;
+
+	return in->kernel_size > 2 * SECTOR &&
+	       !memcmp(image + SETUP_MAGIC, "HdrS", 4) &&
+	       image[SETUP_VERSION] >= 2 && image[SETUP_FLAGS] & LOADED_HIGH;
+}
+
+static u64 setup_size(const u8 *image)
+{
+	return (image[SETUP_SECTS] + 1ull) * SECTOR;
+}
+
+static const char *setup_fault(const struct loader_input *in)
+{
+	u64 size = setup_size(in->kernel);
+
+	if (in->initrd || strlen(in->cmdline) >= CMDLINE_MAX)
+		return "a kernel in real mode takes no initrd, and a short "
+		       "command line";
+	return size > in->kernel_size || size > SETUP_STACK / 2
+		       ? "the kernel is truncated"
+		       : NULL;
+}
+
 static const char *image_fault(const struct loader_input *in, gpa_t stub)
 {
 	const u8 *image = in->kernel;
@@ -50,6 +96,8 @@ static const char *image_fault(const struct loader_input *in, gpa_t stub)
 	    image[511] != 0xaa)
 		return "the image has no boot signature (0x55 0xaa at byte "
 		       "510)";
+	if (is_setup(in))
+		return setup_fault(in);
 	if (in->kernel_size > stub - IMAGE_AT)
 		return "the image is too large for conventional memory";
 	return NULL;
@@ -208,12 +256,42 @@ void bios_restore(const struct bios *b)
 	restore(b, BIOS_AREA, MIB);
 }
 
+static int put_setup(const struct loader_input *in, struct guest_entry *entry)
+{
+	const u8 *image = in->kernel;
+	u64 setup = setup_size(image), size = in->kernel_size - setup;
+	u8 loader[] = {LOADER_UNKNOWN, image[SETUP_FLAGS] | CAN_USE_HEAP};
+	u16 heap_end = SETUP_STACK - SECTOR;
+	u32 cmdline = CMDLINE_AT;
+	void *high = guest_ptr(in->map, MIB, size);
+
+	if (!high) {
+		log_error("guest=bios: the kernel has no place at 1 MiB");
+		return -ENOSPC;
+	}
+	memcpy(high, image + setup, size);
+	put(SETUP_AT, image, setup);
+	put(SETUP_AT + SETUP_LOADER, loader, sizeof(loader));
+	put(SETUP_AT + SETUP_HEAP_END, &heap_end, sizeof(heap_end));
+	put(SETUP_AT + SETUP_CMDLINE, &cmdline, sizeof(cmdline));
+	put(CMDLINE_AT, in->cmdline, strlen(in->cmdline) + 1);
+	*entry = (struct guest_entry){.mode = ENTRY_REAL16,
+				      .cs = SETUP_AT / 16 + SECTOR / 16,
+				      .ds = SETUP_AT / 16,
+				      .rsp = SETUP_STACK};
+	return 0;
+}
+
 int bios_start(struct bios *b, struct guest_entry *entry)
 {
+	const struct loader_input *in = b->loader;
+
 	put_stub(b);
 	hook_vectors(b);
-	put(IMAGE_AT, b->loader->kernel, b->loader->kernel_size);
 	set_up_devices(b->bus);
+	if (is_setup(in))
+		return put_setup(in, entry);
+	put(IMAGE_AT, in->kernel, in->kernel_size);
 	*entry = (struct guest_entry){.mode = ENTRY_REAL16,
 				      .rip = IMAGE_AT,
 				      .rsp = IMAGE_AT,
