@@ -46,6 +46,17 @@ def _library(name):
                           capture_output=True, check=True).stdout.strip()
 
 
+def sanitized():
+    """The environment of a process that has them."""
+    return {
+        **os.environ,
+        MARK: "1",
+        "LD_PRELOAD": f"{_library('libasan.so')} {_library('libubsan.so')}",
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:quarantine_size_mb=16",
+        "UBSAN_OPTIONS": "print_stacktrace=1:abort_on_error=1",
+    }
+
+
 def _run_again(config):
     capture = config.pluginmanager.getplugin("capturemanager")
     if capture:
@@ -54,13 +65,7 @@ def _run_again(config):
     more = ["--capture=sys"] if config.option.capture == "fd" else []
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, [*sys.orig_argv, *more], {
-        **os.environ,
-        MARK: "1",
-        "LD_PRELOAD": f"{_library('libasan.so')} {_library('libubsan.so')}",
-        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:quarantine_size_mb=16",
-        "UBSAN_OPTIONS": "print_stacktrace=1:abort_on_error=1",
-    })
+    os.execve(sys.executable, [*sys.orig_argv, *more], sanitized())
 
 
 def pytest_configure(config):
