@@ -251,7 +251,8 @@ const struct acpi_header *acpi_find(const struct acpi_tables *acpi,
 
 u32 boot_memory_kinds(const struct boot_info *boot, hpa_t base, u64 size)
 {
-	(void)boot, (void)size;
+	(void)boot;
+	start.looked_at = size;
 	return base == start.mcfg.base ? BIT(start.ecam_kind) : 0;
 }
 
@@ -270,6 +271,8 @@ u32 pci_config_read(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 	(void)pci;
 	if (bdf && offset == PCI_BAR0 && size == 4)
 		return start.bar;
+	if (bdf && offset == PCI_COMMAND && size == 2)
+		return 0x406;
 	return !bdf && !offset && size == 4 ? start.id : ~0u;
 }
 
@@ -418,10 +421,8 @@ void vtd_log(const struct vtd *v)
 
 void vtd_unused(struct vtd *v, const struct acpi_tables *acpi, u32 what)
 {
-	(void)v, (void)acpi;
-	note(what & VTD_GCMD_TE ? "vtd_unused(TE,IRE)"
-	     : what		? "vtd_unused(IRE)"
-				: "vtd_unused");
+	(void)acpi;
+	note_number(v == &host.vtd ? "unused" : "?", what);
 }
 
 int vtd_start(struct vtd *v)
@@ -531,8 +532,11 @@ void log_keep(void *at)
 
 hpa_t phys_alloc(struct phys *p, u64 size, u64 align, hpa_t limit)
 {
-	(void)p, (void)size, (void)align;
-	return limit == 768 * MIB && start.log_at ? start.log_at : PHYS_NONE;
+	(void)p;
+	return limit == 768 * MIB && size == LOG_RAM_SIZE &&
+			       align == PAGE_SIZE && start.log_at
+		       ? start.log_at
+		       : PHYS_NONE;
 }
 
 bool log_add_serial(enum log_sink sink, serial_port port)
@@ -551,8 +555,8 @@ u64 acpi_uart(const struct acpi_tables *acpi)
 void pci_config_write(const struct pci_host *pci, bdf_t bdf, unsigned offset,
 		      unsigned size, u32 value)
 {
-	(void)pci, (void)bdf, (void)size;
-	if (offset == PCI_COMMAND)
+	(void)pci;
+	if (offset == PCI_COMMAND && size == 2 && bdf == start.uart_at)
 		start.command = value;
 }
 

@@ -21,6 +21,7 @@ struct start {
 	unsigned ecam_kind, exit_code, how, classes;
 	u16 class[8];
 	u32 bar; /* 0 of each function */
+	bdf_t uart_at;
 	u64 table_uart;
 	unsigned uart_memory;
 	char last[64]; /* the last start's log */
@@ -30,6 +31,7 @@ struct start {
 	struct vtd_pin pin;
 	serial_port uart;
 	u32 command;
+	u64 looked_at; /* as many bytes of the memory map */
 	unsigned sinks, level, apic_id;
 	int verdict;
 	char notes[2048]; /* a word for each call */

@@ -27,7 +27,7 @@ void ap_main(struct percpu *cpu);
 _Alignas(4096) u8 low_page[4096];
 bool mapped, no_trampoline;
 int (*ipi)(u32 id, u32 low);
-unsigned cpus_left, panic_others;
+unsigned cpus_left, panic_others, microcodes;
 u32 late_edx = 0x11142120;
 
 void *phys_to_virt(hpa_t hpa)
@@ -93,6 +93,7 @@ u32 microcode_load(bool tell)
 {
 	if (tell)
 		abort();
+	microcodes++;
 	for (unsigned i = 0; i < cpuid_count; i++)
 		if (cpuid_rows[i].leaf == 5)
 			cpuid_rows[i].regs.edx = late_edx;
@@ -102,6 +103,7 @@ u32 microcode_load(bool tell)
 /* A CPU in the trampoline's last instruction; false: it came back. */
 bool ap_runs(u64 entry, u64 percpu)
 {
+	microcodes = 0;
 	return STOPS(((void (*)(u64))entry)(percpu));
 }
 
@@ -126,7 +128,7 @@ CDEF = """
 extern u8 low_page[4096];
 extern bool mapped, no_trampoline;
 extern int (*ipi)(u32 id, u32 low);
-extern unsigned cpus_left, panic_others;
+extern unsigned cpus_left, panic_others, microcodes;
 bool ap_runs(u64 entry, u64 percpu);
 bool stops_in_park(struct percpu *cpu);
 """
@@ -193,7 +195,7 @@ class Cpus:
         assert [(e.addr, e.value) for e in m.events("other")] == [
             (0, 0), (percpu, 0)]
         assert cr3 == 0x7007000 and stack == percpu + PAGE
-        assert cpu.apic_id == ident and cpu.parked
+        assert cpu.apic_id == ident and cpu.parked and m.microcodes == 1
         self.parked[ident] = cpu.index
 
 

@@ -2,11 +2,15 @@
 """The whole start (boot/main.c) between rooms that only note their calls: the
 order, what refuses before anything changes, and what each room is told."""
 
+import re
+
 import pytest
 
 import harness
 
 MAGIC, GIB, MIB = 0x36d76289, 2**30, 2**20
+VERSION = re.search(r"^## \[(.*?)\]", (harness.ROOT / "CHANGELOG.md")
+                    .read_text(), re.M)[1]
 
 
 @pytest.fixture
@@ -71,7 +75,10 @@ def test_how_much_the_log_says(m, words, level):
     assert end(m) == (-1, "")
     assert (m.start.sinks, m.start.level) == (5, getattr(m, level))
     assert "info:1234" in notes(m)
-    assert (host.boot.image, host.boot.image_size > 0) == (0x100000, True)
+    assert host.boot.image == 0x100000
+    top = (host.boot.image + host.boot.image_size) % 2**64
+    assert m.log_lines() == [(m.LOG_INFO, (
+        f"Monocle {VERSION}, at 0x100000-{top:#x}, started by GRUB"))]
 
 
 @pytest.mark.parametrize("failing, status, how", [
@@ -144,24 +151,28 @@ def test_the_list_tells_all_of_it_and_leaves_it(m):
     (0x0700, 1, 0)])
 def test_a_serial_port_on_the_pci(m, cls, bar, port):
     """Its ports are switched on: firmware may have left them off."""
-    m.start.options.sinks, m.start.classes = m.LOG_PCI, 1
-    getattr(m.start, "class")[0] = cls
-    m.start.bar = bar
+    m.start.options.sinks, m.start.classes = m.LOG_PCI, 3
+    getattr(m.start, "class")[1] = cls
+    m.start.bar, m.start.uart_at = bar, 0x10
     m.start_runs()
     assert m.start.uart == port
-    assert bool(m.start.command & 1) == bool(port)
+    assert m.start.command == (0x407 if port else 0)
     assert ("no PCI function is a serial port" in m.log_text()) == (not port)
 
 
 @pytest.mark.parametrize("at, kind, port", [
-    (0x2f8, 0, 0x2f8), (0, 0, 0), (0xe0000000, 1, 0)])
+    (0x2f8, 0, 0x2f8), (0xffff, 0, 0xffff), (0x10000, 0, 0x10000), (0, 0, 0),
+    (0xe0000000, 1, 0), (0xe0000000, 2, 0xe0000000)])
 def test_a_serial_port_by_table(m, at, kind, port):
-    """One that lies in RAM is wrong."""
+    """Eight registers, 4 bytes apart at most; one that lies in RAM is wrong."""
     m.start.options.sinks, m.start.table_uart = m.LOG_UART, at
     m.start.mcfg.base, m.start.ecam_kind = 0xe0000000, kind
     m.start_runs()
     assert m.start.uart == port
     assert ("neither SPCR nor DBG2" in m.log_text()) == (not port)
+    if at > 0xffff:
+        assert m.start.looked_at == 32
+        assert (f"map:{at:x} size:20" in " ".join(notes(m))) == bool(port)
 
 
 # -- the order
@@ -189,6 +200,8 @@ def test_the_order_of_the_start(m):
     assert host.has_vtd and host.has_vmx and host.tsc_hz == 1000 and \
         host.tsc_exact
     assert host.screen_row == 7 and m.start.apic_id == 9
+    assert host.microcode == 0x20
+    assert host.vtd.config.fault_ticks == 60 * 1000     # a minute's
 
 
 @pytest.mark.parametrize("step", [
@@ -247,8 +260,10 @@ def test_configuration_space_in_memory(m, kind, failing, there):
     host = m.start_runs()
     assert host.pci.ecam == (0xe0000000 if there else 0)
     assert host.pci.ecam_last_bus == (63 if there else 0)
-    assert any("by ports" in text for text in warnings(m)) == (
-        not there and failing != "acpi_mcfg_init")
+    assert any("MCFG table has it, at 0xe0000000; by ports, the first 256 "
+               "bytes" in text for text in warnings(m)) == (
+                   not there and failing != "acpi_mcfg_init")
+    assert m.start.looked_at == (MIB if failing != "acpi_mcfg_init" else 0)
     if there:
         assert "map:e0000000" in notes(m) and f"size:{64 * MIB:x}" in notes(m)
 
@@ -338,6 +353,8 @@ def test_chipsets_that_do_not_say_that_they_buffer(m, vendor, device, needs):
     ({}, "acpi_find", "no IOMMU (no DMAR table", False),
     ({}, "vtd_init", "VT-d cannot be used", True)])
 def test_without_an_iommu(m, options, failing, said, tried):
+    """What firmware has left on of one stays while nothing may change; then
+    interrupts' remapping ends, and DMA's where all memory is in reach."""
     for name, value in options.items():
         setattr(m.start.options, name, value)
     fail(m, failing)
@@ -347,6 +364,10 @@ def test_without_an_iommu(m, options, failing, said, tried):
     assert "pci_acs_probe" not in notes(m)
     assert "vtd_start" not in notes(m) and "host_irq_remap" not in notes(m)
     assert "machine_run" in notes(m)
+    assert [n for n in notes(m) if n.startswith("unused")] == [
+        *["unused:0"] * (not tried),
+        "unused:82000000" if "ram" in options else "unused:2000000"]
+    # VT-d 11.4.4.1: IRE is bit 25, TE bit 31.
 
 
 def pin(m, **fields):
