@@ -215,8 +215,10 @@ int irq_message(u16 source, u64 address, u32 data)
 	if (!vtd->remapping || irq_direct)
 		return arrival(address >> 12 & 0xff, data & 0xff);
 	index += address & 8 ? data & 0xffff : 0;
-	if (!(address & 16) || index >= VTD_IRTES || !(seen[index].lo & 1) ||
-	    (seen[index].hi >> 18 & 3) != 1 || (u16)seen[index].hi != source)
+	/* Of a level, or not as "fixed": not what a message is (9.10) */
+	if (!(address & 16) || index >= VTD_IRTES ||
+	    (seen[index].lo & 0xf1) != 1 || (seen[index].hi >> 18 & 3) != 1 ||
+	    (u16)seen[index].hi != source)
 		return -1;
 	return arrival(seen[index].lo >> 40 & 0xff,
 		       seen[index].lo >> 16 & 0xff);

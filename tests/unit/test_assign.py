@@ -9,10 +9,12 @@ from pcihost import (DOWN, ENDPOINT, ROOT, TO_PCI, UP, Machine, bdf,
 
 FAKES = """
 #include "tests/unit/assign_fakes.h"
+#include "arch/x86/errno.h"
 struct assignment *fresh_assignment(void) { return empty_assignment(); }
 /* Intel's graphics: none if not told, and what was asked of it. */
 bool igd_there[1], pins_bars[1];
 int igd_status[1];
+unsigned logged[1], messages[1]; /* how often */
 struct igd_input igd_seen[1];
 bool igd_is_one(const struct pci_function *f)
 { return igd_there[0] && f && f->bdf == IGD_BDF; }
@@ -25,7 +27,7 @@ int igd_probe(struct igd *g, const struct igd_input *in)
 		log_error("igd: told so");
 	return igd_status[0];
 }
-void igd_log(const struct igd *g) { (void)g; }
+void igd_log(const struct igd *g) { (void)g; logged[0]++; }
 int igd_regions(const struct igd *g, struct region_list *l)
 {
 	struct region r = region_device(0x8000000, 0x8000000, MIB, "stolen");
@@ -58,14 +60,18 @@ void *phys_to_virt(hpa_t hpa) { return (void *)hpa; }
 volatile void *mmio_map(hpa_t hpa, u64 size)
 { (void)hpa; (void)size; return NULL; }
 int assigned_irq_init(struct assigned *a, const struct pci_host *pci)
-{ (void)a; (void)pci; return 0; }
+{
+	(void)a; (void)pci;
+	return messages[0]-- == 1 ? -ENOMEM : 0;
+}
 /* A PC's: the timer at pin 2, 24 pins. */
 u32 host_irq_gsi(const struct acpi_madt *madt, u8 irq)
 { (void)madt; return irq ? irq : 2; }
 bool host_irq_has_gsi(const struct acpi_madt *madt, u32 gsi)
 { (void)madt; return gsi < 24; }
+int left_status[1];
 int vtd_leave(struct vtd *v, struct pci_function *f)
-{ (void)v; f->left = true; return 0; }
+{ (void)v; f->left = !left_status[0]; return left_status[0]; }
 bool vtd_has_unit(struct vtd *v, bdf_t bdf) { (void)v; return bdf != no_unit[0]; }
 """
 
@@ -83,9 +89,16 @@ def m():
         cdef="extern u64 no_unit[1]; extern bdf_t rmrr_of[1];"
              "extern unsigned rmrrs[1]; extern struct dmar_entry rmrr[9];"
              "extern bool igd_there[1], pins_bars[1];"
-             "extern int igd_status[1];"
+             "extern int left_status[1], igd_status[1]; extern unsigned logged[1], messages[1];"
              "extern struct igd_input igd_seen[1];"
              "struct assignment *fresh_assignment(void);")
+
+
+def behind_the_last(m, pci):
+    """What stands in memory there is no function."""
+    if pci.count < m.PCI_FUNCTIONS_MAX:
+        pci.functions[pci.count] = {"bdf": bdf(0, 0x1f, 7), "class": 0x0300,
+                                    "vendor": 0x8086, "device": 0xa12f}
 
 
 class Choice:
@@ -99,6 +112,7 @@ class Choice:
         self.machine.pci[0] = self.x.host[0]
         m.pci_scan(self.machine.pci)
         m.pci_acs_probe(self.machine.pci)
+        behind_the_last(m, self.machine.pci)
         if not vtd:
             self.machine.vtd = m.NULL
         options = self.options = m.ffi.cast("struct options *",
@@ -119,7 +133,7 @@ class Choice:
         self.status = m.assigned_choose(self.machine)
         self.errors = [t for level, t in m.log_lines()
                        if level == m.LOG_ERROR]
-        assert len(self.errors) == (self.status != 0)
+        assert len(self.errors) == (self.status not in (0, -m.ENOMEM))
         self.log = m.log_text()
         self.given = [a.function.bdf for a in
                       self.machine.functions[0:self.machine.count]]
@@ -198,8 +212,11 @@ def test_a_disk_that_is_hidden(m, at, code, why):
 
 def test_strict_groups(m):
     done = Choice(m, pc(), "00:1f.6", strict=True)
-    assert "00:1f.6 cannot be isolated from 00:1f.3; assign these" in \
-        done.errors[0]
+    assert done.errors[0].startswith(
+        "assign: 00:1f.6 cannot be isolated from 00:1f.3; assign these")
+    # One that stands alone before it does not excuse it.
+    done = Choice(m, pc(), "00:14.0", "00:1f.6", strict=True)
+    assert "00:1f.6 cannot be isolated" in done.errors[0]
 
 
 # Classes as the issue of a keyboard that nobody had taught: an allow list
@@ -437,6 +454,16 @@ def test_a_line_that_cannot_be_held_back_has_to_be_named(m):
     assert "name the I/O APIC pin of its line, assign=BB:DD.F,gsi=N" in \
         done.errors[0]
     assert "not 00:14.0" in Choice(m, functions, "all").log
+    for kind in 0x05, 0x11:         # but for what has messages
+        functions[bdf(0, 0x14)].capabilities((0x50, kind, 0))
+        assert Choice(m, functions, "00:14.0").status == 0
+    # Firmware's bit is as it was; the one that holds it back is asked for.
+    functions[bdf(0, 0x14)].capabilities()
+    functions[bdf(0, 0x14)].writable[5] = 5
+    for command in 7, 0x407:
+        functions[bdf(0, 0x14)].put(4, 2, command)
+        assert Choice(m, functions, "00:14.0").status == 0
+        assert functions[bdf(0, 0x14)].read(4, 2) == command
 
 
 def test_a_group_is_listed(m):
@@ -501,6 +528,57 @@ def test_a_card_with_sound_is_a_display_only_as_a_whole(m):
     assert done.given == [bdf(1, 0)] and done.ports == [bdf(0, 1)]
 
 
+@pytest.mark.parametrize("nth, good", [(1, False), (2, False), (3, True)])
+def test_no_memory_for_a_function_s_messages(m, nth, good):
+    """That of the last one, too; who asks says so."""
+    m.messages[0] = nth
+    done = Choice(m, pc(), "00:14.0")
+    m.messages[0] = 0
+    assert done.given == [bdf(0, 0x14), IGD]
+    assert done.status == (0 if good else -m.ENOMEM)
+
+
+@pytest.mark.parametrize("word, base, status, lines", [
+    (True, 0x7b000000, 0, ["00:14.0 is left with its firmware"]),
+    (True, 0x7a000000, 0, ["00:14.0 shares memory with firmware (an RMRR) "
+                           "below 1 MiB or where the memory map says RAM; "
+                           "leave this word out"]),
+    (True, 0x7b000000, -1, ["what 00:14.0 shares with firmware (an RMRR) is "
+                            "too large; leave this word out"]),
+    (True, None, 0, ["no USB controller shares memory with its firmware (an "
+                     "RMRR) here: all are taken from it"]),
+    (False, 0x7b000000, 0, []), (False, None, 0, [])])
+def test_usb_that_is_left_with_its_firmware(m, word, base, status, lines):
+    functions = pc()
+    functions[bdf(0, 0x15)] = function(cls=0x0c0330)
+    m.rmrr_of[0] = bdf(0, 0x14) if base else 0xffff
+    m.rmrr[0] = {"base": base or 0, "limit": (base or 0) + 0xffff}
+    m.left_status[0] = status
+    done = Choice(m, functions, "all", usb_firmware=word, memory=(
+        (0, 0x8000000, RAM), (0x7a000000, 0x100000, RAM)))
+    m.rmrr_of[0] = m.left_status[0] = 0
+    assert [t.removeprefix("usb-firmware: ") for _, t in m.log_lines()
+            if t.startswith("usb-firmware")] == lines
+    left = [f.bdf for f in done.machine.pci.functions[
+        0:done.machine.pci.count] if f.left]
+    good = "is left" in " ".join(lines)
+    assert left == ([bdf(0, 0x14)] if good else [])
+    assert (done.status == 0) == ("leave this" not in " ".join(lines))
+    assert done.status or (bdf(0, 0x14) in done.given) != good
+    assert done.status or bdf(0, 0x15) in done.given
+
+
+def test_who_is_beside_what_is_given(m):
+    done = Choice(m, pc(), "00:14.0", "00:1f.6")
+    beside = [f.bdf for f in done.machine.pci.functions[
+        0:done.machine.pci.count] if m.assigned_is_beside(done.machine, m.ffi
+                                                           .addressof(f))]
+    assert beside == [bdf(0, 0x1f, 3)]
+    done = Choice(m, pc(), "00:1f.6", "00:14.0")
+    assert m.assigned_is_beside(done.machine, m.pci_find(done.machine.pci,
+                                                         bdf(0, 0x1f, 3)))
+
+
 def test_no_unit_and_no_iommu(m):
     m.no_unit[0] = bdf(0, 0x14)
     done = Choice(m, pc(), "00:14.0")
@@ -533,7 +611,7 @@ def igd(m):
     m.igd_there[0] = True
     m.rmrrs[0] = 1
     yield m
-    m.igd_there[0], m.igd_status[0] = False, 0
+    m.igd_there[0], m.igd_status[0], m.logged[0] = False, 0, 0
     m.rmrr_of[0], m.rmrrs[0] = 0, 1
     m.no_unit[0] = 2**64 - 1
 
@@ -549,7 +627,7 @@ def test_the_graphics_come_first_and_are_the_display(igd, words):
     assert done.status == 0, done.log
     assert done.given[0] == IGD and done.given.count(IGD) == 1
     assert done.machine.display.bdf == IGD and done.machine.vga
-    assert done.machine.igd.function.bdf == IGD
+    assert done.machine.igd.function.bdf == IGD and igd.logged[0] == 1
     assert (bdf(5, 0) in done.given) == (words == ["all"])
 
 

@@ -248,8 +248,8 @@ def test_every_usb_controller_is_taken_over(m, vtd):
     m.reset()
     m.ffi.memmove(m.steps, bytes(64), 64)
     x = Machine(m, {bdf(0, 0x14): function(cls=USB),
-                    bdf(0, 0x1a): function(cls=USB),
-                    bdf(0, 0x1b): function(cls=SMBUS)}, True)
+                    bdf(0, 0x1a): function(cls=SMBUS),
+                    bdf(0, 0x1b): function(cls=USB)}, True)
     machine = m.fresh_assignment()
     pci = machine.pci
     pci[0] = x.host[0]
@@ -260,7 +260,7 @@ def test_every_usb_controller_is_taken_over(m, vtd):
     machine.functions[0].function = m.ffi.addressof(pci.functions[0])
     m.assigned_take_over(machine)
     assert [f.taken_over for f in pci.functions[0:3]] == [
-        True, vtd, False]
+        True, False, vtd]
     # Awake, for its registers have to answer.
     assert m.string(m.steps) == ("wkk" if vtd else "wk")
 

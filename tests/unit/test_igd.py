@@ -159,6 +159,10 @@ class Machine:
         out = []
         for r in found.regions[0:found.count]:
             assert r.hpa == r.gpa and r.kind == m.REGION_DEVICE
+            # Tables are memory for the CPU; stolen memory is uncached.
+            assert r.memtype == (
+                m.MEMTYPE_WB if m.string(r.name) in ("OpRegion", "VBT")
+                else m.MEMTYPE_UC)
             out.append((r.gpa, r.gpa + r.size, r.cpu, r.dma, r.e820,
                         m.ffi.string(r.name).decode()))
         return out
@@ -170,15 +174,19 @@ def span(r):
 
 # --- Generations ----------------------------------------------------------
 
-IDS = {  # (one or more of Linux's i915 table)
+IDS = {  # Linux's include/drm/intel/pciids.h: the first and last of each family
     5: [0x0042, 0x0046], 6: [0x0102, 0x0126],
-    7: [0x0152, 0x0166, 0x0156, 0x0412, 0x0a16, 0x0d26, 0x0c12],
-    8: [0x1616, 0x1602],
-    9: [0x1912, 0x193b, 0x5a84, 0x0a84, 0x1a85, 0x3184, 0x5917, 0x3e92,
-        0x9bc5, 0x87c0, 0x87ca, 0x3ea0],
-    10: [0x5a40, 0x5a5c], 11: [0x8a52, 0x4571, 0x4e61],
-    12: [0x9a49, 0x4c8a, 0x46a6, 0x4680, 0xa780, 0xa7a0, 0x7d55, 0x7d67,
-         0xb640, 0x64a0, 0xb080, 0xb0b0, 0xfd80, 0xfd81, 0xd740, 0xd75f]}
+    7: [0x0152, 0x016a, 0x0402, 0x042e, 0x0a02, 0x0a2e, 0x0c02, 0x0d2e],
+    8: [0x1602, 0x163e],
+    9: [0x0a84, 0x1902, 0x193d, 0x1a84, 0x1a85, 0x3184, 0x3185, 0x3e90, 0x3ea9,
+        0x5902, 0x593b, 0x5a84, 0x5a85, 0x87c0, 0x87ca, 0x9b21, 0x9bf6],
+    10: [0x5a40, 0x5a5c], 11: [0x4541, 0x4571, 0x4e51, 0x4e71, 0x8a50, 0x8a71],
+    12: [0x4626, 0x46d4, 0x4c80, 0x4c9a, 0x6420, 0x64b0, 0x7d40, 0x7dd5,
+         0x9a40, 0x9af8, 0xa720, 0xa7ad, 0xb080, 0xb0b0, 0xb640, 0xd740,
+         0xd75f, 0xfd80, 0xfd81]}
+# Of these the CPU's way to stolen memory is by BAR 0 (HAS_LMEMBAR_SMEM_STOLEN)
+BY_BAR = {0x6420, 0x64b0, 0x7d40, 0x7dd5, 0xb080, 0xb0b0, 0xb640, 0xd740,
+          0xd75f, 0xfd80, 0xfd81}
 WITHOUT_REMAPPING = {"iommu": 1, "unsafe_dma": True, "ram": 1}
 
 
@@ -187,13 +195,18 @@ def test_generation_by_id(m, generation):
     for device in IDS[generation]:
         igd = Machine(device, options=WITHOUT_REMAPPING).good(m)
         assert igd.generation == generation, hex(device)
+        assert igd.remapping_off == (generation == 8), hex(device)
+        assert (igd.quirks & m.IGD_STOLEN_IN_BAR != 0) == (device in BY_BAR)
 
 
-@pytest.mark.parametrize("device", [0x2a42, 0x2e22, 0x29b2, 0x0f31, 0x22b0])
-def test_generations_without_ept_or_vtd_are_refused(m, device):
+@pytest.mark.parametrize("device, name", [
+    *((n, "before Ironlake") for n in (0x2562, 0x2582, 0x2a42, 0x2e92)),
+    *((n, "Valleyview") for n in (0x0f30, 0x0f33)),
+    *((n, "Cherryview") for n in (0x22b0, 0x22b3))])
+def test_generations_without_ept_or_vtd_are_refused(m, device, name):
     status, _ = Machine(device).probe(m)
     assert status == -m.ENOTSUP
-    assert "not supported" in m.log_text()
+    assert m.log_text() == f"igd: 8086:{device:04x} ({name}) is not supported"
 
 
 @pytest.mark.parametrize("device, wake, ack", [
@@ -218,7 +231,8 @@ def test_unknown_ids_by_the_registers(m):
     for machine in (Machine(0xfff0), Machine(0xfff0).stolen(0, 0xffffffff)):
         status, _ = machine.probe(m)
         assert status == -m.ENOTSUP
-        assert "igd-gen=" in m.log_text()
+        assert m.log_text() == ("igd: 8086:fff0 is not known and its registers "
+                                "do not tell; say igd-gen=5 to 12")
 
 
 @pytest.mark.parametrize("number", range(0, 20))
@@ -233,7 +247,7 @@ def test_generation_by_option(m, number):
         assert (status, igd.generation) == (0, number)
     else:
         assert status == -m.ENOTSUP
-        assert "5 to 12" in m.log_text()
+        assert m.log_text() == f"igd-gen={number}: say 5 to 12"
 
 
 # device, GGC, MiB of stolen memory, MiB of GTT memory
@@ -290,8 +304,16 @@ def test_stolen_memory_above_4_gib(m):
     assert span(igd.dsm) == (9 * GIB, 9 * GIB + 64 * MIB)
     machine.put(BRIDGE, 0xa8, (9 * GIB + 63 * MIB) | 1, 8)     # TOUUD
     assert machine.probe(m)[0] == -m.EINVAL
+    assert m.log_text() == (
+        "igd: stolen memory of 64 MiB at 0x240000000 (GGC 02c0) ends above the "
+        "top of memory 0x243f00000")
     machine.put(BRIDGE, 0xa8, (9 * GIB + 64 * MIB) | 1, 8)
     assert machine.probe(m)[0] == 0
+    # One that says nothing: as far as any CPU of these has addresses.
+    machine = Machine(0x9a49).stolen(0x02c0, 2**46 - 64 * MIB, wide=True)
+    assert machine.probe(m)[0] == 0
+    machine.stolen(0x02c0, 2**46 - 63 * MIB, wide=True)
+    assert machine.probe(m)[0] == -m.EINVAL
 
 
 BAR = 0xfa000000
@@ -483,7 +505,9 @@ def test_bad_vbt_is_left_out(m, name):
     machine = Machine().opregion(rvda=rvda, rvds=min(rvds, 2**32 - 1))
     igd = machine.good(m)
     assert span(igd.vbt) is None and igd.opregion.size == 8 * KIB
-    assert m.log_text().count("not in reserved memory") == 1
+    assert m.log_text() == (
+        f"igd: the VBT's {min(rvds, 2**32 - 1):#x} bytes at {rvda:#x} are not "
+        "in reserved memory; the guest does without them")
     assert len(machine.regions(m)) == 1
 
 
@@ -500,13 +524,15 @@ def test_no_opregion(m, asls):
     machine = Machine()
     machine.put(IGD, 0xfc, asls, 4)
     assert span(machine.good(m).opregion) is None
-    assert "no OpRegion" in m.log_text()
+    assert m.log_text() == (f"igd: firmware has made no OpRegion (ASLS "
+                            f"{asls:08x}): no VBT for the driver")
 
 
 def test_opregion_without_signature(m):
     machine = Machine().opregion(signature=b"IntelGraphicsMen")
     assert span(machine.good(m).opregion) is None
-    assert m.log_text().count("signature") == 1
+    assert m.log_text() == (f"igd: no OpRegion at {OPREGION:#x} (ASLS): its "
+                            "signature is missing; the guest reads 0 there")
 
 
 @pytest.mark.parametrize("at,kib,text", [
@@ -520,6 +546,8 @@ def test_bad_opregion(m, at, kib, text):
     status, _ = Machine().opregion(at, kib).probe(m)
     assert status == -m.EINVAL
     assert text in m.log_text() and len(m.log_lines()) == 1
+    assert m.log_text().startswith(f"igd: the OpRegion at {at:#x} ")
+    assert text != "cannot be" or f" {kib} KiB, which cannot" in m.log_text()
     assert (m.lib.looked_at == 0) == (text == "outside reserved")
 
 
@@ -543,6 +571,8 @@ def test_no_igd(m):
         status, _ = machine.probe(m)
         assert status == -m.ENODEV
         assert text in m.log_text() and len(m.log_lines()) == 1
+    off.probe(m)
+    assert "(DEVEN ffffffef)" in m.log_text()
 
 
 @pytest.mark.parametrize("machine,text", [
@@ -550,7 +580,9 @@ def test_no_igd(m):
     (Machine().stolen(0xefc0, TOLUD - 64 * MIB), "above the top of memory"),
     (Machine().stolen(0x02c0, TOLUD), "above the top of memory"),
     (Machine().stolen(0x04c0, 0xfc000000, tolud=0), "above the top"),
-    (Machine().stolen(0x02c0, 0x40000000), "calls RAM"),
+    (Machine().stolen(0x02c0, 0x40000000),
+     "igd: stolen memory 0x40000000-0x44000000 lies in what the memory map "
+     "calls RAM"),
     (Machine().stolen(0x02c0, WINDOW - 0x3fc00000), "calls RAM"),
     (Machine().stolen(0x02c0, TOLUD - 64 * MIB, gsm=0x30000000),
      "calls RAM"),
@@ -568,7 +600,22 @@ def test_bad_stolen_memory(m, machine, text):
 def test_rmrr_in_ram(m):
     status, _ = Machine(rmrrs=[(0x40000000, 0x1000)]).probe(m)
     assert status == -m.EINVAL
-    assert m.log_text().count("RMRR") == 1
+    assert m.log_lines()[-1] == (
+        m.LOG_ERROR, "igd: the RMRR 0x40000000-0x40001000 lies in what the "
+        "memory map calls RAM")
+
+
+@pytest.mark.parametrize("count, good", [(8, True), (9, False)])
+def test_as_many_rmrrs_as_there_is_room_for(m, count, good):
+    at = WINDOW + WINDOW_SIZE
+    machine = Machine(rmrrs=[(at + n * 2 * PAGE, PAGE) for n in range(8)])
+    assert machine.probe(m)[0] == 0
+    machine.input.rmrr_count = count
+    igd = m.new("struct igd *")
+    m.clear_events()
+    assert (m.igd_probe(igd, machine.input) == 0) == good
+    assert good or "igd: 9 RMRRs; at most 8 are understood" in m.log_text()
+    assert igd.rmrr_count == (count if good else 0)
 
 
 # --- Regions --------------------------------------------------------------
