@@ -1045,6 +1045,61 @@ def test_names_of_exit_reasons(m, caller):
         caller.vcpu.poke(BUFFER, bytes(64))
     assert caller.call(3, 76, BUFFER, 64)[0] == -22
     assert caller.call(3, 2**32 + 10, BUFFER, 64)[0] == -22
+    for reason in 51, m.STATS_REASONS, 0xffff, 2**32 - 1:
+        assert m.string(m.exit_reason_name(reason)) == "unknown"
+
+
+def test_a_dump_has_all_that_it_names(m):
+    """Each value at its name, as wide as it is."""
+    vcpu = Vcpu(m)
+    lines = {
+        "rip %016x rflags %08x": ("GUEST_RIP", "GUEST_RFLAGS"),
+        "guest-physical %016x linear %016x vectoring 0x%x": (
+            "GUEST_PHYSICAL", "GUEST_LINEAR", "IDT_VECTORING"),
+        "interruptibility %x activity %x pending debug %x": (
+            "GUEST_INTERRUPTIBILITY", "GUEST_ACTIVITY",
+            "GUEST_PENDING_DEBUG"),
+        "gdtr %016x limit %04x idtr %016x limit %04x": (
+            "GUEST_GDTR_BASE", "GUEST_GDTR_LIMIT", "GUEST_IDTR_BASE",
+            "GUEST_IDTR_LIMIT"),
+        "host rip %016x rsp %016x cr0 %x cr3 %x cr4 %x efer %x gs %x": tuple(
+            f"HOST_{n}" for n in ("RIP", "RSP", "CR0", "CR3", "CR4", "EFER",
+                                  "GS_BASE")),
+        "controls pin %x cpu %x/%x exit %x entry %x inject %x": (
+            "PIN_CONTROLS", "CPU_CONTROLS", "CPU_CONTROLS2", "EXIT_CONTROLS",
+            "ENTRY_CONTROLS", "ENTRY_INTERRUPTION")}
+    value, expected = 0x10001, ["exit reason 0xa (CPUID), qualification 0x77"]
+    for text, names in lines.items():
+        values = range(value, value + len(names))
+        value = values.stop
+        for name, number in zip(names, values):
+            vcpu.cpu.write(getattr(m, f"VMCS_{name}"), number)
+        expected.append(text % tuple(values))
+    for n, name in enumerate("es cs ss ds fs gs ldtr tr".split()):
+        parts = ["", "_BASE", "_LIMIT", "_RIGHTS"]
+        for k, part in enumerate(parts):
+            vcpu.cpu.write(getattr(m, f"VMCS_GUEST_ES{part}") + 2 * n,
+                           0x1100 + 16 * n + k)
+        expected.append("%-4s %04x base %016x limit %08x rights %05x" % (
+            name, *(0x1100 + 16 * n + k for k in range(4))))
+    for n in range(16):
+        m.vcpu_set_gpr(vcpu.v, n, 0xabc0000 + n)
+    names = "rax rcx rdx rbx rsp rbp rsi rdi r8  r9  r10 r11 r12 r13 r14 r15"
+    for n in range(0, 16, 4):
+        expected.append(" ".join(
+            f"{names[4 * k:4 * k + 3]} {0xabc0000 + k:016x}"
+            for k in range(n, n + 4)))
+    for n, name in enumerate(("CR0", "CR3", "CR4", "EFER")):
+        vcpu.cpu.write(getattr(m, f"VMCS_GUEST_{name}"), 0x20 + n)
+    m.fake_cr[2] = 0x55
+    expected += ["cr0 %016x cr2 %016x cr3 %016x cr4 %016x efer %x" % (
+        0x20, 0x55, 0x21, 0x22, 0x23), "code at rip: " + "90 " * 15]
+    rip = vcpu["GUEST_RIP"]
+    vcpu.poke(vcpu.cpu.read(m.VMCS_GUEST_ES_BASE + 2) + rip, b"\x90" * 15)
+    vcpu.v.reason, vcpu.v.qualification = 10, 0x77
+    m.vcpu_dump(vcpu.v)
+    said = m.log_text()
+    assert [line for line in expected if line not in said] == []
 
 
 def give_devices(caller, count):

@@ -140,7 +140,8 @@ def test_open_only_where_the_host_shows_it(guest):
 # wishes that harm nothing.
 TELLS = [0xe7, 0xe8, 0x198, 0x19c, 0x1a2, 0x1ad, 0x1b1, 0x771, 0x777, 0x3f8,
          0x3f9, 0x3fa, 0x3fc, 0x3fd, 0x3fe, 0x60d, 0x630, 0x631, 0x632, 0x660,
-         0x606, 0x610, 0x611, 0x614, 0x619, 0x639, 0x641, 0x648, 0x64b, 0x64c]
+         0x606, 0x610, 0x611, 0x614, 0x619, 0x639, 0x641, 0x648, 0x649, 0x64a,
+         0x64b, 0x64c, 0x64d]
 WISHES = [0x1b0, 0x770, 0x774]
 # The overclocking mailbox, limits of power and current, all CPUs' HWP
 # request, turbo's table, voltage planes, interrupts.
@@ -180,6 +181,28 @@ def test_a_cpu_without_p_states(guest):
     """Bochs: nothing is written, and Linux finds nothing."""
     assert guest.access(0x199) == 0 and guest.access(0x199, 0x1c00) == 0x1c00
     assert not [e for e in guest.m.events() if e.kind == guest.m.FAKE_NO_MSR]
+
+
+# SDM 4, table 2-2: what the VMCS switches, or Monocle does not use; commands.
+ITS_OWN = [0x174, 0x175, 0x176, 0x277, *range(0xc0000081, 0xc0000085),
+           *range(0xc0000100, 0xc0000104)]
+
+
+def test_nothing_else_is_open(guest):
+    """Denied by default: a bit too many hands out what is not looked at."""
+    guest.cpu.cpuid(7, edx=1 << 26 | 1 << 27 | 1 << 28 | 1 << 31)
+    bitmap = guest.m.new("uint8_t[4096]")
+    guest.m.msr_bitmap_fill(bitmap)
+    bits = int.from_bytes(bytes(bitmap), "little")
+
+    def opened(write):
+        return {first + n for k, first in enumerate((0, 0xc0000000))
+                for n in range(0x2000)
+                if not bits >> (8192 * (2 * write + k) + n) & 1}
+    assert opened(write=True) == {*ITS_OWN, *WISHES, 0x48, 0x49, 0x10b}
+    # The TSC, and EFER, whose writes are looked at.
+    assert opened(write=False) == {*ITS_OWN, *WISHES, *TELLS, 0x48, 0x10,
+                                   0xc0000080}
 
 
 @pytest.mark.parametrize("msr, host, shown, dropped", [

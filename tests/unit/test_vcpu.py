@@ -972,7 +972,7 @@ def test_a_debug_exception_is_handed_on(vm, cause, shadow):
     """The CPU leaves DR6, DR7.GD and BTF as they were (SDM 28.1), and entry
     refuses a step in a shadow (27.3.1.5)."""
     m = vm.m
-    m.fake_dr[6] = 0xffff0ff0 | 0x8002
+    m.fake_dr[6] = 0xffff0ff0 | 0x8009
     vm.set(GUEST_DR7=0x2401, GUEST_DEBUGCTL=2, GUEST_RFLAGS=2 | TF)
     entries = vm.run({"EXIT_REASON": 0, "QUALIFICATION": cause,
                       "EXIT_INTERRUPTION": VALID | EXCEPTION | 1,
