@@ -32,6 +32,18 @@ EQUIVALENT = {
     ("vmm/vcpu/exit_task.c", "for (unsigned n = 0; n < count; n++)",
      "for (unsigned n = 0; n <= count; n++)"):
     "one more is put together than is written",
+    ("vmm/assign/assigned_irq.c", "a->mode = IRQ_OFF;", ";"):
+    "what follows, a reset of the configuration space, sets it",
+    ("vmm/assign/assigned_irq.c", "assigned_messages_follow(a);", ";"):
+    "its only caller does the same behind it",
+    ("vmm/core/guest_mem.c", "return -EFAULT;", "return 0;"):
+    "the second one: what is reachable is there",
+    ("vmm/devmodel/lapic_accept.c",
+     "return (tpr & 0xF0) >= class ? tpr : class;",
+     "return (tpr & 0xf2) >= class ? tpr : class;"):
+    "a class has no low bits",
+    ("vmm/devmodel/rtc.c", "rtc->base_tsc = rdtsc();", ";"):
+    "rtc_reset() follows, which sets it",
 }
 
 # -- what a fault is

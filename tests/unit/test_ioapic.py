@@ -76,6 +76,10 @@ def test_registers(io):
         io.set(reg, 0x12345678)
         assert io.get(reg) == 0
     assert io.read(BASE) == 0xFF
+    assert io.read(BASE + 0xffc) == 0xFFFFFFFF      # the page is its own
+    assert not any(io.m.bus_dispatch(io.bus, io.m.BUS_MMIO, io.m.new(
+        "struct bus_access *", {"addr": BASE + at, "size": 1}))
+        for at in (0, 0xfff))
     assert io.read(BASE + 4) == 0xFFFFFFFF
     io.write(BASE + 4, 1)
     assert io.read(BASE, 1) == 0xFF

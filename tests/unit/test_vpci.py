@@ -907,6 +907,26 @@ def test_the_bus_says_which_devices_have_more_functions(m):
     assert machine.read(0, 0xe, 1) == 0
 
 
+def test_where_function_0_is_not_given_something_stands(m):
+    """So that a guest looks for the others: QEMU's generic bridge, which no
+    driver wants."""
+    machine = Machine(m, bdf=VGA | 3)
+    assert [machine.read(VGA, at) for at in range(0, 0x40, 4)] == [
+        0x00081b36, 0, 0x06000000, 0x00800000] + [0] * 12
+    assert machine.read(VGA | 1, 0) == 0xffffffff
+    assert machine.read(VGA | 3, 0) not in (0xffffffff, 0x00081b36)
+
+
+def test_configuration_accesses_are_counted(m):
+    machine = Machine(m)
+    before = machine.assigned.accesses
+    for n in range(3):
+        machine.read(VGA, 4 * n)
+    assert machine.assigned.accesses - before == 3
+    m.vpci_write(machine.pci, VGA, 4, 2, 3)
+    assert machine.assigned.accesses - before == 4
+
+
 def test_the_table_of_functions_is_bounded(m):
     machine = Machine(m)
     ops, dev = machine.pci.functions[0].ops, machine.bridges
