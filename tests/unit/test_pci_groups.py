@@ -59,6 +59,50 @@ def switch(root=True, up=True, down=(True, True)):
     return out
 
 
+def requesters(m, functions, at):
+    """The IDs that its requests carry."""
+    x, out = machine(m, functions), m.new("bdf_t[2]")
+    return list(out[0:m.pci_requesters(x.host, at, out)])
+
+
+# Linux, drivers/pci/quirks.c: quirk_dma_func0_alias(), quirk_dma_func1_alias()
+AS_0 = [(0x1180, 0xe832), (0x1180, 0xe476)]
+AS_1 = [(0x197b, 0x2392), (0x1c28, 0x0122), (0x1103, 0x0642), (0x1103, 0x0645),
+        *((0x1b4b, device) for device in (
+            0x9120, 0x9123, 0x9125, 0x9128, 0x9130, 0x9170, 0x9172, 0x917a,
+            0x9182, 0x9183, 0x91a0, 0x9215, 0x9220, 0x9230, 0x9235))]
+
+
+@pytest.mark.parametrize("which, fn", [(AS_0, 0), (AS_1, 1), (
+    [(0x1180, 0xe833), (0x1b4b, 0x9236), (0x8086, 0x9235)], 2)])
+def test_functions_with_the_id_of_another(m, which, fn):
+    for vendor, device in which:
+        at = bdf(1, 0, 3)
+        found = requesters(m, {bdf(0, 1): function(ROOT, True, 1),
+                               bdf(1, 0): function(ENDPOINT, multi=True),
+                               at: function(ENDPOINT, vendor=vendor,
+                                            device=device)}, at)
+        assert found == [at] + [bdf(1, 0, fn)] * (fn < 2), hex(device)
+
+
+# quirk_use_pcie_bridge_dma_alias(): PCI Express, and do not say so.
+HIDDEN = [(0x1b21, 0x1080), (0x10e3, 0x8113), (0x1283, 0x8892),
+          (0x1283, 0x8893), (0x8086, 0x244e)]
+
+
+@pytest.mark.parametrize("ids, kind, behind", [
+    *((ids, None, bdf(2, 0)) for ids in HIDDEN),
+    ((0x8086, 0x1234), None, bdf(1, 0)), ((0x8086, 0x1234), TO_PCI, bdf(2, 0))])
+def test_requests_from_conventional_pci(m, ids, kind, behind):
+    """The bridge's own ID where it is conventional, too; else that of the
+    first function on the bus behind it (PCIe to PCI bridges 1.0, 2.3)."""
+    bridge = function(kind, False, 2, vendor=ids[0], device=ids[1])
+    at = bdf(2, 4)
+    assert requesters(m, {bdf(0, 1): function(ROOT, True, 1),
+                          bdf(1, 0): bridge, at: function()}, at) == [
+        at, behind]
+
+
 def test_devices_of_the_root_bus_are_apart(m):
     """A PC of old: no PCI Express, no ECAM."""
     found = groups(m, {bdf(0, n): function() for n in range(4)}, ecam=False)

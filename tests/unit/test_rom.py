@@ -455,11 +455,11 @@ def test_out_of_memory(m):
 
 # --- A file --------------------------------------------------------------
 
-def load(m, data):
+def load(m, data, full=False):
     raw = m.new("uint8_t[]", bytes(data))
     rom, why = m.new("struct pci_rom *"), m.new("char **")
     f = m.new("struct pci_function *", {"vendor": VENDOR, "device": DEVICE})
-    m.lib.out_of_memory = False
+    m.lib.out_of_memory = full
     err = m.pci_rom_load(raw, len(data), f, rom,
                          m.ffi.cast("const char **", why))
     assert bool(err) == (why[0] != m.NULL) == (rom.data == m.NULL)
@@ -477,6 +477,10 @@ def test_bad_file(m, name):
     data, text = {**WRONG, **DOUBTED}[name]
     if data:
         assert text in load(m, data)
+
+
+def test_a_file_and_no_memory(m):
+    assert load(m, image(1024), full=True) == "does not fit memory"
 
 
 def test_file_too_long(m):
