@@ -269,7 +269,7 @@ int assigned_window(const struct assignment *all, struct region_list *map,
 {
 	if (all->options->igd == IGD_CLOSED)
 		r.cpu = 0;
-	return region_pin(map, &r);
+	return STATUS ? STATUS : region_pin(map, &r);
 }
 
 void pci_rom_read(const struct pci_host *pci, const struct pci_function *f,

@@ -29,6 +29,8 @@ ROOMS = ["boot", "kernel", "arch/x86", "arch/x86/vmx", "drivers/pci",
          "vmm/load", "vmm/assign"]
 # (file, the line's text, what stands there instead): why nobody can notice
 EQUIVALENT = {
+    ("boot/multiboot2.c", "if (d->pages < BIT(52))",
+     "if (d->pages < BIT(51))"): "no memory is as large",
     ("vmm/vcpu/exit_task.c", "for (unsigned n = 0; n < count; n++)",
      "for (unsigned n = 0; n <= count; n++)"):
     "one more is put together than is written",
@@ -36,6 +38,15 @@ EQUIVALENT = {
     "what follows, a reset of the configuration space, sets it",
     ("vmm/assign/assigned_irq.c", "assigned_messages_follow(a);", ";"):
     "its only caller does the same behind it",
+    ("vmm/physmap.c", "while (given < wanted && rows_left(list) &&",
+     "while ( rows_left(list) &&"): "a piece of no bytes ends it",
+    ("vmm/physmap.c", "from = gpa + size;", ";"):
+    "what is taken is not free any more",
+    ("vmm/physmap.c", "gpa_t gpa = 0;", "gpa_t gpa = 1;"):
+    "where there is none its size is 0",
+    ("vmm/machine.c",
+     "if (!cfg.windows[i].ports && cfg.windows[i].base >= MIB)",
+     "if ( cfg.windows[i].base >= MIB)"): "no port is above 1 MiB",
     ("vmm/core/guest_mem.c", "return -EFAULT;", "return 0;"):
     "the second one: what is reachable is there",
     ("vmm/devmodel/lapic_accept.c",

@@ -137,6 +137,7 @@ def test_nothing_is_lost(m, seed):
         told += range(n, n + 40)
         m.console_put(host.c, bytes(told[-40:]), 40)
     host.run(max(host.now, when) + BYTE * (len(told) + 2 * FIFO))
+    assert not host.ier & TRANSMIT      # of an empty line nobody hears more
     assert host.arrived() == [byte for _, byte in arrivals]
     assert host.sent == told
 

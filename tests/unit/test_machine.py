@@ -685,6 +685,12 @@ def test_a_bar_that_lies_in_two_windows_ends_the_first(m):
     assert shared_out(m, x)[0][1] == [(0xdf000000, 0xe0000000 - 1)]
 
 
+def test_a_bar_without_an_address_is_in_no_window(m):
+    x = Machine(m)
+    x.give(0x64, 5, (0, MIB), (0, 32, True))
+    assert [set(out) for out in shared_out(m, x)] == [{0}, {0}]
+
+
 PLACES = st.lists(st.tuples(
     st.sampled_from([0, 0x40, 0x80]), st.integers(0x80, 0xd0),
     st.integers(1, 64)), max_size=12, unique_by=lambda p: p[1])
@@ -710,7 +716,6 @@ def test_no_two_roots_pass_on_the_same(m, places):
 # -- ports
 
 def opened(m, x):
-    m.machine_open_ports(x.machine)
     bitmap = m.ffi.cast("u8 *", x.machine.vm.io_bitmap)
     ports = [p for p in range(0x10000) if not bitmap[p // 8] >> p % 8 & 1]
     return {(run[0][1], run[-1][1]) for _, group in itertools.groupby(
@@ -740,16 +745,26 @@ def test_ports_of_the_display_alone_are_open(m, display, vga, ports):
     (0xe0000000, False, False, True), (0xe0000000, False, True, True),
     (0xd0000000, False, False, False), (0xd0000000, False, True, True),
     (0xe0000000, True, False, False), (0xdf000000, False, False, True),
-    (0xe0000001, False, False, False)])
+    (0xe0000001, False, False, False), (0xde000000, False, False, False),
+    (0xde001000, False, False, True)])
+@pytest.mark.parametrize("bar", [0, 5])
 def test_a_screen_is_the_guests_where_its_card_shows_it(m, base, io, vga,
-                                                        told):
+                                                        told, bar):
     x = Machine(m)
     f = x.display()
     x.assign.vga = vga
-    f.bars[2] = {"base": base, "size": 0x2000000, "io": io}
+    f.bars[bar] = {"base": base, "size": 0x2000000, "io": io}
     x.host.boot.fb = {"kind": m.DISPLAY_RGB, "base": 0xe0000000}
     assert x.plan() == 0
     assert bool(x.machine.loader.screen) == told
+
+
+def test_where_the_loader_has_no_screen_none_is_shown(m):
+    """Nor by a BAR that has no address."""
+    x = Machine(m)
+    x.display().bars[0] = {"base": 0, "size": 0x2000000}
+    x.assign.vga = False
+    assert x.plan() == 0 and not x.machine.loader.screen
 
 
 @pytest.mark.parametrize("first, display, said", [
@@ -844,6 +859,14 @@ def test_what_cannot_be_planned_is_refused(m, step, said, options):
     errors = [t for level, t in m.log_lines() if level == m.LOG_ERROR]
     assert len(errors) == (1 if said else 0)
     assert not said or said in errors[0]
+
+
+def test_a_video_bios_that_cannot_be_closed_is_an_error(m):
+    x = Machine(m, igd=m.IGD_CLOSED)
+    x.display()
+    x.keep = rom(x, 0x8400)
+    x.fail("assigned_window")
+    assert m.machine_map(x.machine) == -m.EIO
 
 
 @pytest.mark.parametrize("step, has", [
