@@ -71,9 +71,13 @@ volatile void *mmio_map(hpa_t hpa, u64 size)
 	return irq_bar + (hpa - irq_bar_base);
 }
 
+bool irq_no_memory;
+
 hpa_t phys_alloc(struct phys *p, u64 size, u64 align, hpa_t limit)
 {
 	(void)p, (void)align, (void)limit;
+	if (irq_no_memory)
+		return PHYS_NONE;
 	free(memory);
 	memory = malloc(size);
 	return (hpa_t)(uintptr_t)memory;

@@ -656,6 +656,34 @@ def test_the_graphics_rmrrs_are_judged(igd, vtd, count):
         for n in range(8)]
 
 
+HECI = "HECI: media engines, content protection"
+HDA = "HDA: sound by HDMI and DisplayPort"
+
+
+@pytest.mark.parametrize("at, cls, vendor, what", [
+    (bdf(0, 0x16), 0x078000, 0x8086, HECI), (bdf(0, 0xf), 0x078000, 0x8086,
+                                             HECI),
+    (bdf(0, 0x16, 1), 0x078000, 0x8086, None),
+    (bdf(0, 0x15), 0x078000, 0x8086, None),
+    (bdf(0, 0x16), 0x078000, 0x1022, None),
+    (bdf(0, 0x16), 0x070000, 0x8086, None),
+    (bdf(0, 0x1b), 0x040100, 0x8086, HDA), (bdf(0, 0x1b), 0x040300, 0x8086,
+                                            HDA),
+    (bdf(0, 0x1b), 0x040300, 0x10de, None),
+    (bdf(0, 0x1b), 0x048000, 0x8086, None)])
+def test_what_the_graphics_driver_works_with(igd, at, cls, vendor, what):
+    functions = {**pc(), at: function(cls=cls, vendor=vendor)}
+    functions[bdf(0, 0x16)] = functions.get(bdf(0, 0x16), function())
+    del functions[bdf(0, 0x1f, 3)]
+    said = f"igd: {at >> 8:02x}:{at >> 3 & 31:02x}.{at & 7} is not assigned, " \
+        f"which its driver works with ({what})"
+    assert (said in Choice(igd, functions, igd=1).log) == bool(what)
+    if not what:
+        assert "works with" not in igd.log_text()
+    igd.igd_there[0] = False
+    assert "works with" not in Choice(igd, functions).log
+
+
 def test_graphics_that_cannot_be_given(igd):
     igd.no_unit[0] = IGD
     done = Choice(igd, pc(), igd=1)

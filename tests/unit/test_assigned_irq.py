@@ -331,6 +331,17 @@ def test_without_an_entry_no_vector_is_lost(m):
     assert "no vector is left" in m.log_text()
 
 
+@pytest.mark.parametrize("entries, count", [(0, 32), (40, 40)])
+def test_no_memory_for_messages(m, entries, count):
+    both = Both(m, entries=entries)
+    m.lib.irq_no_memory = True
+    status = m.irq_start(True, 1, -1)
+    m.lib.irq_no_memory = False
+    assert status == -m.ENOMEM and both.sent() == []
+    assert m.log_text() == ("too little memory for an assigned function's "
+                            f"{count} messages")
+
+
 def test_masked_messages_wait(m):
     both = Both(m)
     both.guest.set_msi(TO, 0x60)
@@ -704,6 +715,9 @@ def test_each_life_finds_the_hosts_command_as_the_first(m, msi, gsi, command):
         m.irq_config[MSI] = 0xff
     assert m.irq_start(True, 1, gsi) == 0
     first = both.host.read(4, 2)
+    # A line that is named is needed; one that is looked at must not rise.
+    assert first & INTX_DISABLE == (
+        0 if gsi >= 0 else command if msi else INTX_DISABLE)
     for guest in MASTER, MASTER | INTX_DISABLE, MASTER:
         both.guest.write(4, 2, guest)
         assert both.host.read(4, 2) == first | MASTER

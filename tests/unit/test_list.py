@@ -247,7 +247,7 @@ def test_the_line_for_grub(m, f, vtd, words):
 def test_a_long_line_for_grub(m):
     """Broken between words, but never in one."""
     few, many = ("assign=all" + ",-01:00.0" * n for n in (4, 12))
-    said = f"log=com1,screen list {few} debug listen {many} ram=identity"
+    said = f"log=com1,screen list {few}  debug listen {many} ram=identity"
     lines = Machine(m, {bdf(0, 2): IGD}).list(words=said)
     at = next(n for n, line in enumerate(lines) if "multiboot2" in line)
     assert lines[at + 2:at + 4] == [" " * 13 + "listen", " " * 13 + many]
@@ -324,6 +324,32 @@ def test_a_class_has_its_name(m, cls, name):
     f.put(9, 3, cls << 8)
     lines = Machine(m, {bdf(0, 5): f}).list()
     assert f"00:05.0 1b36:0010 {cls:04x} {name:11} MSI-X" in "\n".join(lines)
+
+
+# PCI Code and ID Assignment 1.11, 1: by base class, and some of their classes
+BASES = {1: "storage", 2: "network", 3: "display", 4: "multimedia",
+         6: "bridge"}
+EXACT = {0x0101: "IDE", 0x0104: "RAID", 0x0106: "SATA", 0x0108: "NVMe",
+         0x0403: "audio", 0x0600: "host bridge", 0x0601: "ISA bridge",
+         0x0604: "PCI bridge", 0x0700: "serial port", 0x0c03: "USB",
+         0x0c05: "SMBus"}
+
+
+def test_no_other_class_has_a_name(m):
+    functions = {}
+    for base in range(0x14):
+        for sub in (*range(0xb), 0x10, 0x20, 0x41, 0x80, 0xfe):
+            functions[bdf(base, *divmod(len(functions) % 16, 8))] = f = \
+                Function(cls=base << 16 | sub << 8, multi=True)
+    for n in range(0, 256, 8):
+        functions.setdefault(n, Function(cls=0x060000))
+    lines = [line for line in Machine(m, functions).list()
+             if re.match("[0-9a-f]{2}:", line)]
+    assert len(lines) > 0x14 * 16
+    for line in lines:
+        cls = int(line[18:22], 16)
+        assert line[23:34].strip() == EXACT.get(cls, BASES.get(cls >> 8, "")), \
+            line
 
 
 @pytest.mark.parametrize("caps, control, pin, said", [
