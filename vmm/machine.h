@@ -62,7 +62,7 @@ struct machine_cpu {
 
 struct machine {
 	struct host *host;
-	struct vm vm;
+	_Alignas(64) struct vm vm; /* lines that each exit reads */
 	struct ept ept;
 	struct apic_bus apics;
 	struct machine_cpu *cpus[CPUS_MAX]; /* the first is the BSP's */
@@ -84,7 +84,7 @@ struct machine {
 	struct assignment assign;
 	struct loader_input loader;
 	struct loader_module modules[BOOT_MODULES_MAX]; /* of role "module" */
-	struct bios bios; /* guest=bios */
+	struct bios bios;				/* guest=bios */
 	struct firmware firmware;
 	struct rom_init rom_init;
 	struct boot_framebuffer text; /* the screen after it */

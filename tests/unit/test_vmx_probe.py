@@ -68,7 +68,7 @@ def test_a_current_cpu(m, cpu):
         1 << 19 | 1 << 20 | 1 << 25 | 1 << 28 | 1 << 29 | 1 << 31
     assert cap.cpu2 == 1 << 1 | 1 << 3 | 1 << 5 | 1 << 7 | 1 << 12 | 1 << 20
     assert cap.exit == 0x36dfb | 1 << 2 | 1 << 9 | 1 << 15 | 1 << 18 | \
-        1 << 19 | 1 << 20 | 1 << 21
+        1 << 19 | 1 << 20 | 1 << 21 | 1 << 22
     assert cap.entry == 0x11fb | 1 << 2 | 1 << 14 | 1 << 15
     assert cap.vmcs_revision == 4
     assert (cap.cr0_fixed0, cap.cr0_fixed1) == (0x80000021, 0xffffffff)
@@ -95,6 +95,8 @@ def choose(m, cpu, signature, asked="AUTO", monitor=False):
     if status == 0:
         m.vmx_log(cap)
         assert bool(cap.pin >> 6 & 1) == (not cap.apic_clock)
+        # Saved at exits only where it runs: SDM 27.2.1.2.
+        assert cap.exit >> 22 & 1 == cap.pin >> 6 & 1
     return status, not cap.apic_clock, m.log_text()
 
 

@@ -54,16 +54,17 @@ _Static_assert(sizeof(struct window_run) == 16, "ABI");
 struct vcpu;
 
 struct vm {
+	/* On one line: what each exit reads. */
+	enum vm_request request;
+	struct vclock clock;
 	struct region_list map;
 	/* Memory of the graphics, with the rights that it has when open. */
 	struct region_list windows;
 	struct ept *ept;
 	struct bus bus;
-	struct vclock clock;
 	struct guest_features features;
 	const struct vmx_capabilities *vmx;
-	enum vm_request request; /* vm_request(), vm_requested() */
-	bool rom_runs;		 /* rom-init: the guest is not started yet */
+	bool rom_runs; /* rom-init: the guest is not started yet */
 	u8 exit_code;
 	void *io_bitmap; /* two pages: A, B */
 	void *msr_bitmap;

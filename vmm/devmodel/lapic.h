@@ -82,6 +82,7 @@ struct lapic {
 	u8 errors;		 /* what the next write of ESR shows */
 
 	/* For the vCPU loop, which clears what it has taken. */
+	bool *attention; /* set when something comes; or NULL */
 	bool nmi_pending;
 	bool init_pending; /* then call lapic_init_signal() */
 	bool sipi_pending;

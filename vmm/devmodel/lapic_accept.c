@@ -96,7 +96,7 @@ static bool accept_vector(struct lapic *l, u8 vector, bool level)
 	return true;
 }
 
-bool lapic_accept_own(struct lapic *l, const struct apic_message *m)
+static bool accept_own(struct lapic *l, const struct apic_message *m)
 {
 	switch (m->delivery) {
 	case APIC_FIXED:
@@ -111,6 +111,15 @@ bool lapic_accept_own(struct lapic *l, const struct apic_message *m)
 	default: /* there is no SMM in this machine */
 		return false;
 	}
+}
+
+bool lapic_accept_own(struct lapic *l, const struct apic_message *m)
+{
+	bool taken = accept_own(l, m);
+
+	if (l->attention)
+		*l->attention = true;
+	return taken;
 }
 
 static void post_vector(struct lapic *l, const struct apic_message *m)
@@ -175,10 +184,13 @@ bool lapic_accept(struct lapic *l, const struct apic_message *m)
 {
 	if (!post(l, m))
 		return false;
-	if (l->kick)
+	if (l->kick) {
 		l->kick(l->vcpu);
-	else
-		lapic_collect(l);
+		return true;
+	}
+	lapic_collect(l);
+	if (l->attention)
+		*l->attention = true;
 	return true;
 }
 

@@ -75,6 +75,8 @@ static void update(struct pic *pic)
 	if (slave)
 		master->irr |= BIT(CASCADE);
 	pic->intr = request(master, true) >= 0;
+	if (pic->intr && pic->attention)
+		__atomic_store_n(pic->attention, true, __ATOMIC_RELEASE);
 }
 
 void pic_set_line(struct pic *pic, unsigned line, bool asserted)

@@ -26,6 +26,7 @@ struct i8259 {
 struct pic {
 	struct i8259 chip[2]; /* master, slave */
 	bool intr;	      /* the master's output */
+	bool *attention;      /* set with it; or NULL */
 };
 
 /* Returns 0, -ENOSPC or -EEXIST. */

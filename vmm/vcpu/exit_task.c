@@ -297,6 +297,7 @@ enum exit_action exit_task_switch(struct vcpu *v)
 	v->injection.info = 0; /* till then it decided over #DF */
 	if (t.trap) {
 		write_dr(6, read_dr6() | DR6_BT);
+		v->attention = true;
 		v->injection.info = VECTOR_DB | INTERRUPTION_EXCEPTION |
 				    (u32)INTERRUPTION_VALID;
 	}

@@ -22,6 +22,7 @@ static enum exit_action debug_exception(struct vcpu *v, u32 info)
 			(u32)INTERRUPTION_VALID,
 		.length = vmcs_read32(VMCS_EXIT_LENGTH),
 	};
+	v->attention = true;
 	/* It ends the shadow; entry refuses TF in one without BS. */
 	vcpu_unblock();
 	if ((info & INTERRUPTION_TYPE) != INTERRUPTION_EXCEPTION)
@@ -35,13 +36,14 @@ static enum exit_action debug_exception(struct vcpu *v, u32 info)
 	return EXIT_RESUME;
 }
 
-/* Apart, for what it needs on the stack all exits would save. */
+/* Apart, each, for what it needs on the stack all exits would save. */
 static NOINLINE enum exit_action exception_or_nmi(struct vcpu *v)
 {
 	u32 info = vmcs_read32(VMCS_EXIT_INTERRUPTION);
 
 	if ((info & INTERRUPTION_TYPE) == INTERRUPTION_NMI) {
 		panic_check();
+		v->attention = true;
 		percpu_nmi(v->cpu);
 		cpu_unblock_nmi(); /* they stay so until an IRET */
 		return EXIT_RESUME;
@@ -57,12 +59,14 @@ static NOINLINE enum exit_action exception_or_nmi(struct vcpu *v)
 	return EXIT_RESUME;
 }
 
-/* Its handler is a device's; the timer's own has none. */
-static enum exit_action external_interrupt(struct vcpu *v)
+/* Its handler is a device's; the timer's own has none, and is over. */
+static NOINLINE enum exit_action external_interrupt(struct vcpu *v)
 {
 	u32 info = vmcs_read32(VMCS_EXIT_INTERRUPTION);
 	bool timer = (info & INTERRUPTION_VECTOR) == HOST_VECTOR_TIMER;
 
+	v->attention = true;
+	v->slack = -1;
 	if (!timer)
 		vm_lock(v->vm);
 	host_irq_dispatch(info);
@@ -71,7 +75,7 @@ static enum exit_action external_interrupt(struct vcpu *v)
 	return EXIT_RESUME;
 }
 
-static enum exit_action exit_cpuid(struct vcpu *v)
+static NOINLINE enum exit_action exit_cpuid(struct vcpu *v)
 {
 	u32 leaf = (u32)v->gpr[GPR_RAX];
 	struct cpuid r;
@@ -88,18 +92,25 @@ static enum exit_action exit_cpuid(struct vcpu *v)
 	return EXIT_SKIP;
 }
 
-static enum exit_action exit_hlt(struct vcpu *v)
+static NOINLINE enum exit_action exit_hlt(struct vcpu *v)
 {
 	/* A trap that is due behind it ends it (SDM 2, HLT). */
 	v->halted = !vcpu_steps() && !vmcs_readn(VMCS_GUEST_PENDING_DEBUG);
+	v->attention = true;
 	return EXIT_SKIP;
 }
 
-static enum exit_action triple_fault(struct vcpu *v)
+static NOINLINE enum exit_action triple_fault(struct vcpu *v)
 {
 	log_info("guest: triple fault at rip 0x%lx; it is reset",
 		 vmcs_readn(VMCS_GUEST_RIP));
 	vm_request(v->vm, VM_RESET);
+	return EXIT_RESUME;
+}
+
+static NOINLINE enum exit_action monitor_trap(struct vcpu *v)
+{
+	lend_end(v);
 	return EXIT_RESUME;
 }
 
@@ -115,14 +126,15 @@ enum exit_action exit_dispatch(struct vcpu *v)
 	case EXIT_INIT:
 		vm_request(v->vm, VM_RESET);
 		return EXIT_RESUME;
+	case EXIT_PREEMPTION_TIMER: /* it may have been the most that it can */
+		v->slack = -1;
+		return EXIT_RESUME;
 	case EXIT_SIPI:
 	case EXIT_INTERRUPT_WINDOW:
 	case EXIT_NMI_WINDOW:
-	case EXIT_PREEMPTION_TIMER:
 		return EXIT_RESUME; /* the loop does what is due */
 	case EXIT_MONITOR_TRAP:
-		lend_end(v);
-		return EXIT_RESUME;
+		return monitor_trap(v);
 	case EXIT_NOTIFY: /* bit 0: the VMCS is not to be trusted any more */
 		return v->qualification & 1 ? EXIT_STOP : EXIT_RESUME;
 	case EXIT_TASK_SWITCH:

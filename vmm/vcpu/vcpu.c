@@ -73,15 +73,21 @@ static void write_controls(struct vcpu *v)
 static int init_clock(struct vcpu *v)
 {
 	const struct vmx_capabilities *cap = v->vm->vmx;
+	u64 tsc_hz = v->vm->clock.tsc_hz;
 
 	v->timer_max = cap->preemption_max;
 	v->timer_shift = (u8)cap->preemption_shift;
 	v->timer_limit = (u64)v->timer_max << v->timer_shift;
+	/* 10 us; half a one is more than a CPU with EPT needs there and back */
+	v->slack_max =
+		cap->exit & EXIT_SAVE_TIMER ? (s64)(tsc_hz / 100000) : -1;
+	v->transition = tsc_hz >> 21;
+	v->slack = -1;
 	if (!cap->apic_clock)
 		return 0;
 	v->timer_limit = 0;
-	return local_apic_timer_init(HOST_VECTOR_TIMER,
-				     v->vm->clock.tsc_hz / 100);
+	v->slack_max = (s64)(~0ull >> 1);
+	return local_apic_timer_init(HOST_VECTOR_TIMER, tsc_hz / 100);
 }
 
 int vcpu_init(struct vcpu *v)
@@ -94,7 +100,12 @@ int vcpu_init(struct vcpu *v)
 	v->ones = page_alloc();
 	if (!page || !v->ones)
 		return -ENOMEM;
-	v->devices_next = vcpu_is_first(v) ? &v->vm->clock.next : &never;
+	v->devices_next = &never;
+	v->lapic->attention = &v->attention;
+	if (vcpu_is_first(v)) { /* INTR goes to it, and the devices' clock */
+		v->devices_next = &v->vm->clock.next;
+		v->pic->attention = &v->attention;
+	}
 	v->cpuid = (struct cpuid_context){.apic_id = v->lapic->id,
 					  .features = &v->vm->features};
 	v->vmcs = virt_to_phys(page);
@@ -294,8 +305,8 @@ static bool interrupts_open(u32 blocking)
 	return !blocking && (vmcs_readn(VMCS_GUEST_RFLAGS) & RFLAGS_IF);
 }
 
-/* What other CPUs have sent, or changed. */
-static void look_around(struct vcpu *v)
+/* What other CPUs have sent, or changed; NMIs. */
+static void hear_others(struct vcpu *v)
 {
 	const u32 *generation = &v->vm->ept->generation;
 
@@ -372,28 +383,30 @@ static void prepare_events(struct vcpu *v)
 	set_window(v, CPU_NMI_WINDOW, v->nmi_pending);
 }
 
-/* An interrupt may have been the timer's own: too early, or it was the last. */
-static void arm_apic_timer(struct vcpu *v, u64 next)
+static NOINLINE void set_clock(struct vcpu *v, u64 next, u64 now)
 {
-	if (next == v->armed && v->reason != EXIT_EXTERNAL_INTERRUPT)
-		return;
-	v->armed = next;
-	local_apic_timer_set(next);
-}
+	u64 left = next > now ? next - now : 0;
 
-/*
- * SDM 26.5.1: counts TSC >> shift; rounded up, so never early but for what is
- * too far for it.
- */
-static void arm_clock(struct vcpu *v, u64 next, u64 left)
-{
 	if (left < v->timer_limit)
 		vmcs_write32(VMCS_PREEMPTION_TIMER,
 			     (u32)(left >> v->timer_shift) + 1);
 	else if (!v->timer_limit)
-		arm_apic_timer(v, next);
+		local_apic_timer_set(next);
 	else
 		vmcs_write32(VMCS_PREEMPTION_TIMER, v->timer_max);
+	v->armed = next;
+	v->slack = v->slack_max;
+}
+
+/*
+ * SDM 26.5.1: the timer counts TSC >> shift; rounded up, so never early but
+ * for what is too far for it. It stands still while the guest does not run,
+ * and so is late by that time until it is set anew.
+ */
+static inline void arm_clock(struct vcpu *v, u64 next, u64 now)
+{
+	if (__builtin_expect(next != v->armed || v->slack < 0, false))
+		set_clock(v, next, now);
 }
 
 /* Each time while it waits: Bochs 2.7 saves "active" at an exit from HLT. */
@@ -418,6 +431,7 @@ static void keep_vectoring(struct vcpu *v)
 		return;
 	if (!(vmcs_readn(VMCS_GUEST_CR0) & CR0_PE))
 		info &= ~(u32)INTERRUPTION_ERROR;
+	v->attention = true;
 	v->injection.info = info & ~(u32)INTERRUPTION_NMI_UNBLOCKED;
 	v->injection.error = vmcs_read32(VMCS_IDT_VECTORING_ERROR);
 	v->injection.length = vmcs_read32(VMCS_EXIT_LENGTH);
@@ -465,32 +479,37 @@ static void finish(struct vcpu *v, enum exit_action action)
 	}
 }
 
+#define ANY_OF(a, b) (BIT((b) + 1) - BIT(a))
+
+/* Exits that an instruction asks for: none cuts an event's delivery short. */
+#define BY_INSTRUCTION                                                         \
+	(BIT(EXIT_CPUID) | BIT(EXIT_GETSEC) | BIT(EXIT_HLT) | BIT(EXIT_INVD) | \
+	 BIT(EXIT_RDPMC) | ANY_OF(EXIT_VMCALL, EXIT_CR_ACCESS) |               \
+	 BIT(EXIT_IO) | BIT(EXIT_RDMSR) | BIT(EXIT_WRMSR) | BIT(EXIT_MWAIT) |  \
+	 BIT(EXIT_MONITOR) | BIT(EXIT_INVEPT) | BIT(EXIT_INVVPID) |            \
+	 BIT(EXIT_WBINVD) | BIT(EXIT_XSETBV))
+#define HAS_QUALIFICATION (BIT(EXIT_CR_ACCESS) | BIT(EXIT_IO))
+
 static void handle_exit(struct vcpu *v)
 {
-	v->reason = vmcs_read32(VMCS_EXIT_REASON);
-	v->qualification = vmcs_readn(VMCS_QUALIFICATION);
-	if (v->reason & EXIT_REASON_FAILED_ENTRY) {
-		failed_entry(v, 0);
-		return;
+	u32 reason = v->reason = vmcs_read32(VMCS_EXIT_REASON);
+
+	if (reason < 64 && BY_INSTRUCTION >> reason & 1) {
+		if (HAS_QUALIFICATION >> reason & 1)
+			v->qualification = vmcs_readn(VMCS_QUALIFICATION);
+	} else {
+		v->qualification = vmcs_readn(VMCS_QUALIFICATION);
+		if (reason & EXIT_REASON_FAILED_ENTRY) {
+			failed_entry(v, 0);
+			return;
+		}
+		keep_vectoring(v);
 	}
-	keep_vectoring(v);
 	finish(v, exit_dispatch(v));
 }
 
-/* No event is due, no window open: so it is at most exits. */
-static bool is_quiet(const struct vcpu *v)
-{
-	const struct lapic *l = v->lapic;
-
-	return !(l->irr_words | l->nmi_pending | l->init_pending |
-		 l->extint_pending | v->pic->intr | v->nmi_pending | v->halted |
-		 v->asleep) &&
-	       !v->injection.info && !v->cpu->attention &&
-	       !(v->cpu_controls & (CPU_INTERRUPT_WINDOW | CPU_NMI_WINDOW));
-}
-
 /* When the nearest timer is due that is its to serve. */
-static u64 next_timer(const struct vcpu *v)
+static inline u64 next_timer(const struct vcpu *v)
 {
 	return MIN(v->clock.next,
 		   __atomic_load_n(v->devices_next, __ATOMIC_RELAXED));
@@ -506,52 +525,73 @@ static void run_timers(struct vcpu *v, u64 now)
 	vm_unlock(v->vm);
 }
 
-/* False: by an INIT, or a timer, the guest does not go on here. */
-static bool prepare_entry(struct vcpu *v, u64 now)
+/*
+ * Timers and events that are due. False: the run is over, by an INIT, a timer
+ * or another CPU. What others bring while this looks, vmx_enter() sees.
+ */
+static NOINLINE bool look_around(struct vcpu *v, u64 now)
 {
-	if (v->cpu->attention)
-		look_around(v);
+	const struct lapic *l = v->lapic;
+
+	v->attention = false;
 	run_timers(v, now);
-	/* A device may have sent something. */
 	if (v->cpu->attention)
-		look_around(v);
+		hear_others(v);
 	prepare_events(v);
 	set_activity(v);
+	if (l->irr_words || l->extint_pending || v->pic->intr ||
+	    v->nmi_pending || v->halted)
+		v->attention = true; /* it waits, perhaps in a window */
 	return !v->waits && vm_requested(v->vm) == VM_RUN;
+}
+
+/* An NMI came behind the last look. */
+static bool turn_back(struct vcpu *v)
+{
+	u64 now = rdtsc();
+	bool goes_on;
+
+	take_back(v);
+	goes_on = look_around(v, now);
+	arm_clock(v, next_timer(v), now);
+	return goes_on;
 }
 
 static void run(struct vcpu *v)
 {
 	struct vm *vm = v->vm;
 	u64 now = rdtsc();
-	bool exited = false;
 
-	while (vm_requested(vm) == VM_RUN) {
-		u64 next = next_timer(v), left = next - now;
-		int fail;
+	if (vm_requested(vm) != VM_RUN || !look_around(v, now))
+		return;
+	arm_clock(v, next_timer(v), now);
+	for (;;) {
+		int fail = vmx_enter(&v->frame);
+		u64 ticks, next;
 
-		if (__builtin_expect(now >= next || !is_quiet(v), false)) {
-			if (!prepare_entry(v, now))
+		if (__builtin_expect(fail == VMX_TURNED, false)) {
+			if (!turn_back(v))
 				return;
-			next = next_timer(v);
-			left = next > now ? next - now : 0;
-		}
-		arm_clock(v, next, left);
-		if (__builtin_expect(exited, true))
-			stats_exit(&v->stats, v->reason, rdtsc() - now);
-		fail = vmx_enter(&v->frame);
-		now = rdtsc();
-		if (fail == VMX_TURNED) {
-			take_back(v);
-			exited = false;
 			continue;
 		}
+		now = rdtsc();
 		if (fail) {
 			failed_entry(v, fail);
 			return;
 		}
-		exited = true;
 		handle_exit(v);
+		if (vm_requested(vm) != VM_RUN)
+			return;
+		next = next_timer(v);
+		if (__builtin_expect(now >= next || v->attention, false)) {
+			if (!look_around(v, now))
+				return;
+			next = next_timer(v);
+		}
+		ticks = rdtsc() - now;
+		stats_exit(&v->stats, v->reason, ticks);
+		v->slack -= (s64)(ticks + v->transition);
+		arm_clock(v, next, now + ticks);
 	}
 }
 

@@ -31,7 +31,17 @@ struct vcpu {
 		struct vmx_frame frame;
 		u64 gpr[16]; /* enum gpr; RSP lives in the VMCS */
 	};
+	/* To here, with the rest of its line: all that a quiet exit reads. */
 	struct vm *vm;
+	bool attention; /* its own: events may be due before the next entry */
+	u32 reason;	/* of the exit in hand */
+	s64 slack;	/* ticks; below 0 the timer is armed anew */
+	u64 transition; /* and what an exit and an entry take of it */
+	u64 armed;	/* the deadline that the timer has */
+	const u64 *devices_next; /* vm->clock's, if they are its to serve */
+	struct vclock clock;	 /* of its LAPIC's timer */
+	u64 qualification;
+	struct stats stats;
 	struct percpu *cpu; /* where it runs, and no other */
 	struct lapic *lapic;
 	struct bus *bus; /* its own, asked first: its LAPIC's page, its MSRs */
@@ -41,27 +51,25 @@ struct vcpu {
 	bool asleep;	  /* the VMCS's activity state is HLT */
 	bool nmi_pending;
 	struct injection injection;
-	u8 timer_shift;	     /* the preemption timer counts TSC >> this */
-	u32 timer_max;	     /* and this at most */
-	u64 timer_limit;     /* the same in the TSC's ticks; 0: the clock is the
+	u8 timer_shift;	    /* the preemption timer counts TSC >> this */
+	u32 timer_max;	    /* and this at most */
+	u64 timer_limit;    /* the same in the TSC's ticks; 0: the clock is the
 			  * local APIC's timer */
-	u64 armed;	     /* the deadline that that one has */
-	struct vclock clock; /* of its LAPIC's timer */
-	const u64 *devices_next; /* vm->clock's, if they are its to serve */
-	u32 ept_generation;	 /* up to which its CPU has done INVEPT */
-	bool waits;		 /* not started: INIT, until a SIPI */
-	bool ready;		 /* vcpu_serve() has set it up */
-	int error;		 /* why not */
+	u32 ept_generation; /* up to which its CPU has done INVEPT */
+	bool waits;	    /* not started: INIT, until a SIPI */
+	bool ready;	    /* vcpu_serve() has set it up */
+	int error;	    /* why not */
+	s64 slack_max; /* how late it may be, for exits that do not arm it */
 	struct cpuid_context cpuid;
-	u32 reason; /* of the exit in hand */
-	u64 qualification;
 	hpa_t vmcs;
 	void *ones; /* the page that is lent where nothing is: lend.c */
 	gpa_t lent[VCPU_LENT];
 	unsigned lent_count;
 	bool steps; /* TF is Monocle's, meanwhile */
-	struct stats stats;
 };
+
+_Static_assert(offsetof(struct vcpu, clock) == 192,
+	       "the next is a line behind");
 
 /* What a handler says of the exit. */
 enum exit_action {

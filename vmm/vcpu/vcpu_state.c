@@ -111,6 +111,7 @@ void vcpu_inject(struct vcpu *v, unsigned vector, bool has_error, u32 error)
 			    (u32)INTERRUPTION_VALID;
 	v->injection.error = error;
 	v->injection.length = 0;
+	v->attention = true;
 }
 
 void vcpu_inject_page_fault(struct vcpu *v, gva_t gva, u32 error)

@@ -43,7 +43,7 @@ static const struct control_set sets[] = {
 	{"VM-exit", MSR_VMX_EXIT, MSR_VMX_TRUE_EXIT,
 	 EXIT_SAVE_DEBUG | EXIT_HOST_64 | EXIT_ACKNOWLEDGE | EXIT_SAVE_PAT |
 		 EXIT_LOAD_PAT | EXIT_SAVE_EFER | EXIT_LOAD_EFER,
-	 0, 0},
+	 EXIT_SAVE_TIMER, 0},
 	{"VM-entry", MSR_VMX_ENTRY, MSR_VMX_TRUE_ENTRY,
 	 ENTRY_LOAD_DEBUG | ENTRY_LOAD_PAT | ENTRY_LOAD_EFER, 0, 0},
 };
@@ -233,6 +233,8 @@ int vmx_choose_clock(struct vmx_capabilities *cap, enum clock_source asked)
 		cap->cpu &= ~(u32)(CPU_MONITOR | CPU_MWAIT);
 		cap->mwait = cap->apic_clock && arat ? ~0u : STATES_C1;
 	}
+	if (!(cap->pin & PIN_PREEMPTION_TIMER)) /* SDM 27.2.1.2 */
+		cap->exit &= ~(u32)EXIT_SAVE_TIMER;
 	return 0;
 }
 
