@@ -95,8 +95,6 @@ void *guest_ptr(const struct region_list *list, gpa_t gpa, u64 size)
 	return start;
 }
 
-#define LEVELS_MAX 5
-
 /* SDM tables 4-5 and 4-14 to 4-20: the bits that all formats share. */
 enum entry_bits {
 	ENTRY_P = BIT(0),
@@ -118,9 +116,7 @@ struct walk {
 	bool long_mode, wide; /* wide: entries of 8 bytes */
 	/* Together over all levels (SDM 4.6). */
 	bool user, writable, xd;
-	unsigned depth;
-	gpa_t at[LEVELS_MAX]; /* the entries used, from the top */
-	u64 entry;	      /* the last of them */
+	u64 entry; /* the last one that was read */
 };
 
 /* Bits high to low, inclusive; none where low is above high. */
@@ -231,26 +227,40 @@ static int walk_start(struct walk *w, unsigned *level, gpa_t *table,
 	return pdpte & ENTRY_P ? 0 : fault(w, out, 0);
 }
 
+/* One access: another vCPU may write it meanwhile. */
+static bool read_entry(const struct walk *w, unsigned level, gpa_t table,
+		       struct guest_walked *e)
+{
+	unsigned size = w->wide ? 8 : 4;
+	u64 index = w->gva >> level_shift(w, level) & (PAGE_SIZE / size - 1);
+	u64 run;
+
+	e->gpa = table + index * size;
+	e->at = host_run(w->pg->list, e->gpa, size, REGION_R, &run);
+	if (e->at)
+		e->value = w->wide ? *(const volatile u64 *)e->at
+				   : *(const volatile u32 *)e->at;
+	return e->at;
+}
+
 /* From the top to the entry that maps the page; returns its level. */
 static int walk_down(struct walk *w, struct guest_translation *out)
 {
-	unsigned level, size = w->wide ? 8 : 4;
+	unsigned level;
 	gpa_t table;
 	int err = walk_start(w, &level, &table, out);
 
 	for (; !err; level--) {
-		u64 index = w->gva >> level_shift(w, level) &
-			    (PAGE_SIZE / size - 1);
-		gpa_t at = table + index * size;
+		struct guest_walked *e = &out->walked[out->depth];
 
-		w->entry = 0;
-		if (guest_read(w->pg->list, at, &w->entry, size))
+		if (!read_entry(w, level, table, e))
 			return -EIO;
+		w->entry = e->value;
 		if (!(w->entry & ENTRY_P))
 			return fault(w, out, 0);
 		if (w->entry & reserved(w, level))
 			return fault(w, out, FAULT_P | FAULT_RSVD);
-		w->at[w->depth++] = at;
+		out->depth++;
 		w->user &= !!(w->entry & ENTRY_US);
 		w->writable &= !!(w->entry & ENTRY_RW);
 		w->xd |= w->wide && w->entry & ENTRY_XD;
@@ -280,21 +290,21 @@ static bool allowed(const struct walk *w)
 }
 
 /* SDM 4.8. Other vCPUs change the entries' other bits meanwhile. */
-static int set_flags(const struct walk *w)
+static int set_flags(const struct walk *w, struct guest_translation *out)
 {
-	for (unsigned i = 0; i < w->depth; i++) {
-		u8 entry, want = ENTRY_A, *p;
+	for (unsigned i = 0; i < out->depth; i++) {
+		struct guest_walked *e = &out->walked[i];
+		u8 want = ENTRY_A, *p;
 
-		if (i + 1 == w->depth && w->access & GUEST_WRITE)
+		if (i + 1 == out->depth && w->access & GUEST_WRITE)
 			want |= ENTRY_D;
-		if (guest_read(w->pg->list, w->at[i], &entry, sizeof(entry)))
-			return -EIO;
-		if ((entry & want) == want)
+		if ((e->value & want) == want)
 			continue;
-		p = guest_ptr(w->pg->list, w->at[i], sizeof(*p));
+		p = guest_ptr(w->pg->list, e->gpa, sizeof(*p));
 		if (!p)
 			return -EIO;
 		__atomic_fetch_or(p, want, __ATOMIC_SEQ_CST);
+		e->value |= want;
 	}
 	return 0;
 }
@@ -313,8 +323,9 @@ int guest_walk(const struct guest_paging *pg, gva_t gva, unsigned access,
 	int level;
 
 	w.gva = w.long_mode ? gva : (u32)gva;
-	*out = (struct guest_translation){.gva = w.gva, .gpa = w.gva};
+	out->gva = out->gpa = w.gva;
 	out->page_size = PAGE_SIZE;
+	out->error_code = out->depth = 0;
 	if (!(pg->cr0 & CR0_PG))
 		return 0;
 	level = walk_down(&w, out);
@@ -325,7 +336,21 @@ int guest_walk(const struct guest_paging *pg, gva_t gva, unsigned access,
 	out->page_size = BIT(level_shift(&w, (unsigned)level));
 	out->gpa = entry_address(&w, (unsigned)level) |
 		   (w.gva & (out->page_size - 1));
-	return set_flags(&w);
+	return set_flags(&w, out);
+}
+
+int guest_linear_run(const struct guest_paging *pg, gva_t gva, u64 size,
+		     unsigned access, u8 **host, u64 *run,
+		     struct guest_translation *out)
+{
+	int err = guest_walk(pg, gva, access, out);
+
+	if (err)
+		return err;
+	*host = host_run(pg->list, out->gpa,
+			 MIN(size, PAGE_SIZE - (gva & PAGE_MASK)),
+			 access & GUEST_WRITE ? REGION_W : REGION_R, run);
+	return *host ? 0 : -EIO;
 }
 
 struct linear {
@@ -341,25 +366,19 @@ struct linear {
 /* Copies, or only finds out whether that is possible. */
 static int linear_pass(const struct linear *l, bool copy)
 {
-	const struct region_list *list = l->pg->list;
 	u64 done, run;
 
 	for (done = 0; done < l->size; done += run) {
-		int err = guest_walk(l->pg, l->gva + done, l->access, l->out);
-		gpa_t gpa = l->out->gpa;
+		u8 *host;
+		int err = guest_linear_run(l->pg, l->gva + done, l->size - done,
+					   l->access, &host, &run, l->out);
 
 		if (err)
 			return err;
-		run = MIN(l->size - done, PAGE_SIZE - (gpa & PAGE_MASK));
-		if (!copy)
-			err = !reachable(list, gpa, run,
-					 l->to ? REGION_R : REGION_W);
-		else if (l->to)
-			err = guest_read(list, gpa, l->to + done, run);
-		else
-			err = guest_write(list, gpa, l->from + done, run);
-		if (err)
-			return -EIO;
+		if (copy && l->to)
+			memcpy(l->to + done, host, run);
+		else if (copy)
+			memcpy(host, l->from + done, run);
 	}
 	return 0;
 }

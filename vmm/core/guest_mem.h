@@ -41,11 +41,20 @@ struct guest_paging {
 	const struct region_list *list;
 };
 
+#define GUEST_LEVELS 5
+
 struct guest_translation {
 	gva_t gva;	/* as walked; where a fault is: for CR2 */
 	gpa_t gpa;	/* of gva */
 	u64 page_size;	/* bytes, of the guest's page */
 	u32 error_code; /* of the #PF, with -EFAULT */
+	/* The entries that were used, from the top, and where they lie. */
+	unsigned depth;
+	struct guest_walked {
+		gpa_t gpa;
+		const volatile void *at; /* 8 bytes, or 4 without PAE */
+		u64 value;
+	} walked[GUEST_LEVELS];
 };
 
 /*
@@ -57,6 +66,15 @@ struct guest_translation {
  */
 int guest_walk(const struct guest_paging *pg, gva_t gva, unsigned access,
 	       struct guest_translation *out);
+
+/*
+ * gva's translation, and where it lies in host memory: *host, good for *run
+ * bytes of at most size, none behind gva's page. Errors as above, with -EIO
+ * also for what is no guest RAM (nor ROM, to read).
+ */
+int guest_linear_run(const struct guest_paging *pg, gva_t gva, u64 size,
+		     unsigned access, u8 **host, u64 *run,
+		     struct guest_translation *out);
 
 /*
  * size bytes at gva, over as many pages as it takes. access: READ or FETCH,
