@@ -636,6 +636,18 @@ def test_string_io_in_64_bits(m):
     assert (vcpu.v.gpr[RSI], vcpu.v.gpr[RCX]) == (0x30007, 0)
 
 
+def test_string_io_walks_once_a_page(m):
+    """Not once an element, or a firmware that reads its files so is slow."""
+    vcpu = long_mode(m)
+    vcpu.device(m.BUS_PORT, 0x511, 0x511)
+    vcpu.v.gpr[RDI], vcpu.v.gpr[RCX] = 0x30fc0, 128
+    vcpu.cpu.write(m.VMCS_GUEST_LINEAR, 0x30fc0)
+    vcpu.cpu.write(m.VMCS_EXIT_INSTRUCTION, 2 << 7)
+    m.lib.vmcs_reads = 0
+    vcpu.run("exit_io", port_io(0x511, 1, STRING | REP | IN))
+    assert len(vcpu.log) == 128 and m.vmcs_reads < 128
+
+
 @pytest.mark.parametrize("blocking", [1, 2, 8, 9])
 def test_events_come_through_a_repeated_string_after_sti(m, blocking):
     """STI and MOV SS hold them back for one element, not for all of it."""

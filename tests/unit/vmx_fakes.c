@@ -73,8 +73,11 @@ static u64 *slot(u64 field)
 	return &vmcs_fields[field];
 }
 
+unsigned vmcs_reads;
+
 WEAK u64 vmread(u64 field)
 {
+	vmcs_reads++;
 	return in_width(field, *slot(field));
 }
 

@@ -48,6 +48,7 @@ struct msr_row {
 	u64 value;
 };
 
+extern unsigned vmcs_reads; /* vmread() was called so often */
 extern u64 vmcs_fields[VMCS_FIELDS];
 extern struct cpuid_row cpuid_rows[CPUID_ROWS];
 extern unsigned cpuid_count;

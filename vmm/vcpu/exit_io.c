@@ -2,6 +2,7 @@
 /* Port I/O: SDM table 28-5 and 28.2.5. */
 #include "arch/x86/cpu.h"
 #include "arch/x86/errno.h"
+#include "kernel/string.h"
 #include "vmm/vcpu/exits.h"
 
 /* Elements of a repeated string instruction done in one exit. */
@@ -46,7 +47,14 @@ static void step(struct vcpu *v, unsigned reg, u64 mask, u64 delta)
 	v->gpr[reg] = mask == 0xffff ? (old & ~mask) | value : value;
 }
 
-static int one_element(struct vcpu *v, const struct io_exit *io, gva_t gva)
+/* The page at hand: translated once, for the guest does not run meanwhile. */
+struct page {
+	gva_t gva;
+	u8 *host;
+};
+
+/* Of two pages. */
+static int split_element(struct vcpu *v, const struct io_exit *io, gva_t gva)
 {
 	struct bus_access a = {
 		.addr = io->port, .size = io->size, .write = !io->in};
@@ -61,12 +69,43 @@ static int one_element(struct vcpu *v, const struct io_exit *io, gva_t gva)
 	return io->in ? vcpu_write_linear(v, gva, &a.value, io->size, 0) : 0;
 }
 
-static enum exit_action string_io(struct vcpu *v, const struct io_exit *io)
+static int one_element(struct vcpu *v, const struct io_exit *io, gva_t gva,
+		       struct page *page)
+{
+	struct bus_access a = {
+		.addr = io->port, .size = io->size, .write = !io->in};
+	u64 offset = gva & PAGE_MASK;
+
+	if (offset + io->size > PAGE_SIZE)
+		return split_element(v, io, gva);
+	if (page->gva != gva - offset) {
+		u8 *host;
+		int err = vcpu_linear_ptr(v, gva, io->size,
+					  io->in ? GUEST_WRITE : GUEST_READ,
+					  &host);
+
+		if (err)
+			return err;
+		*page = (struct page){gva - offset, host - offset};
+	}
+	if (!io->in)
+		memcpy(&a.value, page->host + offset, io->size);
+	bus_dispatch(&v->vm->bus, BUS_PORT, &a);
+	if (io->in)
+		memcpy(page->host + offset, &a.value, io->size);
+	return 0;
+}
+
+/* Apart, for what it needs on the stack all other I/O would save. */
+static NOINLINE enum exit_action string_io(struct vcpu *v,
+					   const struct io_exit *io)
 {
 	u64 mask = address_mask();
 	u64 delta = io->size;
 	unsigned reg = io->in ? GPR_RDI : GPR_RSI;
 	gva_t base = vmcs_readn(VMCS_GUEST_LINEAR) - (v->gpr[reg] & mask);
+	struct page page = {.gva = 1}; /* none */
+	bool wide = vcpu_long_mode();
 
 	if (vmcs_readn(VMCS_GUEST_RFLAGS) & RFLAGS_DF)
 		delta = -delta;
@@ -77,7 +116,7 @@ static enum exit_action string_io(struct vcpu *v, const struct io_exit *io)
 		if (io->rep && !(v->gpr[GPR_RCX] & mask))
 			return EXIT_SKIP;
 		gva = base + (v->gpr[reg] & mask);
-		err = one_element(v, io, vcpu_long_mode() ? gva : (u32)gva);
+		err = one_element(v, io, wide ? gva : (u32)gva, &page);
 		if (err)
 			return err == -EFAULT ? EXIT_RESUME : EXIT_STOP;
 		step(v, reg, mask, delta);

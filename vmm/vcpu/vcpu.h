@@ -140,6 +140,9 @@ int vcpu_read_linear(struct vcpu *v, gva_t gva, void *buf, u64 size,
 		     unsigned access);
 int vcpu_write_linear(struct vcpu *v, gva_t gva, const void *buf, u64 size,
 		      unsigned access);
+/* Where size bytes of one page lie in host memory: *host. Errors as above. */
+int vcpu_linear_ptr(struct vcpu *v, gva_t gva, u64 size, unsigned access,
+		    u8 **host);
 /* Up to 15 instruction bytes at RIP; returns how many were read. */
 unsigned vcpu_fetch(struct vcpu *v, u8 buf[15]);
 

@@ -135,8 +135,9 @@ struct guest_paging vcpu_paging(const struct vcpu *v)
 		.list = &v->vm->map,
 	};
 
-	for (unsigned i = 0; i < 4; i++)
-		pg.pdpte[i] = vmread(VMCS_GUEST_PDPTE0 + 2 * i);
+	if (pg.cr4 & CR4_PAE && !(pg.efer & EFER_LMA))
+		for (unsigned i = 0; i < 4; i++)
+			pg.pdpte[i] = vmread(VMCS_GUEST_PDPTE0 + 2 * i);
 	return pg;
 }
 
@@ -168,6 +169,18 @@ int vcpu_write_linear(struct vcpu *v, gva_t gva, const void *buf, u64 size,
 
 	return linear_error(
 		v, guest_write_linear(&pg, gva, buf, size, access, &t), &t);
+}
+
+int vcpu_linear_ptr(struct vcpu *v, gva_t gva, u64 size, unsigned access,
+		    u8 **host)
+{
+	struct guest_paging pg = vcpu_paging(v);
+	struct guest_translation t;
+	u64 run;
+
+	return linear_error(
+		v, guest_linear_run(&pg, gva, size, access, host, &run, &t),
+		&t);
 }
 
 unsigned vcpu_fetch(struct vcpu *v, u8 buf[15])
