@@ -19,8 +19,8 @@
 int vtd_irq_start(struct vtd *v, struct vtd_unit *u)
 {
 	/* 11.4.7.1: 2^(S + 1) entries */
-	u64 s = (u64)__builtin_ctz(VTD_IRTES) - 1;
-	u64 irta = virt_to_phys(v->irt) | (v->eim ? VTD_IRTA_EIME : 0) | s;
+	u64 irta = virt_to_phys(v->irt) | (v->eim ? VTD_IRTA_EIME : 0) |
+		   ((u64)__builtin_ctz(VTD_IRTES) - 1);
 	u32 status = unit_read32(u, VTD_GSTS);
 	int err = 0;
 

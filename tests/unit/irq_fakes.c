@@ -335,7 +335,6 @@ static void make_cpus(void)
 	static struct host_irq irqs[ARRAY_SIZE(cpus)][256];
 
 	memset(cpus, 0, sizeof(cpus));
-	memset(irqs, 0, sizeof(irqs));
 	memset(irq_irr, 0, sizeof(irq_irr));
 	memset(irq_looks, 0, sizeof(irq_looks));
 	for (unsigned i = 0; i < ARRAY_SIZE(cpus); i++) {
@@ -344,6 +343,10 @@ static void make_cpus(void)
 		cpus[i].apic_id = 2 * i;
 		cpus[i].irqs = irqs[i];
 		cpus[i].runs_guest = true;
+		irq_be(i);
+		for (unsigned n = 0; n < 256; n++)
+			if (irqs[i][n].handler)
+				host_irq_free(&cpus[i], n);
 	}
 	irq_be(0);
 }

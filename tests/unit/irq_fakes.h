@@ -20,7 +20,7 @@ struct irq_sent {
 
 extern u8 irq_config[256];
 extern u8 irq_bar[IRQ_BAR_SIZE];
-extern bool irq_direct;	 /* the function is behind no unit */
+extern bool irq_direct; /* the function is behind no unit */
 extern bool irq_no_memory;
 extern u64 irq_bar_base; /* IRQ_BAR, or 0: at address 0, none */
 extern struct irq_sent irq_sent[IRQ_SENT]; /* to the guest's LAPIC */

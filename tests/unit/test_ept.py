@@ -349,7 +349,7 @@ FILL = """	if (leaf & PRESENT)
 					     i * span(level - 1));
 """
 LINK = "	store(ept, entry, virt_to_phys(table) | PRESENT);\n"
-REPLACE = "			store(ept, e, entry | ps);\n"
+REPLACE = "			store(ept, e, (entry | ps) & ~no_x);\n"
 FREE = "			free_tables(ept, old, level);\n"
 
 

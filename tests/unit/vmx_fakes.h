@@ -29,7 +29,7 @@ enum vmx_fake_kind {
 	FAKE_SEGMENTS,
 	FAKE_INVLPG,
 	FAKE_CLI,
-	FAKE_STOP, /* HLT for good */
+	FAKE_STOP,  /* HLT for good */
 	FAKE_SLEEP, /* value: the hint */
 	FAKE_VMXON,
 	FAKE_VMCLEAR,
