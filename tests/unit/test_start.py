@@ -75,7 +75,7 @@ def test_how_much_the_log_says(m, words, level):
     assert end(m) == (-1, "")
     assert (m.start.sinks, m.start.level) == (5, getattr(m, level))
     assert "info:1234" in notes(m)
-    assert host.boot.image == 0x100000
+    assert host.boot.image == 0x100000 and host.boot.image_size
     top = (host.boot.image + host.boot.image_size) % 2**64
     assert m.log_lines() == [(m.LOG_INFO, (
         f"Monocle {VERSION}, at 0x100000-{top:#x}, started by GRUB"))]
