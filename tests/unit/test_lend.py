@@ -20,7 +20,8 @@ def m():
     return vmxcpu.harness.build(
         "lend", ["vmm/vcpu/lend.c", "arch/x86/vmx/ept.c", "kernel/region.c",
                  "vmm/core/bus.c", "vmm/core/vm.c"], fakes=FAKES,
-        cdef="void *page_alloc(void); void *phys_to_virt(uint64_t hpa);",
+        cdef="void *page_alloc(void); void *phys_to_virt(uint64_t hpa);"
+             "uint64_t virt_to_phys(const void *p);",
         headers=["arch/x86/vmx/ept.h", "vmm/vcpu/exits.h", *vmxcpu.HEADERS])
 
 
@@ -81,6 +82,10 @@ def test_ones_for_one_instruction(m, monitor_trap):
     """Reads, writes and fetches; then nothing is there again, and a table
     that was needed is given back."""
     guest = Guest(m, monitor_trap)
+    beside = m.new("struct region *", {
+        "gpa": (WHERE & -PAGE) + 2 * PAGE, "size": PAGE, "cpu": 7,
+        "hpa": m.virt_to_phys(m.page_alloc())})
+    assert m.ept_map(guest.ept, beside) == 0
     tables = guest.ept.tables
     assert guest.violation() == m.EXIT_RESUME
     assert guest.entry(WHERE) == (7, b"\xff" * PAGE)
@@ -91,6 +96,7 @@ def test_ones_for_one_instruction(m, monitor_trap):
     m.clear_events()
     m.lend_end(guest.v)
     assert guest.entry(WHERE) is None and guest.ept.tables == tables
+    assert guest.entry(beside.gpa)
     assert m.events("invept")
     assert guest.get("CPU_CONTROLS") == (0x84006172 if monitor_trap else 0)
     assert guest.get("GUEST_RFLAGS") == 2

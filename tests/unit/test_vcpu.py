@@ -1314,6 +1314,9 @@ def test_controls(vm, init, xsaves):
     assert {n: vm[n] for n in expected} == expected
     # 0 is the host's own translations.
     assert vm["VPID"] not in (0, 0xbad)
+    assert (vm.v.vm, vm.v.lapic, vm.v.pic) == (vm.vm, vm.lapic, vm.pic)
+    assert vm.v.cpu == vm.percpu and vm.percpu.runs_guest
+    assert vm.v.cpuid.apic_id == 3
     assert vm.v.cpu_controls == CPU
 
 
