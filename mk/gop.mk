@@ -7,7 +7,7 @@ GOP_CFLAGS := -std=c17 -Os -ffreestanding -fpie -fno-ident -mgeneral-regs-only \
 	-mno-red-zone -fno-stack-protector -fno-asynchronous-unwind-tables \
 	-fno-strict-aliasing -fno-tree-loop-distribute-patterns \
 	-fcf-protection=none -ffile-prefix-map=$(CURDIR)=. -I. $(WARN)
-GOP_LDFLAGS := -m i386pep -s --subsystem 11 -e efi_main --image-base 0 \
+GOP_LDFLAGS := -m i386pep -s --no-insert-timestamp --subsystem 11 -e efi_main --image-base 0 \
 	--file-alignment 32 --section-alignment 4096
 FLAGS_gop = $(CC) $(GOP_CFLAGS) $(LD) $(GOP_LDFLAGS)
 $(GOP)/gop.o: $(B)/gop.flags

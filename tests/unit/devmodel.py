@@ -18,7 +18,7 @@ def build():
         "devmodel",
         ["vmm/core/bus.c", "vmm/core/vclock.c"] +
         [f"vmm/devmodel/{name}.c" for name in DEVICES],
-        headers=["vmm/core/virq.h"] +
+        headers=["kernel/log.h", "vmm/core/virq.h"] +
                 [f"vmm/devmodel/{name}.h" for name in DEVICES
                  if name != "lapic_accept"],
         exports=["lapic_pending", "lapic_cr8", "lapic_set_cr8", "lapic_get",
