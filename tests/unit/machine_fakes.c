@@ -299,6 +299,7 @@ int pci_rom_load(const u8 *file, u64 size, const struct pci_function *f,
 	*why = "is another device's";
 	if (*file)
 		return -EINVAL;
+	rom->data = (u8 *)file;
 	rom->length = size;
 	return 0;
 }

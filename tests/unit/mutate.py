@@ -47,6 +47,13 @@ EQUIVALENT = {
     ("vmm/machine.c",
      "if (!cfg.windows[i].ports && cfg.windows[i].base >= MIB)",
      "if ( cfg.windows[i].base >= MIB)"): "no port is above 1 MiB",
+    ("vmm/devmodel/acpi_pm.c", "memset(pm, 0, sizeof(*pm));", ";"):
+    "struct machine is zeroed memory",
+    ("vmm/vcpu/msr.c", "for (unsigned i = 0; i < ARRAY_SIZE(open_rows); i++)",
+     "for (unsigned i = 1; i < ARRAY_SIZE(open_rows); i++)"):
+    "msr_reset(): the first row is not reset",
+    ("vmm/list.c", 'sizeof(l->text) - l->length, "%s%.*s",',
+     'sizeof(l->text) + l->length, "%s%.*s",'): "what is longer went before",
     ("vmm/core/guest_mem.c", "return -EFAULT;", "return 0;"):
     "the second one: what is reachable is there",
     ("vmm/devmodel/lapic_accept.c",

@@ -126,6 +126,10 @@ class Machine:
             boot.memory[i] = {"base": start, "size": end - start,
                               "kind": kind}
         boot.memory_count = len(self.rows)
+        # What stands behind the last rows is none.
+        boot.memory[len(self.rows)] = {"size": 2**40, "kind": AVAILABLE}
+        boot.modules[len(self.modules)] = {"start": WINDOW,
+                                           "size": WINDOW_SIZE}
         for i, (start, size) in enumerate(self.modules):
             boot.modules[i] = {"start": start, "size": size}
         boot.module_count = len(self.modules)

@@ -773,7 +773,7 @@ def test_where_the_loader_has_no_screen_none_is_shown(m):
 def test_a_file_is_the_displays_rom(m, first, display, said):
     x = Machine(m)
     if display:
-        x.display()
+        x.assign.igd.function = x.display()
     x.rom = m.new("char[]", b"rom FILE")
     x.host.boot.modules[1] = {"start": 33 * MIB, "size": 0x8000,
                               "string": x.rom}
@@ -782,6 +782,8 @@ def test_a_file_is_the_displays_rom(m, first, display, said):
     assert (x.plan() == 0) == (said is None)
     assert said in m.log_text() if said else \
         x.assign.functions[0].rom.length == 0x8000
+    assert ("igd: ROM of 32768 bytes" in m.log_text()) == (said is None)
+    assert said is None or "igd: ROM" not in m.log_text()
     assert not x.notes()
 
 

@@ -295,6 +295,16 @@ def test_read_back_of_a_count_alone(pit):
     assert pit.inp(0x40) | pit.inp(0x40) << 8 == 0x2000
 
 
+def test_read_back_of_the_last_channel_alone(pit):
+    pit.gate2(1)
+    pit.load(2, 3, 0x1000)
+    pit.out(0x43, 0xC0 | 8)
+    pit.at(100)
+    assert pit.inp(0x42) == 0xB6
+    assert pit.inp(0x42) | pit.inp(0x42) << 8 == 0x1000
+    assert pit.inp(0x40) != 0xB6        # of the others none was asked
+
+
 def test_the_first_status_is_kept(pit):
     pit.out(0x43, 0x30)
     pit.out(0x43, 0xE0 | 2)
