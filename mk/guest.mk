@@ -42,7 +42,7 @@ $(GUEST)/monoclectl $(GUEST)/play:
 $(GUEST)/initrd-drm.img: DRM := --drm bochs
 $(DRIVERS): MODULES := e1000e nvme ahci sd_mod xhci_pci usb_storage ext4 \
 	crc32c_generic ehci_pci usbhid hid_generic snd_hda_intel \
-	snd_hda_codec_generic
+	snd_hda_codec_generic vfat nls_cp437 nls_ascii efivarfs
 $(DRIVERS): PROGRAMS := tests/guests/tasks $(GUEST)/play
 $(DRIVERS): tests/guests/tasks $(GUEST)/play
 $(GUEST)/initrd.img $(GUEST)/initrd-drm.img $(DRIVERS): \

@@ -13,9 +13,9 @@ import threading
 
 import rigs
 from boot import dmar_tables as tables, realmode, runs
-from rigs import nested, qemu
+from rigs import disk as disk_image, nested, qemu
 from rigs.nested import Case
-from rigs.spec import BUILD, Spec
+from rigs.spec import BUILD, DEMO_KERNEL, Spec
 
 INITRD = BUILD / "guest" / "initrd-drivers.img"
 MKE2FS = "/sbin/mke2fs"
@@ -459,6 +459,68 @@ def console_vbe():
 @define
 def console_efi():
     return console(firmware="uefi")
+
+
+# -- guest firmware
+
+OVMF = "/usr/share/ovmf/OVMF.fd"
+VARIABLE = "Monocle-6d4f1a8e-5b7c-4d0e-9a53-c6f1b2e07d94"
+# A display that OVMF has no driver for.
+ATI = "ati-vga,romfile=vgabios-ati.bin"
+ATI_BIOS = {"vgabios-ati.bin": "/usr/share/seabios/vgabios-ati.bin"}
+GRUB_READY = "GNU GRUB"
+GRUB_MENU = f"""loadfont /EFI/BOOT/unicode.pf2
+serial
+set gfxmode={MODE}
+set gfxpayload=keep
+terminal_output gfxterm serial
+menuentry Linux {{
+	linux /vmlinuz console=tty0 {rigs.DEMO_APPEND} loglevel=6 \\
+		tsc=reliable demo.run="tasks uefi={AHCI},{VARIABLE}"
+	initrd /initrd
+}}
+"""
+
+
+def esp(name, timeout):
+    """A disk that UEFI starts; GRUB's menu waits so long."""
+    return disk_image.esp(
+        runs.work(f"esp-{name}"), f"set timeout={timeout}\n{GRUB_MENU}",
+        {"/vmlinuz": DEMO_KERNEL, "/initrd": INITRD})
+
+
+def ovmf(disk=None, **fields):
+    """Debian's OVMF as the guest, with GRUB's picture."""
+    more = {} if not disk else {
+        "devices": (f"ich9-ahci,id=sata,addr={AHCI[3:]}",
+                    "ide-hd,bus=sata.0,drive=esp"),
+        "drives": (f"id=esp,if=none,format=raw,file={disk}",)}
+    return Spec(rig="nested", monocle=runs.MONOCLE, memory=512, module=False,
+                modules=((OVMF, "firmware"),), gfx=MODE, display=ATI,
+                hv=f"assign={AHCI}" if disk else "", **more, **fields)
+
+
+@define
+def ovmf_shell():
+    return Case(ovmf(timeout=200), dump_at="Shell>", picture=True,
+                files=ATI_BIOS)
+
+
+@define
+def ovmf_grub():
+    return Case(ovmf(esp("grub", -1), timeout=200), dump_at=GRUB_READY,
+                picture=True, files=ATI_BIOS)
+
+
+@define
+def ovmf_linux():
+    """Linux on UEFI's framebuffer, a reboot, and the system partition."""
+    return Case(ovmf(esp("linux", 0), timeout=400), dump_at="uefi: set",
+                dump=(), files=ATI_BIOS, drives_back=True,
+                back={nested.PICTURE: 1 << 20}, tell=(
+                    ("screendump", {"filename": nested.PICTURE,
+                                    "format": "png"}),
+                    ("send-key", qemu.key("\n"))))
 
 
 # -- the run

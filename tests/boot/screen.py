@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Text screens: drawn from the VGA BIOS's font, and read by the same."""
 import functools
+import struct
 
 from PIL import Image, ImageChops
 
@@ -130,3 +131,46 @@ def expected(what):
     if what == "mode13":
         return plot(320, 200, lambda x, y: (x // 4) ^ (y // 2), 2)
     return plot(640, 480, lambda x, y: x // 40 + 16 * (y // 30))
+
+
+def grub_rows(font_file, text):
+    """Rows of a text as GRUB's gfxterm draws it, a byte for a dot, by its own
+    font (docs of GRUB: PFF2)."""
+    data, at, glyphs = font_file.read_bytes(), 0, {}
+    while data[at:at + 4] != b"DATA":
+        name, length = data[at:at + 4], int.from_bytes(data[at + 4:at + 8],
+                                                       "big")
+        at += 8
+        if name == b"CHIX":
+            glyphs = {code: offset for code, _, offset in struct.iter_unpack(
+                ">IBI", data[at:at + length])}
+        at += length
+    dots, left = set(), 0
+    for char in text:
+        at = glyphs[ord(char)]
+        width, height, x, y, step = struct.unpack_from(">HHhhh", data, at)
+        bits = int.from_bytes(data[at + 10:at + 10 + -(-width * height // 8)],
+                              "big")
+        unused = -width * height % 8
+        dots |= {(left + x + n % width, -y - height + n // width)
+                 for n in range(width * height)
+                 if bits >> (width * height + unused - 1 - n) & 1}
+        left += step
+    columns, rows = zip(*dots)
+    return [bytes((column, row) in dots for column in
+                  range(min(columns), max(columns) + 1))
+            for row in range(min(rows), max(rows) + 1)]
+
+
+def shows(image, rows):
+    """Whether a text is on a picture, in any colour that is not black."""
+    lines = [bytes(dot != (0, 0, 0) for dot in image.crop(
+        (0, y, image.width, y + 1)).getdata()) for y in range(image.height)]
+    for y in range(image.height - len(rows) + 1):
+        x = lines[y].find(rows[0])
+        while x >= 0:
+            if all(lines[y + n].startswith(row, x)
+                   for n, row in enumerate(rows)):
+                return True
+            x = lines[y].find(rows[0], x + 1)
+    return False

@@ -9,6 +9,9 @@ import zlib
 SECTOR = 512
 START = 2048                # of the one partition, in sectors
 GRUB = pathlib.Path("/usr/lib/grub/i386-pc")
+# What a UEFI GRUB needs of its own to boot Linux, with a picture.
+EFI_MODULES = ["part_msdos", "fat", "normal", "linux", "serial", "efi_gop",
+               "gfxterm"]
 FONT = pathlib.Path("/usr/share/grub/unicode.pf2")
 HEADS, TRACK = 16, 63
 CYLINDER = HEADS * TRACK * SECTOR
@@ -154,3 +157,37 @@ def bochs(path):
     return (f"ata0-master: type=disk, path={path}, mode=flat, "
             f"cylinders={cylinders}, heads={HEADS}, spt={TRACK}",
             "boot: disk")
+
+
+def esp(path, config, files, size=128):
+    """A disk with an EFI system partition of `size` MiB: GRUB, what it is to
+    do, and files {path: file}. `mcopy -i PATH@@1M ::FILE` reads it."""
+    work = path.parent
+    loader_file, menu = work / f"{path.name}.efi", work / f"{path.name}.cfg"
+    subprocess.run(["grub-mkimage", "-O", "x86_64-efi", "-o", loader_file,
+                    "-p", "/EFI/BOOT", *EFI_MODULES], check=True)
+    menu.write_text(config)
+    volume = f"{path}@@{START * SECTOR}"
+    files = {"/EFI/BOOT/BOOTX64.EFI": loader_file, "/EFI/BOOT/grub.cfg": menu,
+             "/EFI/BOOT/unicode.pf2": FONT, **files}
+    folders = sorted({str(folder) for name in files
+                      for folder in pathlib.Path(name).parents} - {"/"})
+    with open(path, "wb") as disk:
+        disk.write(struct.pack(
+            "<446xB3sB3sII", 0, b"\xfe\xff\xff", 0xef, b"\xfe\xff\xff", START,
+            (size << 20) // SECTOR).ljust(510, b"\0") + b"\x55\xaa")
+        disk.truncate(START * SECTOR + (size << 20))
+    for command in (["mformat", "-i", volume, "-F", "-T",
+                     str((size << 20) // SECTOR), "::"],
+                    *(["mmd", "-i", volume, f"::{f}"] for f in folders),
+                    *(["mcopy", "-i", volume, file, f"::{name}"]
+                      for name, file in files.items())):
+        subprocess.run(command, check=True)
+    return path
+
+
+def read(path, name):
+    """A file of such a disk, or None."""
+    done = subprocess.run(["mtype", "-i", f"{path}@@{START * SECTOR}",
+                           f"::{name}"], capture_output=True, check=False)
+    return None if done.returncode else done.stdout

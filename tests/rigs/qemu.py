@@ -53,7 +53,8 @@ def igd_words(spec):
 
 def display_words(spec):
     """What is at 00:02.0."""
-    return igd_words(spec) if spec.igd else ["-device", "VGA,addr=02.0"]
+    return igd_words(spec) if spec.igd else ["-device",
+                                               f"{spec.display},addr=02.0"]
 
 
 def command(rig, spec, image, serial, log, monitor=None, firmware_vars=None):

@@ -62,7 +62,8 @@ class Spec:
     #                             further files of the image: {path: file}
     devices: tuple = ()         # QEMU rigs: -device
     drives: tuple = ()          # QEMU rigs: -drive
-    igd: Igd = None             # QEMU rigs: in place of the VGA card
+    display: str = "VGA"        # QEMU rigs: the -device at 00:02.0
+    igd: Igd = None             # QEMU rigs: in its place
     iommu: str = ""             # QEMU rigs: more properties of intel-iommu
     qemu: tuple = ()            # QEMU rigs: more words of the command line
     bochsrc: tuple = ()         # bochs: lines that override the rig's

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""Debian's OVMF as the guest, nested: from the system partition of an assigned
+disk into Linux, and what is on the screen, which a card shows that OVMF has no
+driver for."""
+import re
+
+import pytest
+from PIL import Image
+
+from boot import screen
+from boot.nested_cases import MODE
+from rigs import disk, nested as rig
+
+pytestmark = pytest.mark.long
+SIZE = tuple(map(int, MODE.split("x")[:2]))
+
+
+def picture(result):
+    return Image.open(result.files[rig.PICTURE]).convert("RGB")
+
+
+@pytest.mark.nested("ovmf-linux")
+def test_linux_starts_from_an_assigned_disk_again_and_again(nested):
+    """A variable and a file of the first time are there the second time, and
+    when the machine is off: OVMF keeps its variables beside GRUB."""
+    result = nested("ovmf-linux")
+    assert result.status == 0, result.report()
+    assert re.findall(r"^uefi: (?:set|kept.*)$", result.serial, re.M) == [
+        "set", "kept variable, file"]
+    image = result.files["drive0"]
+    assert disk.read(image, "written") == b"file\n"
+    kept = disk.read(image, "NvVars")
+    assert "Monocle".encode("utf-16-le") in kept and b"variable" in kept
+
+
+@pytest.mark.nested("ovmf-linux")
+def test_linux_draws_on_uefi_s_framebuffer(nested):
+    result = nested("ovmf-linux")
+    assert "uefi: frame buffer 0 EFI VGA" in result.serial
+    shown = picture(result)
+    assert shown.size == SIZE
+    assert "uefi: set" in screen.read(shown, 8)
+
+
+@pytest.mark.nested("ovmf-shell")
+def test_the_shell_is_on_the_screen(nested):
+    """Its prompt is yellow, its version bold white, all else grey."""
+    shown = picture(nested("ovmf-shell"))
+    assert shown.size == SIZE
+    colours = {colour: count for count, colour in shown.getcolors()}
+    assert {(0, 0, 0), (255, 255, 0), (255, 255, 255), (152, 152, 152)} <= \
+        colours.keys()
+    assert colours[0, 0, 0] < SIZE[0] * SIZE[1] - 1000
+
+
+@pytest.mark.nested("ovmf-grub")
+def test_grub_s_menu_is_on_the_screen(nested):
+    shown = picture(nested("ovmf-grub"))
+    assert shown.size == SIZE
+    assert screen.shows(shown, screen.grub_rows(disk.FONT, "GNU GRUB"))
