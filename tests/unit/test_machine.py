@@ -189,7 +189,7 @@ class Machine:
         self.out(0xcf9, 6)
 
     def power_off(self):
-        self.out(0x604, 0x2000 | 5 << 10, 2)
+        self.out(0x604, 0x2000, 2)
 
 
 # -- a reset
