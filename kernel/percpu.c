@@ -5,7 +5,6 @@
 #include "kernel/phys.h"
 
 _Static_assert(sizeof(struct percpu) <= PAGE_SIZE, "one page");
-_Static_assert(256 * sizeof(struct host_irq) <= PAGE_SIZE, "one page");
 
 static struct percpu *cpus[CPUS_MAX];
 

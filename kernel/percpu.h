@@ -10,11 +10,7 @@
 
 #define CPUS_MAX 64
 
-/* Who serves a vector (kernel/vectors.c). */
-struct host_irq {
-	void (*handler)(void *ctx, unsigned vector); /* NULL: nobody */
-	void *ctx;
-};
+struct host_irq;
 
 struct percpu {
 	struct percpu *self;
@@ -34,7 +30,7 @@ struct percpu {
 		u64 first, last, out;
 	} entry;
 	u64 interrupts;	       /* taken in root mode */
-	struct host_irq *irqs; /* of its own: 256 */
+	struct host_irq *irqs; /* of its own: 256, kernel/traps.h */
 	u64 freed_irqs[4];     /* bit n: n is free once none is pending */
 	hpa_t vmxon;	       /* VMXON region, or 0 */
 	u32 vmcs_revision;

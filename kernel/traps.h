@@ -26,6 +26,14 @@ void trap_handle(struct trap_frame *frame);
 
 typedef void host_irq_handler(void *ctx, unsigned vector);
 
+/* Who serves a vector. */
+struct host_irq {
+	host_irq_handler *handler; /* NULL: nobody */
+	void *ctx;
+};
+
+_Static_assert(256 * sizeof(struct host_irq) == 4096, "one page");
+
 struct percpu;
 
 /*

@@ -12,6 +12,7 @@ FAKES = """
 #include "tests/unit/vmx_fakes.c"
 #include "kernel/host_paging.h"
 #include "kernel/percpu.h"
+#include "kernel/traps.h"
 
 u64 unmapped;
 
