@@ -531,7 +531,8 @@ def aim(both, n, cpu, masked):
     if masked:
         guest.entry_write(n, 3, 1)
     guest.entry_write(n, 0, to)
-    guest.entry_write(n, 3, 0)
+    if masked:
+        guest.entry_write(n, 3, 0)
 
 
 def places(both, count):
@@ -561,6 +562,23 @@ def test_a_message_comes_to_the_cpu_that_it_names(m, shape, remapping, masked):
     both.guest.enable_msi(False)
     both.guest.enable_msix(False)
     assert both.nothing_is_left() and m.log_text() == ""
+
+
+@pytest.mark.parametrize("shape", SHAPES_OF_ONE)
+def test_a_message_on_its_way_when_the_guest_has_no_more_of_it(m, shape):
+    """It is dropped, at whichever CPU; what comes next is the new one's."""
+    both = Both(m, pin=0, **shape)
+    start_messages(both, shape.get("entries"), shape.get("multiple"))
+    both.host.raise_(0)
+    aim(both, 0, 2, True)
+    both.host.raise_(0)
+    m.irq_be(1)
+    both.guest.enable_msi(False)
+    both.guest.enable_msix(False)
+    assert both.settle() == [] and m.log_text() == ""
+    start_messages(both, shape.get("entries"), shape.get("multiple"))
+    assert both.settle() == []
+    assert both.raise_(0) == [(TO, 0x60)]
 
 
 def test_a_message_to_a_cpu_without_a_vcpu(m):
