@@ -91,7 +91,10 @@ class Cpu:
         count = len(code) if count is None else count
         buffer = self.m.new("u8[]", max(count, 1))
         self.m.ffi.memmove(buffer, code, count)
-        return self.m.insn_decode(self.insn, self.c, buffer, count)
+        status = self.m.insn_decode(self.insn, self.c, buffer, count)
+        if status == 0:
+            self.m.insn_address(self.insn, self.c)
+        return status
 
     def finish(self, memory=0):
         """Executes and retires what was decoded; returns what to store."""

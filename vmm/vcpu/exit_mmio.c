@@ -109,5 +109,6 @@ enum exit_action exit_ept_violation(struct vcpu *v)
 	cpu.bits = (u8)vcpu_code_bits();
 	if (insn_decode(&insn, &cpu, bytes, count))
 		return exit_lend(v);
+	insn_address(&insn, &cpu);
 	return carry_out(v, &insn, &cpu);
 }

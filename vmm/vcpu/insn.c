@@ -116,8 +116,6 @@ struct decoder {
 	u16 flags; /* of the opcode */
 	u8 rex, modrm;
 	bool prefix66, prefix67, prefix_f2, prefix_f3;
-	bool rip_relative;
-	u64 offset; /* of the memory operand in its segment */
 };
 
 static void fail(struct decoder *d, int error)
@@ -241,14 +239,14 @@ static void address16(struct decoder *d, struct insn *insn)
 	unsigned mod = d->modrm >> 6, rm = d->modrm & 7;
 
 	if (mod == 0 && rm == 6) {
-		d->offset = fetch(d, 2);
+		insn->displacement = fetch(d, 2);
 		return;
 	}
-	d->offset = d->cpu->regs[base[rm]];
+	insn->base = base[rm];
 	if (rm < ARRAY_SIZE(index))
-		d->offset += d->cpu->regs[index[rm]];
+		insn->index = index[rm];
 	if (mod)
-		d->offset += fetch_signed(d, mod);
+		insn->displacement = fetch_signed(d, mod);
 	default_segment(insn, base[rm]);
 }
 
@@ -263,27 +261,28 @@ static void address32(struct decoder *d, struct insn *insn)
 		unsigned index = (byte >> 3 & 7) | (d->rex & REX_X ? 8 : 0);
 
 		if (index != RSP)
-			d->offset = d->cpu->regs[index] << (byte >> 6);
+			insn->index = (u8)index;
+		insn->scale = byte >> 6;
 		base = byte & 7;
 	}
 	if (mod == 0 && base == RBP) {
-		d->offset += fetch_signed(d, 4);
-		d->rip_relative = !sib && d->cpu->bits == 64;
+		insn->displacement = fetch_signed(d, 4);
+		insn->rip_relative = !sib && d->cpu->bits == 64;
 		return;
 	}
 	base |= d->rex & REX_B ? 8 : 0;
-	d->offset += d->cpu->regs[base];
+	insn->base = (u8)base;
 	if (mod)
-		d->offset += fetch_signed(d, mod == 1 ? 1 : 4);
+		insn->displacement = fetch_signed(d, mod == 1 ? 1 : 4);
 	default_segment(insn, base);
 }
 
 static void decode_offset(struct decoder *d, struct insn *insn)
 {
 	if (d->flags & MOFFS)
-		d->offset = fetch(d, insn->address_size);
+		insn->displacement = fetch(d, insn->address_size);
 	else if (d->flags & STRING)
-		d->offset = d->cpu->regs[d->flags & FROM_SI ? RSI : RDI];
+		insn->base = d->flags & FROM_SI ? RSI : RDI;
 	else if (d->modrm >> 6 == 3)
 		fail(d, -ENOTSUP);
 	else if (insn->address_size == 2)
@@ -334,11 +333,9 @@ static void decode_operands(struct decoder *d, struct insn *insn)
 	}
 }
 
-static gva_t linear(const struct decoder *d, const struct insn *insn,
+static gva_t linear(const struct insn *insn, const struct insn_cpu *cpu,
 		    enum insn_segment segment, u64 offset)
 {
-	const struct insn_cpu *cpu = d->cpu;
-
 	offset = truncate(offset, insn->address_size);
 	if (cpu->bits == 64 && segment < SEG_FS)
 		return offset;
@@ -348,25 +345,14 @@ static gva_t linear(const struct decoder *d, const struct insn *insn,
 
 static void decode_access(struct decoder *d, struct insn *insn)
 {
-	u64 rdi = d->cpu->regs[RDI];
-
 	if (insn->segment == NO_SEGMENT)
 		insn->segment = SEG_DS;
 	/* STOS and the destination of MOVS have no other: SDM vol 2, 3-17. */
 	if ((d->flags & STRING) == TO_DI)
 		insn->segment = SEG_ES;
-	if (d->rip_relative)
-		d->offset += d->cpu->rip + insn->length;
-	insn->read_from = linear(d, insn, insn->segment, d->offset);
-	insn->write_to = insn->op == INSN_MOVS ? linear(d, insn, SEG_ES, rdi)
-					       : insn->read_from;
 	insn->reads = insn->load || insn->op != INSN_MOV;
 	insn->writes = !insn->load && !(BIT(insn->op) & READ_ONLY);
 	insn->rep = d->prefix_f3;
-	if (insn->rep && !truncate(d->cpu->regs[RCX], insn->address_size)) {
-		insn->reads = false;
-		insn->writes = false;
-	}
 	insn->step_rsi = d->flags & FROM_SI;
 	insn->step_rdi = d->flags & TO_DI;
 }
@@ -393,7 +379,8 @@ int insn_decode(struct insn *insn, const struct insn_cpu *cpu, const u8 *bytes,
 	struct decoder d = {.cpu = cpu, .bytes = bytes, .count = count};
 	struct opcode opcode;
 
-	*insn = (struct insn){.segment = NO_SEGMENT};
+	*insn = (struct insn){
+		.segment = NO_SEGMENT, .base = INSN_NONE, .index = INSN_NONE};
 	opcode = fetch_opcode(&d, insn);
 	d.flags = opcode.flags;
 	insn->op = opcode.op;
@@ -410,6 +397,26 @@ int insn_decode(struct insn *insn, const struct insn_cpu *cpu, const u8 *bytes,
 	insn->length = (u8)d.at;
 	decode_access(&d, insn);
 	return 0;
+}
+
+void insn_address(struct insn *insn, const struct insn_cpu *cpu)
+{
+	u64 offset = insn->displacement;
+
+	if (insn->base != INSN_NONE)
+		offset += cpu->regs[insn->base];
+	if (insn->index != INSN_NONE)
+		offset += cpu->regs[insn->index] << insn->scale;
+	if (insn->rip_relative)
+		offset += cpu->rip + insn->length;
+	insn->read_from = linear(insn, cpu, insn->segment, offset);
+	insn->write_to = insn->op == INSN_MOVS
+				 ? linear(insn, cpu, SEG_ES, cpu->regs[RDI])
+				 : insn->read_from;
+	if (insn->rep && !truncate(cpu->regs[RCX], insn->address_size)) {
+		insn->reads = false;
+		insn->writes = false;
+	}
 }
 
 /* Bytes and words leave the rest of the register, doublewords clear it. */

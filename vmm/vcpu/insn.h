@@ -5,7 +5,8 @@
  * group, TEST, NOT, NEG, INC, DEC, XCHG, BT/BTS/BTR/BTC with an immediate,
  * MOVS, STOS and LODS, each with a memory operand. Whatever else there is, it
  * refuses. Nothing here touches a guest: the caller
- *   1. insn_decode()s the bytes at RIP,
+ *   1. insn_decode()s the bytes at RIP, or keeps what came of it: that hangs
+ *      on them and on cpu->bits alone; then insn_address() looks at registers,
  *   2. reads insn.size bytes at insn.read_from if insn.reads,
  *   3. asks insn_execute() for the outcome,
  *   4. writes result.store to insn.write_to if insn.writes,
@@ -18,7 +19,8 @@
 
 #include "arch/x86/types.h"
 
-#define INSN_MAX 15 /* bytes: SDM vol 2, 2.3.11 */
+#define INSN_MAX 15  /* bytes: SDM vol 2, 2.3.11 */
+#define INSN_NONE 16 /* no register */
 
 enum insn_segment { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS };
 
@@ -63,16 +65,21 @@ struct insn {
 	u8 reg_size;	 /* of the register; not size: the load extends */
 	u8 address_size; /* 2, 4, 8 bytes */
 	u8 segment;	 /* of the memory operand (MOVS: of the source) */
-	u8 reg;		 /* the register operand, if has_reg */
-	bool has_reg;	 /* else imm is the other operand, if there is one */
-	bool high_byte;	 /* reg 0-3 stands for AH, CH, DH, BH */
-	bool load;	 /* the register is the first operand */
+	u8 base, index;	 /* its offset is of these registers, or INSN_NONE, */
+	u8 scale;	 /* the second shifted by this, */
+	bool rip_relative;
+	u8 reg;		/* the register operand, if has_reg */
+	bool has_reg;	/* else imm is the other operand, if there is one */
+	bool high_byte; /* reg 0-3 stands for AH, CH, DH, BH */
+	bool load;	/* the register is the first operand */
 	bool sign_extend;
 	bool lock, rep;
 	bool step_rsi, step_rdi; /* a string instruction moves these on */
 	bool reads, writes;	 /* both false: a repetition of none */
-	u64 imm;		 /* sign-extended */
-	gva_t read_from;	 /* linear addresses; they differ for MOVS */
+	u64 displacement;	 /* and this; sign-extended, as imm */
+	u64 imm;
+	/* By insn_address(): linear addresses; they differ for MOVS. */
+	gva_t read_from;
 	gva_t write_to;
 };
 
@@ -89,6 +96,12 @@ struct insn_result {
  */
 int insn_decode(struct insn *insn, const struct insn_cpu *cpu, const u8 *bytes,
 		unsigned count);
+
+/*
+ * Where its operands are, with registers as they stand now. A repetition of
+ * none neither reads nor writes.
+ */
+void insn_address(struct insn *insn, const struct insn_cpu *cpu);
 
 /* memory: what was read, or anything if !insn->reads. */
 struct insn_result insn_execute(const struct insn *insn,
