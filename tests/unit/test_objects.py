@@ -34,7 +34,6 @@ POINTERS = {
     "vclock.earlier": "the CPU that serves it sleeps or runs a guest",
     "lapic.kick": "a LAPIC's CPU has to look what it was sent",
     "vm.kick_others": "as lapic's, all but one",
-    "percpu.handler": "as traps' host_irq_handler, of this CPU alone",
     "percpu.job": "what a parked CPU is woken for",
     "park.job": "as percpu's",
     "traps.host_irq_handler": "the owner of a host interrupt",
