@@ -427,7 +427,11 @@ def test_linux_wakes_a_cpu():
     bsp.ipi(0x8500, 1)
     assert not ap.l.init_pending
     bsp.ipi(0x0699, 1)
+    bsp.ipi(0x0698, 1)      # it has been started
     assert ap.l.sipi_pending and ap.l.sipi_vector == 0x99
+    bsp.ipi(0xC500, 1)      # and is to start anew
+    bsp.ipi(0x0697, 1)
+    assert ap.l.sipi_pending and ap.l.sipi_vector == 0x97
 
 
 def test_init_keeps_x2apic_mode():

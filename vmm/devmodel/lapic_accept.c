@@ -223,7 +223,7 @@ void lapic_collect(struct lapic *l)
 		l->init_pending = true;
 		l->sipi_pending = false;
 	}
-	if (signals & SIGNAL_SIPI) {
+	if (signals & SIGNAL_SIPI && !l->sipi_pending) {
 		l->sipi_pending = true;
 		l->sipi_vector = (u8)(signals >> SIGNAL_SIPI_SHIFT);
 	}
