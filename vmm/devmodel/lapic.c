@@ -345,7 +345,7 @@ static int base_set(struct lapic *l, u64 base)
 		return err;
 	if (was && !(is && page == old_page))
 		bus_unregister(l->bus, BUS_MMIO, old_page);
-	l->base = base;
+	__atomic_store_n(&l->base, base, __ATOMIC_RELAXED);
 	return 0;
 }
 

@@ -135,7 +135,7 @@ static inline void lapic_set(struct lapic *l, unsigned reg, u32 value)
 
 static inline bool lapic_is_x2apic(const struct lapic *l)
 {
-	return l->base & APIC_BASE_EXTD;
+	return __atomic_load_n(&l->base, __ATOMIC_RELAXED) & APIC_BASE_EXTD;
 }
 
 /* Will the LAPIC take interrupts that messages bring? (SDM 10.4.7.2) */
