@@ -81,9 +81,8 @@ void panic_begin(void)
 	log_take_over();
 }
 
-static NORETURN void tell(const char *fmt, va_list ap)
+static NORETURN void dump_and_finish(void)
 {
-	log_vwrite(LOG_ERROR, fmt, ap);
 	backtrace((u64)__builtin_frame_address(0));
 	if (panic_dump)
 		panic_dump();
@@ -95,7 +94,9 @@ void panic_end(const char *fmt, ...)
 	va_list ap;
 
 	va_start(ap, fmt);
-	tell(fmt, ap);
+	log_vwrite(LOG_ERROR, fmt, ap);
+	va_end(ap);
+	dump_and_finish();
 }
 
 void panic(const char *fmt, ...)
@@ -104,7 +105,9 @@ void panic(const char *fmt, ...)
 
 	panic_begin();
 	va_start(ap, fmt);
-	tell(fmt, ap);
+	log_vwrite(LOG_ERROR, fmt, ap);
+	va_end(ap);
+	dump_and_finish();
 }
 
 void end(enum end_status status, const char *fmt, ...)

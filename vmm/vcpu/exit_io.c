@@ -78,7 +78,7 @@ static int one_element(struct vcpu *v, const struct io_exit *io, gva_t gva,
 
 	if (offset + io->size > PAGE_SIZE)
 		return split_element(v, io, gva);
-	if (page->gva != gva - offset) {
+	if (!page->host || page->gva != gva - offset) {
 		u8 *host;
 		int err = vcpu_linear_ptr(v, gva, io->size,
 					  io->in ? GUEST_WRITE : GUEST_READ,
@@ -90,7 +90,7 @@ static int one_element(struct vcpu *v, const struct io_exit *io, gva_t gva,
 	}
 	if (!io->in)
 		memcpy(&a.value, page->host + offset, io->size);
-	bus_dispatch(&v->vm->bus, BUS_PORT, &a);
+	vm_dispatch(v->vm, BUS_PORT, &a);
 	if (io->in)
 		memcpy(page->host + offset, &a.value, io->size);
 	return 0;
@@ -104,7 +104,7 @@ static NOINLINE enum exit_action string_io(struct vcpu *v,
 	u64 delta = io->size;
 	unsigned reg = io->in ? GPR_RDI : GPR_RSI;
 	gva_t base = vmcs_readn(VMCS_GUEST_LINEAR) - (v->gpr[reg] & mask);
-	struct page page = {.gva = 1}; /* none */
+	struct page page = {0};
 	bool wide = vcpu_long_mode();
 
 	if (vmcs_readn(VMCS_GUEST_RFLAGS) & RFLAGS_DF)
