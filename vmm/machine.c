@@ -21,48 +21,49 @@
 #include "vmm/vcpu/guest_cpuid.h"
 #include "vmm/vcpu/msr.h"
 
+static void take_module(struct machine *m, const struct boot_module *module)
+{
+	struct loader_input *in = &m->loader;
+	const void *data = phys_to_virt(module->start);
+	const char *rest;
+
+	if ((rest = boot_module_role(module, "kernel"))) {
+		in->kernel = data;
+		in->kernel_size = module->size;
+		in->cmdline = rest;
+	} else if (boot_module_role(module, "initrd")) {
+		in->initrd = data;
+		in->initrd_size = module->size;
+	} else if (boot_module_role(module, "firmware")) {
+		m->firmware.image = data;
+		m->firmware.size = module->size;
+		m->assign.cold = true;
+	} else if ((rest = boot_module_role(module, "module"))) {
+		m->modules[in->module_count++] =
+			(struct loader_module){data, module->size, rest};
+		in->modules = m->modules;
+	} else if (boot_module_role(module, "rom")) {
+		m->assign.rom_file = module;
+	} else if (!boot_module_role(module, "microcode") &&
+		   !firmware_is_text(module->string)) {
+		log_warn("module '%s': its first word is none of 'kernel', "
+			 "'initrd', 'module', 'firmware', 'rom', 'microcode'",
+			 module->string);
+	}
+}
+
 static int find_modules(struct machine *m)
 {
 	const struct boot_info *b = &m->host->boot;
-	struct loader_input *in = &m->loader;
 
-	for (unsigned i = 0; i < b->module_count; i++) {
-		const struct boot_module *module = &b->modules[i];
-		const char *rest;
-
-		if ((rest = boot_module_role(module, "kernel"))) {
-			in->kernel = phys_to_virt(module->start);
-			in->kernel_size = module->size;
-			in->cmdline = rest;
-		} else if (boot_module_role(module, "initrd")) {
-			in->initrd = phys_to_virt(module->start);
-			in->initrd_size = module->size;
-		} else if (boot_module_role(module, "firmware")) {
-			m->firmware.image = phys_to_virt(module->start);
-			m->firmware.size = module->size;
-			m->assign.cold = true;
-		} else if ((rest = boot_module_role(module, "module"))) {
-			m->modules[in->module_count++] = (struct loader_module){
-				phys_to_virt(module->start), module->size,
-				rest};
-			in->modules = m->modules;
-		} else if (boot_module_role(module, "rom")) {
-			m->assign.rom_file = module;
-		} else if (!boot_module_role(module, "microcode") &&
-			   !firmware_is_text(module->string)) {
-			log_warn("module '%s': its first word is none of "
-				 "'kernel', 'initrd', 'module', 'firmware', "
-				 "'rom', "
-				 "'microcode'",
-				 module->string);
-		}
-	}
-	if (in->kernel && m->firmware.image) {
+	for (unsigned i = 0; i < b->module_count; i++)
+		take_module(m, &b->modules[i]);
+	if (m->loader.kernel && m->firmware.image) {
 		log_error("modules 'kernel' and 'firmware': each of them is a "
 			  "guest; leave one out");
 		return -EINVAL;
 	}
-	if (in->kernel || m->firmware.image || m->host->options.list)
+	if (m->loader.kernel || m->firmware.image || m->host->options.list)
 		return firmware_check(&m->firmware);
 	log_error("no guest: name one in GRUB's menu entry: module2 FILE "
 		  "kernel COMMAND LINE, or module2 FILE firmware");

@@ -137,6 +137,14 @@ int format(char *out, size_t size, const char *fmt, ...)
 	return size ? (out[0] = 0) : 0;
 }
 
+struct phys host_memory;
+
+hpa_t phys_alloc(struct phys *p, u64 size, u64 align, hpa_t limit)
+{
+	(void)p, (void)limit;
+	return (hpa_t)(uintptr_t)aligned_alloc(align, size);
+}
+
 void *page_alloc(void)
 {
 	void *page = aligned_alloc(PAGE_SIZE, PAGE_SIZE);

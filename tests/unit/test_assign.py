@@ -251,6 +251,8 @@ def test_all_is_an_allow_list(m):
         assert "assign=all: not 01:%02x.0, class %04x: it is assigned by " \
             "name only" % (len(GIVEN) + n, cls >> 8) in done.log
     assert "not 00:17.0" in done.log and "00:00.0" not in done.log
+    assert {level for level, text in m.log_lines() if "by name only" in text
+            } == {m.LOG_INFO}
 
 
 def test_all_but_some(m):
@@ -259,6 +261,8 @@ def test_all_but_some(m):
                           bdf(1, 0)]
     for text in "00:1f.3", "02:00.0":
         assert f"not {text}" in done.log and "left out as told" in done.log
+    assert {level for level, text in m.log_lines() if "as told" in text} == \
+        {m.LOG_WARN}
 
 
 def test_what_is_named_comes_before_all(m):
@@ -793,11 +797,14 @@ def test_memory_that_firmware_shares_is_there_for_dma_alone(igd, vtd):
     # An RMRR goes over what is there, but needs room in the list.
     (0x7a000000, 0, False, True), (0x60000000, 2, True, False),
     (2**30, 0, True, True)])
-def test_what_has_no_room_in_the_map_is_an_error(igd, at, more, fails, bars):
+@pytest.mark.parametrize("vga", [True, False])
+def test_what_has_no_room_in_the_map_is_an_error(igd, at, more, fails, bars,
+                                                 vga):
     """Each step's, and the last one that is taken."""
     igd.rmrr_of[0] = bdf(1, 0)
     igd.rmrr[0] = {"base": 0x7a000800, "limit": 0x7a001000}
     done = Choice(igd, pc(), "01:00.0", igd=1)
+    done.machine.vga = vga
     map_ = vm_map(igd, done.machine.vm)
     keep = igd.new("char[]", b"there")
     for n in range(igd.REGION_MAX - more if more else 1):

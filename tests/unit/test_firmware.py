@@ -19,9 +19,18 @@ FAKES = """
 #include "kernel/phys.h"
 struct phys host_memory;
 bool no_memory;
+u8 low[0x100000];
 void *phys_to_virt(hpa_t hpa)
 {
-	return (void *)(uintptr_t)hpa;
+	return hpa < sizeof(low) ? low + hpa : (void *)(uintptr_t)hpa;
+}
+bool acpi_checksum_ok(const void *table, u32 length)
+{
+	u8 sum = 0;
+
+	for (u32 i = 0; i < length; i++)
+		sum = (u8)(sum + ((const u8 *)table)[i]);
+	return !sum;
 }
 hpa_t virt_to_phys(const void *p)
 {
@@ -43,10 +52,10 @@ def m():
                      "vmm/load/aml.c", "vmm/load/smbios.c",
                      "vmm/load/loader_ram.c", "vmm/devmodel/fw_cfg.c",
                      "vmm/core/bus.c", "vmm/core/guest_mem.c",
-                     "kernel/region.c", "kernel/acpi.c"],
+                     "kernel/region.c"],
         headers=["vmm/load/firmware.h", "vmm/load/guest_acpi.h",
                  "kernel/log.h"],
-        fakes=FAKES, cdef="extern _Bool no_memory;")
+        fakes=FAKES, cdef="extern _Bool no_memory; extern u8 low[0x100000];")
 
 
 def volume(size):
@@ -135,11 +144,15 @@ class Firmware:
 
 # -- which file is one
 
-@pytest.mark.parametrize("image, uefi", [
-    (pc_bios(), False), (pc_bios(256 * KIB), False), (pc_bios(64 * KIB), False),
-    (UEFI, True), (volume(256 * KIB), True)])
-def test_kinds(m, image, uefi):
-    f = Firmware(m, image)
+# Bytes themselves would become a test's name, and a long one.
+IMAGES = {"PC": pc_bios(), "PC-256": pc_bios(256 * KIB),
+          "PC-64": pc_bios(64 * KIB), "UEFI": UEFI,
+          "UEFI-1": volume(256 * KIB)}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_kinds(m, name):
+    f, uefi = Firmware(m, IMAGES[name]), "UEFI" in name
     assert f.check() == 0 and f.f.uefi == uefi
     assert len(m.log_lines()) == 1
 
@@ -147,8 +160,8 @@ def test_kinds(m, image, uefi):
 @pytest.mark.parametrize("path, uefi", [
     *((SEABIOS / name, False) for name in ("bios.bin", "bios-256k.bin")),
     *((where / name, True) for where, name in zip(
-        (*OVMF, OVMF[0], OVMF[0]),
-        ("OVMF_CODE_4M.fd", "OVMF.fd", "OVMF_CODE.fd", "OVMF_VARS.fd")))])
+        (*OVMF, OVMF[0]),
+        ("OVMF_CODE_4M.fd", "OVMF.fd", "OVMF_CODE.fd")))])
 def test_debians_packages(m, path, uefi):
     if not path.exists():
         pytest.skip("not installed")
@@ -156,19 +169,26 @@ def test_debians_packages(m, path, uefi):
     assert f.check() == 0 and f.f.uefi == uefi
 
 
-@pytest.mark.parametrize("image, said", [
-    (pc_bios()[:-PAGE], "neither SeaBIOS"),
-    (pc_bios()[:-100], "truncated"),
-    (pc_bios()[:PAGE], "truncated"),
-    (bytes(128 * KIB), "neither SeaBIOS"),
-    (pc_bios(512 * KIB), "neither SeaBIOS"),
-    (UEFI[:-PAGE], "truncated: its volumes"),
-    (UEFI[:-64 * KIB - PAGE], "truncated: its volumes"),
-    (UEFI + bytes(PAGE), "truncated: its volumes"),
-    (volume(64 * KIB)[:32] + bytes(8) + volume(64 * KIB)[40:],
-     "truncated: its volumes"),
-    (volume(16 * MIB) + volume(PAGE), "larger than 16 MiB")])
-def test_refused_in_one_line(m, image, said):
+BAD = {
+    "a page less": (pc_bios()[:-PAGE], "neither SeaBIOS"),
+    "no page": (pc_bios()[:-100], "truncated"),
+    "one page": (pc_bios()[:PAGE], "truncated"),
+    "zeros": (bytes(128 * KIB), "neither SeaBIOS"),
+    "too large for a PC's": (pc_bios(512 * KIB), "neither SeaBIOS"),
+    "a volume's page less": (UEFI[:-PAGE], "truncated: its volumes"),
+    "a volume less": (UEFI[:-64 * KIB - PAGE], "truncated: its volumes"),
+    "a page more": (UEFI + bytes(PAGE), "truncated: its volumes"),
+    "a volume of nothing": (
+        volume(64 * KIB)[:32] + bytes(8) + volume(64 * KIB)[40:],
+        "truncated: its volumes"),
+    "no code": (volume(128 * KIB)[:-16] + b"\xff" * 16, "variables alone"),
+    "too large": (volume(16 * MIB) + volume(PAGE), "larger than 16 MiB"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_refused_in_one_line(m, name):
+    image, said = BAD[name]
     f = Firmware(m, image)
     assert f.check() == -m.EINVAL
     (level, line), = m.log_lines()
@@ -206,10 +226,11 @@ def test_too_little_memory(m, size, good):
     assert len(m.log_lines()) == (0 if good else 1)
 
 
-@pytest.mark.parametrize("image", [pc_bios(), pc_bios(256 * KIB), UEFI])
-def test_where_the_image_is(m, image):
+@pytest.mark.parametrize("name", ["PC", "PC-256", "UEFI"])
+def test_where_the_image_is(m, name):
     """All of it up to 4 GiB, read only; its end below 1 MiB, with the reset
     vector, at each start."""
+    image = IMAGES[name]
     f = Firmware(m, image).init()
     top = f.guest.list.regions[f.guest.list.count - 1]
     assert (top.gpa, top.size, top.kind, top.cpu, top.dma) == (
@@ -220,7 +241,7 @@ def test_where_the_image_is(m, image):
         entry = m.new("struct guest_entry *")
         assert m.firmware_start(f.f, entry) == 0
         assert (entry.mode, entry.cs << 4 | entry.rip) == (
-            m.lib.ENTRY_REAL16, 0xffff0)
+            m.ENTRY_REAL16, 0xffff0)
         assert f.guest.read(MIB - low, low) == image[-low:]
         f.guest.rows[1].memory[:] = bytes(0x40000)
 
@@ -244,12 +265,12 @@ MAP = ((0, 0xa0000), (0xc0000, 0x40000, "RAM", "RESERVED"), (MIB, 127 * MIB),
        (4 * GIB, MIB))
 
 
-@pytest.mark.parametrize("image, reserved", [
-    (pc_bios(), [(128 * MIB, MIB, 2), (4 * GIB - 128 * KIB, 128 * KIB, 2)]),
-    (UEFI, [])])
-def test_its_map_of_memory(m, image, reserved):
+@pytest.mark.parametrize("name, reserved", [
+    ("PC", [(128 * MIB, MIB, 2), (4 * GIB - 128 * KIB, 128 * KIB, 2)]),
+    ("UEFI", [])])
+def test_its_map_of_memory(m, name, reserved):
     """SeaBIOS keeps what is reserved; OVMF's BARs would lie over it."""
-    f = Firmware(m, image, MAP).init()
+    f = Firmware(m, IMAGES[name], MAP).init()
     ram = [(0, 0xa0000, 1), (MIB, 127 * MIB, 1), (4 * GIB, MIB, 1)]
     assert rows(f) == sorted([*ram, *reserved])
 
@@ -277,8 +298,19 @@ def test_the_users_texts(m):
 
 
 def test_smbios(m):
+    """The host's, if it has one: DSP0134, 5.2.2."""
     f = Firmware(m, pc_bios()).init()
     assert "etc/smbios/smbios-anchor" not in fwcfg.directory(f)
+    entry = bytearray(b"_SM3_\0\x18\3\0\0\1\0" + struct.pack(
+        "<IQ", 6, 0xf0100))
+    entry[5] = -sum(entry) % 256
+    m.ffi.memmove(m.low + 0xf0000, bytes(entry), 24)
+    m.ffi.memmove(m.low + 0xf0100, b"\x7f\4\0\0\0\0", 6)
+    f = Firmware(m, pc_bios()).init()
+    anchor = fwcfg.file(f, "etc/smbios/smbios-anchor")
+    assert len(anchor) == 24 and anchor[:5] == b"_SM3_"
+    assert fwcfg.file(f, "etc/smbios/smbios-tables")[:2] == b"\x7f\4"
+    m.ffi.memmove(m.low + 0xf0000, bytes(24), 24)
 
 
 # -- ACPI tables, wherever it puts them

@@ -189,7 +189,7 @@ class Machine:
         self.out(0xcf9, 6)
 
     def power_off(self):
-        self.out(0x604, 0x2000 | 5 << 10, 2)
+        self.out(0x604, 0x2000, 2)
 
 
 # -- a reset
@@ -1315,8 +1315,8 @@ def test_firmwares_memory(m):
     assert "ACPI tables" not in rows
     ram = [(r.gpa, r.gpa + r.size) for r in x.regions() if r.e820 == 1]
     end = MIB
-    for start, stop in ram[1:]:
-        if start < 4 * GIB:
+    for start, stop in ram:
+        if MIB <= start < 4 * GIB:
             assert start == end
             end = stop
     assert 64 * MIB < end <= 200 * MIB
@@ -1337,8 +1337,8 @@ def test_firmware_that_has_no_room(m, at, size, said):
 def test_firmware_and_a_kernel(m):
     x = Firmware(m, [b"kernel quiet"])
     assert x.plan() == -m.EINVAL
-    (level, line), = m.log_lines()
-    assert level == m.LOG_ERROR and "leave one out" in line
+    line, = (line for level, line in m.log_lines() if level == m.LOG_ERROR)
+    assert "leave one out" in line
     assert Firmware(m, [b"opt/x"]).plan() == 0
     assert "first word" not in m.log_text()
 

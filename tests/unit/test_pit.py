@@ -369,8 +369,11 @@ def test_reset(pit):
     pit.load(0, 2, 1000)
     pit.out(0x61, 3)
     pit.at(1500)
+    pit.out(0x43, 0x90)     # of channel 2 one byte, mode 0
     pit.m.pit_reset(pit.p)
     assert pit.inp(0x61) & 0xF == 0
+    # Two bytes each, square waves; the refresh of memory goes on.
+    assert [pit.status(n) & 0x3f for n in range(3)] == [0x36, 0x34, 0x36]
     pit.edges.clear()
     pit.wait(pit.seconds(1))
     assert pit.edges == []

@@ -62,7 +62,7 @@ def m():
                  "vmm/core/guest_mem.c", "kernel/region.c",
                  "vmm/devmodel/lapic.c", "vmm/devmodel/lapic_accept.c",
                  "vmm/devmodel/apic_bus.c", "vmm/core/bus.c",
-                 "vmm/core/vclock.c"], fakes=FAKES,
+                 "vmm/core/vclock.c", "vmm/core/vm.c"], fakes=FAKES,
         cdef="extern unsigned lends_ended;",
         headers=["arch/x86/vmx/ept.h", "vmm/vcpu/exits.h", *vmxcpu.HEADERS])
 

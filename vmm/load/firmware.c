@@ -77,6 +77,8 @@ static const char *find_fault(struct firmware *f)
 	f->uefi = is_volume(f, 0);
 	if (f->uefi && !is_whole(f))
 		return "it is truncated: its volumes do not end where it does";
+	if (f->uefi && f->image[f->size - RESET_VECTOR] == 0xff)
+		return "it has variables alone; take OVMF.fd, or OVMF_CODE's";
 	if (!f->uefi && (f->size > 2 * LOW_COPY ||
 			 f->image[f->size - RESET_VECTOR] != FAR_JUMP))
 		return "it is neither SeaBIOS (bios.bin) nor OVMF (OVMF.fd)";
