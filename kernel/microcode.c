@@ -217,6 +217,13 @@ static void tell_loaded(u32 before, u32 after, const struct update *u)
 			 u->revision, after);
 }
 
+u32 microcode_revision(void)
+{
+	u64 value;
+
+	return rdmsr_safe(MSR_MICROCODE, &value) ? 0 : revision();
+}
+
 u32 microcode_load(bool tell)
 {
 	const struct update *u = NULL;

@@ -18,5 +18,7 @@ void microcode_init(const struct boot_info *boot);
  * the CPU has none.
  */
 u32 microcode_load(bool tell);
+/* The revision in force in this CPU, or 0. */
+u32 microcode_revision(void);
 
 #endif

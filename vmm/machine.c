@@ -14,6 +14,7 @@
 #include "kernel/traps.h"
 #include "vmm/assign/gop.h"
 #include "vmm/assign/windows.h"
+#include "vmm/cpus.h"
 #include "vmm/load/guest_acpi.h"
 #include "vmm/machine_map.h"
 #include "vmm/physmap.h"
@@ -517,10 +518,8 @@ static void share(struct machine *m)
 static void start_further_cpus(struct machine *m)
 {
 	const struct host *host = m->host;
-	u64 most = host->options.cpus ? host->options.cpus : CPUS_MAX;
 
-	for (unsigned n = 0; n < host->parked_count && m->cpu_count < most;
-	     n++) {
+	for (unsigned n = 0; n < host->parked_count; n++) {
 		unsigned before = m->cpu_count;
 		int err = start_cpu(m, host->parked[n]);
 
@@ -576,6 +575,10 @@ int machine_build(struct machine *m)
 		err = init_firmware(m);
 	if (!err)
 		err = init_pci(m);
+	m->host->parked_count = cpus_choose(
+		m->host->parked, m->host->parked_count,
+		m->host->options.cpus ? m->host->options.cpus : CPUS_MAX,
+		&m->host->vmx, &m->vm.features, m->host->tsc_hz);
 	if (!err)
 		err = init_first_cpu(m);
 	if (!err && is_bios_guest(m))

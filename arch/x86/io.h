@@ -30,6 +30,7 @@ u64 rdtsc(void);
 void clflush(const volatile void *p);
 void sfence(void);
 void mfence(void);
+void lfence(void);
 void cpu_relax(void);
 
 #else
@@ -101,6 +102,11 @@ static inline void sfence(void)
 static inline void mfence(void)
 {
 	__asm__ volatile("mfence" ::: "memory");
+}
+
+static inline void lfence(void)
+{
+	__asm__ volatile("lfence" ::: "memory");
 }
 
 static inline void cpu_relax(void)

@@ -893,6 +893,10 @@ void mfence(void)
 {
 }
 
+void lfence(void)
+{
+}
+
 /* -- ports */
 
 static u32 config_address;

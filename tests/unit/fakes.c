@@ -139,6 +139,10 @@ WEAK void mfence(void)
 	fakes_record(FAKE_MFENCE, 0, 0, 0);
 }
 
+WEAK void lfence(void)
+{
+}
+
 /* Time passes only while somebody waits: every bounded wait comes to an end. */
 WEAK void cpu_relax(void)
 {

@@ -21,6 +21,7 @@
 #include "kernel/serial.h"
 #include "kernel/traps.h"
 #include "vmm/assign/windows.h"
+#include "vmm/cpus.h"
 #include "vmm/load/guest_acpi.h"
 
 #define SPACE (5 * GIB)
@@ -387,6 +388,15 @@ void vcpu_kick_others(struct vm *vm)
 void vcpu_serve(void *vcpu)
 {
 	(void)vcpu;
+}
+
+unsigned cpus_choose(struct percpu *cpus[CPUS_MAX], unsigned count, u64 most,
+		     const struct vmx_capabilities *vmx,
+		     struct guest_features *features, u64 tsc_hz)
+{
+	(void)cpus, (void)count, (void)most, (void)vmx, (void)features,
+		(void)tsc_hz;
+	return 0;
 }
 
 int park_give_job(struct percpu *cpu, void (*job)(void *ctx), void *ctx,

@@ -6,6 +6,7 @@
 #ifndef VMM_CORE_VM_H
 #define VMM_CORE_VM_H
 
+#include "arch/x86/cpu.h"
 #include "arch/x86/spinlock.h"
 #include "kernel/percpu.h"
 #include "kernel/region.h"
@@ -27,6 +28,15 @@ enum vm_request {
 	VM_STOP,      /* what cannot be emulated; the dump is in the log */
 };
 
+/* Leaves of CPUID whose features differ where CPUs are not all of one kind. */
+enum guest_common {
+	GUEST_LEAF_1,
+	GUEST_LEAF_7,
+	GUEST_LEAF_D_1,
+	GUEST_LEAF_EXTENDED_1,
+	GUEST_COMMON,
+};
+
 /* What a guest's CPUID may show: decided once, from the host's. */
 struct guest_features {
 	u64 cr4_allowed; /* bits that the guest may set */
@@ -39,7 +49,8 @@ struct guest_features {
 	u32 mwait; /* states of CPUID.5:EDX that it may sleep in */
 	bool no_hypervisor_bit;
 	bool smp; /* its CPUs' places are the host's; else it has one thread */
-	u32 leaf6_eax, leaf6_ecx; /* of CPUID 6, whose MSRs are there */
+	u32 leaf6_eax, leaf6_ecx;	  /* of CPUID 6, whose MSRs are there */
+	struct cpuid lacks[GUEST_COMMON]; /* what not all of its CPUs have */
 };
 
 #define WINDOWS_RUNS 32 /* that one hypercall asks for */

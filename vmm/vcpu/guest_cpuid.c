@@ -269,6 +269,30 @@ static const struct row *find_row(u32 leaf)
 	return NULL;
 }
 
+/* The leaves of enum guest_common, and where they have features. */
+static const struct {
+	u32 leaf, subleaf;
+	struct cpuid features;
+} common[GUEST_COMMON] = {
+	[GUEST_LEAF_1] = {1, 0, {0, 0, ALL, ALL}},
+	[GUEST_LEAF_7] = {7, 0, {0, ALL, ALL, ALL}},
+	[GUEST_LEAF_D_1] = {0xd, 1, {ALL, 0, 0, 0}},
+	[GUEST_LEAF_EXTENDED_1] = {0x80000001, 0, {0, 0, ALL, ALL}},
+};
+
+static void take_away(const struct guest_features *f, u32 leaf, u32 subleaf,
+		      struct cpuid *r)
+{
+	for (unsigned i = 0; i < GUEST_COMMON; i++) {
+		if (common[i].leaf != leaf || common[i].subleaf != subleaf)
+			continue;
+		r->eax &= ~f->lacks[i].eax;
+		r->ebx &= ~f->lacks[i].ebx;
+		r->ecx &= ~f->lacks[i].ecx;
+		r->edx &= ~f->lacks[i].edx;
+	}
+}
+
 struct cpuid guest_cpuid(const struct cpuid_context *ctx, u32 leaf, u32 subleaf)
 {
 	const struct row *row = find_row(leaf);
@@ -283,6 +307,7 @@ struct cpuid guest_cpuid(const struct cpuid_context *ctx, u32 leaf, u32 subleaf)
 	r.ebx &= row->ebx;
 	r.ecx &= row->ecx;
 	r.edx &= row->edx;
+	take_away(ctx->features, leaf, subleaf, &r);
 	if (row->fix)
 		row->fix(ctx, subleaf, &r);
 	/* The highest leaf that has a row. */
@@ -327,19 +352,17 @@ static void leaf6_init(struct guest_features *f)
 
 #define XCR0_KNOWN 0xe7u /* x87, SSE, AVX, AVX-512: SDM 13.3 */
 
-void guest_features_init(struct guest_features *f, u32 cpu2)
+/* What follows from the leaves. */
+static void allow(struct guest_features *f)
 {
 	struct cpuid_context ctx = {.features = f};
 	struct cpuid ext;
 
-	*f = (struct guest_features){
-		.cpu2 = cpu2,
-		.cr4_allowed = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE |
-			       CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE |
-			       CR4_OSFXSR | CR4_OSXMMEXCPT,
-		.efer_allowed = EFER_SCE | EFER_LME | EFER_LMA,
-		.physical_bits = (u8)cpuid(0x80000008, 0).eax,
-	};
+	f->cr4_allowed = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE |
+			 CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR |
+			 CR4_OSXMMEXCPT;
+	f->efer_allowed = EFER_SCE | EFER_LME | EFER_LMA;
+	f->xcr0_allowed = 0;
 	ext = guest_cpuid(&ctx, 0x80000001, 0);
 	if (ext.edx & BIT(20))
 		f->efer_allowed |= EFER_NXE;
@@ -352,6 +375,37 @@ void guest_features_init(struct guest_features *f, u32 cpu2)
 	}
 	if (f->cr4_allowed & CR4_OSXSAVE)
 		f->xcr0_allowed = cpuid(0xd, 0).eax & XCR0_KNOWN;
+}
+
+void guest_features_read(struct cpuid leaves[GUEST_COMMON])
+{
+	for (unsigned i = 0; i < GUEST_COMMON; i++)
+		leaves[i] = cpuid(common[i].leaf, common[i].subleaf);
+}
+
+void guest_features_limit(struct guest_features *f,
+			  const struct cpuid first[GUEST_COMMON],
+			  const struct cpuid other[GUEST_COMMON])
+{
+	for (unsigned i = 0; i < GUEST_COMMON; i++) {
+		const struct cpuid *mask = &common[i].features;
+		struct cpuid *lacks = &f->lacks[i];
+
+		lacks->eax |= first[i].eax & ~other[i].eax & mask->eax;
+		lacks->ebx |= first[i].ebx & ~other[i].ebx & mask->ebx;
+		lacks->ecx |= first[i].ecx & ~other[i].ecx & mask->ecx;
+		lacks->edx |= first[i].edx & ~other[i].edx & mask->edx;
+	}
+	allow(f);
+}
+
+void guest_features_init(struct guest_features *f, u32 cpu2)
+{
+	*f = (struct guest_features){
+		.cpu2 = cpu2,
+		.physical_bits = (u8)cpuid(0x80000008, 0).eax,
+	};
+	allow(f);
 	leaf6_init(f);
 	/* XSAVES works, with no supervisor state: none of them is offered. */
 	f->xss_allowed = 0;

@@ -26,6 +26,13 @@ struct cpuid_context {
 
 struct cpuid guest_cpuid(const struct cpuid_context *ctx, u32 leaf,
 			 u32 subleaf);
+/* Leaves of the calling CPU, for guest_features_limit(). */
+void guest_features_read(struct cpuid leaves[GUEST_COMMON]);
+/* What the first CPU has and the other one lacks, the guest is not shown, on
+ * either; before its first entry. */
+void guest_features_limit(struct guest_features *f,
+			  const struct cpuid first[GUEST_COMMON],
+			  const struct cpuid other[GUEST_COMMON]);
 /* Which CR4, EFER, XCR0 and XSS bits follow from the leaves. */
 /* cpu2: the secondary controls in force, which some instructions need. */
 void guest_features_init(struct guest_features *f, u32 cpu2);

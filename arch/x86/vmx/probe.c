@@ -238,6 +238,45 @@ int vmx_choose_clock(struct vmx_capabilities *cap, enum clock_source asked)
 	return 0;
 }
 
+static bool has_registers(const struct vmx_capabilities *cap)
+{
+	return !((rdmsr(MSR_VMX_CR0_FIXED0) & ~cap->cr0_fixed0) |
+		 (cap->cr0_fixed1 & ~rdmsr(MSR_VMX_CR0_FIXED1)) |
+		 (rdmsr(MSR_VMX_CR4_FIXED0) & ~cap->cr4_fixed0) |
+		 (cap->cr4_fixed1 & ~rdmsr(MSR_VMX_CR4_FIXED1)));
+}
+
+const char *vmx_objection(const struct vmx_capabilities *cap)
+{
+	const u32 values[] = {cap->pin, cap->cpu, cap->cpu2, cap->exit,
+			      cap->entry};
+	u64 basic, feature;
+
+	if (!(cpuid(1, 0).ecx & CPUID_VMX))
+		return "it has no VMX";
+	feature = rdmsr(MSR_FEATURE_CONTROL);
+	if ((feature & FEATURE_LOCKED) && !(feature & FEATURE_VMX))
+		return "firmware has locked VMX off there";
+	basic = rdmsr(MSR_VMX_BASIC);
+	if (((u32)basic & 0x7fffffff) != cap->vmcs_revision)
+		return "its VMCS has another revision";
+	for (unsigned i = 0; i < ARRAY_SIZE(sets); i++) {
+		const struct control_set *s = &sets[i];
+		u64 msr = rdmsr(basic & BIT(55) ? s->true_msr : s->msr);
+
+		if (((u32)msr & ~values[i]) | (values[i] & ~(u32)(msr >> 32)))
+			return "its VMX controls are not the first one's";
+	}
+	if (!has_registers(cap))
+		return "its CR0 or CR4 in VMX operation is not the first one's";
+	if (cap->ept_vpid & ~rdmsr(MSR_VMX_EPT_VPID))
+		return "its EPT lacks what the first one's has";
+	/* The timer's rate; activity states (SDM A.6). */
+	if ((cap->misc ^ rdmsr(MSR_VMX_MISC)) & 0x1df)
+		return "its preemption timer, or HLT in VMX, is another";
+	return NULL;
+}
+
 void vmx_log(const struct vmx_capabilities *cap)
 {
 	log_info(

@@ -50,6 +50,11 @@ enum clock_source { CLOCK_AUTO, CLOCK_PREEMPTION, CLOCK_APIC };
  */
 int vmx_choose_clock(struct vmx_capabilities *cap, enum clock_source asked);
 void vmx_log(const struct vmx_capabilities *cap);
+/*
+ * Why what another CPU has settled is not for this one, for the log; NULL: it
+ * is. Changes nothing.
+ */
+const char *vmx_objection(const struct vmx_capabilities *cap);
 
 /*
  * Enters VMX operation on this CPU: FEATURE_CONTROL locked if firmware left
