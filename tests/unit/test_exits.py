@@ -681,15 +681,27 @@ def test_string_io_above_4_gib(m, wide):
         assert vcpu.log == [(0x3f8, 1, 0x33)]
 
 
-def test_string_io_where_there_is_no_memory(m):
-    for flags in (0, IN):
-        vcpu = Vcpu(m)
-        vcpu.device(m.BUS_PORT, 0x3f8, 0x3f8)
-        vcpu.v.gpr[RSI] = vcpu.v.gpr[RDI] = 0xd0000000
-        vcpu.cpu.write(m.VMCS_GUEST_LINEAR, 0xd0000000)
-        vcpu.cpu.write(m.VMCS_EXIT_INSTRUCTION, 1 << 7)
-        assert vcpu.run("exit_io", port_io(0x3f8, 1, STRING | flags)) == "stop"
-        assert vcpu.log == [], "no access without its memory"
+@pytest.mark.parametrize("at, read", [
+    (0xfec00010, [0x44332211, 0x88776655]), (0xd0000000, [2**32 - 1] * 2)],
+    ids=["a device's", "nobody's"])
+@pytest.mark.parametrize("is_in", [False, True])
+def test_string_io_where_there_is_no_memory(m, at, read, is_in):
+    """A device's registers, an element each; else ones, and writes go nowhere."""
+    vcpu, words = Vcpu(m, EXIT_INSTRUCTION=1 << 7, GUEST_LINEAR=at,
+                       GUEST_PHYSICAL=0xbad000), iter([0x1111, 0x2222])
+    registers = iter([0x44332211, 0x88776655])
+    vcpu.device(m.BUS_PORT, 0x3f8, 0x3f8, lambda a: next(words))
+    vcpu.device(m.BUS_MMIO, 0xfec00000, 0xfec00fff, lambda a: next(registers))
+    vcpu.v.gpr[RSI] = vcpu.v.gpr[RDI] = at
+    vcpu.v.gpr[RCX], vcpu.v.reason = 2, m.EXIT_IO
+    assert vcpu.run("exit_io", port_io(
+        0x3f8, 4, STRING | REP | (IN if is_in else 0))) == "skip"
+    assert vcpu.v.gpr[RDI if is_in else RSI] == at + 8
+    ports = [(size, value) for port, size, value in vcpu.log if port == 0x3f8]
+    assert ports == [(4, None if is_in else word) for word in read]
+    there = [row for row in vcpu.log if row[0] != 0x3f8]
+    assert there == ([(at + 4 * n, 4, [0x1111, 0x2222][n] if is_in else None)
+                      for n in range(2)] if at == 0xfec00010 else [])
 
 
 # --- Device memory -------------------------------------------------------

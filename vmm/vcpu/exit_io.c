@@ -53,20 +53,28 @@ struct page {
 	u8 *host;
 };
 
-/* Of two pages. */
-static int split_element(struct vcpu *v, const struct io_exit *io, gva_t gva)
+/* Of two pages; or at a device's registers, or where nothing is. */
+static int odd_element(struct vcpu *v, const struct io_exit *io, gva_t gva)
 {
 	struct bus_access a = {
 		.addr = io->port, .size = io->size, .write = !io->in};
+	bool device;
 	int err;
 
 	/* A page must take the data before the device gives it. */
 	err = vcpu_read_linear(v, gva, &a.value, io->size,
 			       io->in ? GUEST_WRITE : GUEST_READ);
+	device = err == -EIO;
+	if (device)
+		err = io->in ? 0
+			     : vcpu_access(v, gva, io->size, false, &a.value);
 	if (err)
 		return err;
 	vm_dispatch(v->vm, BUS_PORT, &a);
-	return io->in ? vcpu_write_linear(v, gva, &a.value, io->size, 0) : 0;
+	if (!io->in)
+		return 0;
+	return device ? vcpu_access(v, gva, io->size, true, &a.value)
+		      : vcpu_write_linear(v, gva, &a.value, io->size, 0);
 }
 
 static int one_element(struct vcpu *v, const struct io_exit *io, gva_t gva,
@@ -77,13 +85,15 @@ static int one_element(struct vcpu *v, const struct io_exit *io, gva_t gva,
 	u64 offset = gva & PAGE_MASK;
 
 	if (offset + io->size > PAGE_SIZE)
-		return split_element(v, io, gva);
+		return odd_element(v, io, gva);
 	if (!page->host || page->gva != gva - offset) {
 		u8 *host;
 		int err = vcpu_linear_ptr(v, gva, io->size,
 					  io->in ? GUEST_WRITE : GUEST_READ,
 					  &host);
 
+		if (err == -EIO)
+			return odd_element(v, io, gva);
 		if (err)
 			return err;
 		*page = (struct page){gva - offset, host - offset};

@@ -22,7 +22,7 @@ static int translate(struct vcpu *v, gva_t gva, bool write, gpa_t *gpa)
 	int err;
 
 	*gpa = vmcs_read64(VMCS_GUEST_PHYSICAL);
-	if (gva == vmcs_readn(VMCS_GUEST_LINEAR))
+	if (v->reason != EXIT_IO && gva == vmcs_readn(VMCS_GUEST_LINEAR))
 		return 0;
 	pg = vcpu_paging(v);
 	err = guest_walk(&pg, gva, write ? GUEST_WRITE : GUEST_READ, &t);
@@ -34,8 +34,8 @@ static int translate(struct vcpu *v, gva_t gva, bool write, gpa_t *gpa)
 	return err == -ERANGE ? -EFAULT : err;
 }
 
-static int access(struct vcpu *v, gva_t gva, unsigned size, bool write,
-		  u64 *value)
+int vcpu_access(struct vcpu *v, gva_t gva, unsigned size, bool write,
+		u64 *value)
 {
 	struct bus_access a = {.size = size, .write = write, .value = *value};
 	const struct region *r;
@@ -71,13 +71,14 @@ static enum exit_action carry_out(struct vcpu *v, struct insn *insn,
 	int err = 0;
 
 	if (insn->reads)
-		err = access(v, insn->read_from, insn->size, false, &memory);
+		err = vcpu_access(v, insn->read_from, insn->size, false,
+				  &memory);
 	if (err)
 		return err == -EFAULT ? EXIT_RESUME : exit_lend(v);
 	result = insn_execute(insn, cpu, memory);
 	if (insn->writes)
-		err = access(v, insn->write_to, insn->size, true,
-			     &result.store);
+		err = vcpu_access(v, insn->write_to, insn->size, true,
+				  &result.store);
 	if (err)
 		return err == -EFAULT ? EXIT_RESUME : EXIT_STOP;
 	insn_retire(insn, cpu, &result);

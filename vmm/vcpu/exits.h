@@ -21,6 +21,11 @@ enum exit_action exit_wrmsr(struct vcpu *v);
 enum exit_action exit_ept_violation(struct vcpu *v);
 enum exit_action exit_hypercall(struct vcpu *v);
 
+/* An access of a linear address at whatever is there: memory, a device, nothing.
+ * -EFAULT: a fault is queued; -EIO: it is not to be had in one piece. */
+int vcpu_access(struct vcpu *v, gva_t gva, unsigned size, bool write,
+		u64 *value);
+
 /* A load of CR3 with paging on. -EFAULT: PDPTEs that cannot be: #GP. */
 int vcpu_load_cr3(struct vcpu *v, u64 cr3);
 
