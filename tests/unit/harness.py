@@ -352,6 +352,13 @@ def _declared(prelude, cdef, flags):
             Path(__file__))), write).read_bytes())
 
 
+def program(name, sources, sanitize):
+    """The path of a program of C files, whose main() is one of theirs."""
+    objects = [_object(s, (*BASE, *sanitize)) for s in sources]
+    return _made(name, "", objects, lambda to: _run(
+        [CC, *sanitize, *map(str, objects), "-o", str(to), "-lpthread"]))
+
+
 def build(name, sources, headers=(), fakes=None, cdef="", exports=(),
           defines=(), sanitize=True):
     """A Module of the C files `sources` (paths from the tree's root).
