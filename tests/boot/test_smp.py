@@ -10,7 +10,8 @@ import re
 
 import pytest
 
-from boot import runs
+import rigs
+from boot import linux, runs
 
 # Of the short suite, of the long one: (CPUs, first seed, how many)
 STORMS = {"storm": (2, 1, 10), "storm-4": (4, 11, 100),
@@ -72,3 +73,81 @@ def test_each_cpu_resets(run, cpus):
         f"reset {n}: by {WAYS[n // cpus]} of CPU {n % cpus}"
         for n in range(3 * cpus)] + [f"{3 * cpus} resets"]
     assert result.log.count("monocle: guest: reset (") == 3 * cpus
+
+
+# -- Debian
+
+OFF_AND_ON = (
+    "cd /sys/devices/system/cpu; for n in $(seq 20); do for to in 0 1; do "
+    "for c in cpu[1-9]*; do echo $to >$c/online; "
+    "[ $(cat $c/online) = $to ] || echo $c; done; done; done; cat online; cd")
+BUSY = "for n in $(seq $(nproc)); do while :; do :; done & done"
+SMP_QUESTIONS = {
+    "online": "nproc",
+    "cpuinfo": "grep -c ^processor /proc/cpuinfo",
+    "hotplug": OFF_AND_ON,
+    "complaints": linux.QUESTIONS["complaints"],
+}
+
+
+def debian(cpus, native):
+    """Asked, rebooted three times (once while all CPUs are busy), off."""
+    session = linux.Session()
+    with rigs.start(rig="bochs", cpus=cpus, native=native,
+                    timeout=linux.TIMEOUT * 4,
+                    monocle=runs.MONOCLE) as machine:
+        machine.wait_for("demo# ", linux.TIMEOUT)
+        linux.ask(machine, session, SMP_QUESTIONS)
+        after = len(machine.text())
+        for n in range(0 if native else linux.REBOOTS):
+            if n == 1:
+                machine.send(BUSY + "\n")
+            machine.send("reboot -f\n")
+            after = machine.wait_for("demo# ", linux.TIMEOUT, after=after)
+            session.reboots.append(machine.command("nproc", linux.TIMEOUT))
+            after = len(machine.text())
+        machine.send("poweroff -f\n")
+        session.result = machine.finish()
+    return session
+
+
+for _cpus in (2, 4):
+    for _native in (False, True):
+        runs.define(f"debian-{_cpus}" + "-native" * _native, first=True)(
+            functools.partial(debian, _cpus, _native))
+
+
+def debians(pattern):
+    return [pytest.param(cpus, marks=[
+        pytest.mark.runs(*(part.format(cpus) for part in pattern.split())),
+        *([] if cpus == 2 else [pytest.mark.long])]) for cpus in (2, 4)]
+
+
+def check_debian(session, cpus):
+    assert session.result.status == 0, session.result.report()
+    assert session.answers["online"].split() == [str(cpus)]
+    assert session.answers["cpuinfo"].split() == [str(cpus)]
+    # Nothing is said of those that did not go off or on.
+    assert session.answers["hotplug"].split() == [f"0-{cpus - 1}"]
+
+
+@pytest.mark.parametrize("cpus", debians("debian-{}-native"))
+def test_debian_natively(run, cpus):
+    check_debian(run(f"debian-{cpus}-native"), cpus)
+
+
+@pytest.mark.parametrize("cpus", debians("debian-{}"))
+def test_debian_has_all_cpus(run, cpus):
+    """They go off and on 20 times; three reboots, one while all are busy."""
+    session = run(f"debian-{cpus}")
+    check_debian(session, cpus)
+    assert session.result.text == "guest power-off"
+    assert [after.split() for after in session.reboots] == [
+        [str(cpus)]] * linux.REBOOTS
+
+
+@pytest.mark.parametrize("cpus", debians("debian-{0} debian-{0}-native"))
+def test_debian_complains_of_nothing_new(run, cpus):
+    here, bare = (linux.lines(run(name).answers["complaints"]) for name in
+                  (f"debian-{cpus}", f"debian-{cpus}-native"))
+    assert [line for line in here if line not in bare] == []
