@@ -447,5 +447,6 @@ unsigned edu_igd(void);
 unsigned edu_parked(void);
 u8 storm(void);
 void storm_resets(void);
+void storm_echo(void);
 
 #endif

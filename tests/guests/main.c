@@ -22,6 +22,7 @@
  *	e1000		drives the interrupt line of one, see e1000.c
  *	igd		looks at Intel graphics, see igd.c; accesses=N
  *	storm-resets	each CPU resets, see storm.c
+ *	storm-echo	ticks of an IPI and its answer; rounds=N
  *	storm		among all CPUs, see storm.c; cpus=N seed=N seeds=N
  *	exit status=N	nothing else
  */
@@ -106,6 +107,8 @@ void guest_main(u32 magic, u64 info)
 		finish((u8)igd());
 	else if (starts(line, "storm-resets"))
 		storm_resets();
+	else if (starts(line, "storm-echo"))
+		storm_echo();
 	else if (starts(line, "storm"))
 		finish(storm());
 	else if (starts(line, "exit"))

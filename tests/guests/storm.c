@@ -219,10 +219,9 @@ static void send_nmi(struct cpu *me, u32 targets, u32 dest, u32 icr)
 }
 
 /* There and back; whoever sent it sleeps meanwhile, or looks. */
-static void send_echo(struct cpu *me, struct cpu *t)
+static void send_echo(struct cpu *me, struct cpu *t, bool sleeps)
 {
 	u8 there = vector_of(me, V_ECHO), back = vector_of(me, V_ANSWER);
-	bool sleeps = random(me, 2);
 
 	t->due[there]++;
 	me->due[back]++;
@@ -277,7 +276,7 @@ static void send(struct cpu *me, enum kind kind)
 		send_nmi(me, others, 0, ICR_OTHERS);
 		break;
 	case ECHO:
-		send_echo(me, t);
+		send_echo(me, t, random(me, 2));
 		break;
 	default:
 		hold_back(me, kind == MASKED);
@@ -706,6 +705,29 @@ u8 storm(void)
 	}
 	print("storm: %u failed\n", failures);
 	return failures ? 1 : 0;
+}
+
+/* Ticks from an IPI to the answer, while who waits looks, or sleeps. */
+void storm_echo(void)
+{
+	struct cpu *me, *t;
+	u32 rounds = (u32)option("rounds", 1000);
+
+	prepare();
+	have_all(everybody(), task_x2apic);
+	me = this_cpu();
+	seed_all(1, 0);
+	t = one_of(me, everybody() & ~(1u << me->id));
+	for (u32 sleeps = 0; sleeps < 2; sleeps++) {
+		u64 start = rdtsc();
+
+		for (u32 n = 0; n < rounds; n++)
+			send_echo(me, t, sleeps);
+		print("bench: %s %lu\n",
+		      sleeps ? "IPI and HLT" : "IPI and back",
+		      (rdtsc() - start) / rounds);
+	}
+	finish(0);
 }
 
 /* -- each CPU resets the machine in each way, while the others are busy */
