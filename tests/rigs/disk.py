@@ -12,6 +12,8 @@ GRUB = pathlib.Path("/usr/lib/grub/i386-pc")
 # What a UEFI GRUB needs of its own to boot Linux, with a picture.
 EFI_MODULES = ["part_msdos", "fat", "normal", "linux", "serial", "efi_gop",
                "gfxterm"]
+# INT 18h: a BIOS goes on to what is next.
+NEXT_DISK = b"\xcd\x18"
 FONT = pathlib.Path("/usr/share/grub/unicode.pf2")
 HEADS, TRACK = 16, 63
 CYLINDER = HEADS * TRACK * SECTOR
@@ -174,8 +176,8 @@ def esp(path, config, files, size=128):
                       for folder in pathlib.Path(name).parents} - {"/"})
     with open(path, "wb") as disk:
         disk.write(struct.pack(
-            "<446xB3sB3sII", 0, b"\xfe\xff\xff", 0xef, b"\xfe\xff\xff", START,
-            (size << 20) // SECTOR).ljust(510, b"\0") + b"\x55\xaa")
+            "<446sB3sB3sII", NEXT_DISK, 0, b"\xfe\xff\xff", 0xef,
+            b"\xfe\xff\xff", START, (size << 20) // SECTOR).ljust(510, b"\0") + b"\x55\xaa")
         disk.truncate(START * SECTOR + (size << 20))
     for command in (["mformat", "-i", volume, "-F", "-T",
                      str((size << 20) // SECTOR), "::"],
