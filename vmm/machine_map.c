@@ -12,6 +12,7 @@
 #define BIOS_AREA 0xc0000u
 #define BIOS_SIZE 0x40000u
 #define ECAM_FROM 0xe0000000u
+#define BUSES_LEAST 32u		 /* of each root, for the guest's firmware */
 #define MEMORY_RESERVE (8 * MIB) /* for EPT, tables and what comes */
 
 /* The video BIOS's part of the BIOS area is a window. */
@@ -128,6 +129,24 @@ static gpa_t find_ecam(const struct machine *m, u64 size, gpa_t from)
 }
 
 /*
+ * Firmware numbers buses from each root's on: what hardware pins behind them
+ * costs buses that nobody numbers. Else pinning what is left for all of them
+ * says what is in the way.
+ */
+static u64 firmwares_ecam(struct machine *m)
+{
+	struct guest_acpi_root *root = &m->roots[m->root_count - 1];
+	gpa_t at = 0;
+	u64 room = region_next_free(&m->vm.map, FIRMWARE_ECAM,
+				    FIRMWARE_ECAM + 256 * MIB, &at);
+
+	if (at == FIRMWARE_ECAM && room / MIB > root->bus + BUSES_LEAST)
+		root->last_bus = (u8)(room / MIB - 1);
+	m->ecam = FIRMWARE_ECAM;
+	return (root->last_bus + 1) * MIB;
+}
+
+/*
  * Where the host's is, else where its devices are not likely to be. Where
  * there is no room the guest has mechanism #1, which has all buses, too.
  */
@@ -138,7 +157,7 @@ static int pin_ecam(struct machine *m, gpa_t limit)
 	u64 size = (last + 1) * MIB;
 
 	if (m->firmware.image)
-		m->ecam = FIRMWARE_ECAM;
+		size = firmwares_ecam(m);
 	else if (host->ecam >= limit && host->ecam + size <= GUEST_IOAPIC &&
 		 last <= host->ecam_last_bus)
 		m->ecam = host->ecam;

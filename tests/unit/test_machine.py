@@ -1324,7 +1324,7 @@ def test_firmwares_memory(m):
 
 
 @pytest.mark.parametrize("at, size, said", [
-    (0xb8000000, MIB, "ECAM"), (0xa0000000, 512 * MIB, "ECAM"),
+    (0xb2000000, MIB, "ECAM"), (0xa0000000, 512 * MIB, "ECAM"),
     (0xffff0000, 0x8000, "firmware"), (40 * MIB, MIB, "in one piece")])
 def test_firmware_that_has_no_room(m, at, size, said):
     x = Firmware(m)
@@ -1332,6 +1332,18 @@ def test_firmware_that_has_no_room(m, at, size, said):
     assert x.plan() < 0
     errors = [line for level, line in m.log_lines() if level == m.LOG_ERROR]
     assert len(errors) == 1 and said in errors[0], errors
+
+
+@pytest.mark.parametrize("at, buses", [
+    (0xb7f7f000, 127), (0xb2100000, 33), (0xbff00000, 255), (0xc0000000, 256)])
+def test_what_is_pinned_behind_the_buses_that_firmware_numbers(m, at, buses):
+    """A laptop's OpRegion lies there: fewer buses do as well."""
+    x = Firmware(m)
+    x.pin(at, 2 * PAGE)
+    assert x.plan() == 0, m.log_text()
+    ecam = x.region("ECAM")
+    assert (ecam.gpa, ecam.size) == (0xb0000000, buses * MIB)
+    assert x.machine.roots[0].last_bus == buses - 1
 
 
 def test_firmware_and_a_kernel(m):
