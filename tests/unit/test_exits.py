@@ -1201,6 +1201,113 @@ def test_the_video_bios_s_end(m, caller, runs_rom):
     assert result == (0 if runs_rom else -38)
     assert caller.vcpu.vm.request == (m.VM_ROM_DONE if runs_rom else m.VM_RUN)
 
+# --- Decoded once ----------------------------------------------------------
+
+OTHER = 0x30000                 # code that stores, where CODE's loads
+TABLES = (0x40000, 0x50000)     # PML4, PDPT, PD, PT: to the one, to the other
+
+
+def tables(vcpu, base, code):
+    """Four levels; CODE's page lies at code, the IOAPIC's page where it is."""
+    entry = lambda at: (at | P | W | 0x20).to_bytes(8, "little")
+    for level in range(3):
+        vcpu.poke(base + level * PAGE, entry(base + (level + 1) * PAGE))
+    vcpu.poke(base + 3 * PAGE + CODE // PAGE * 8, entry(code))
+
+
+def loaded(m):
+    """A load from the IOAPIC has been carried out, and its decode is kept."""
+    vcpu = long_mode(m)
+    vcpu.ept.changes = 1
+    vcpu.device(m.BUS_MMIO, IOAPIC, IOAPIC + 0xfff, 0x55)
+    tables(vcpu, TABLES[0], CODE)
+    tables(vcpu, TABLES[1], OTHER)
+    vcpu.poke(OTHER, b"\x89\x03")
+    vcpu.cpu.write(m.VMCS_GUEST_CR3, TABLES[0])
+    vcpu.v.gpr[RBX] = IOAPIC
+    assert trap(vcpu, b"\x8b\x03", IOAPIC) == "resume"
+    m.lib.vmcs_reads = 0
+    assert again(vcpu) == "resume"
+    # The guest's tables were not walked: that takes its registers.
+    assert m.vmcs_reads <= 11
+    assert vcpu.log == [(IOAPIC, 4, None)] * 2
+    vcpu.log.clear()
+    return vcpu
+
+
+def again(vcpu):
+    vcpu.cpu.write(vcpu.m.VMCS_GUEST_RIP, CODE)
+    return vcpu.run("exit_ept_violation", TRAPPED | 1)
+
+
+CHANGES = {
+    "bytes": lambda v: v.poke(CODE, b"\x89\x03"),
+    "CR3": lambda v: v.cpu.write(v.m.VMCS_GUEST_CR3, TABLES[1]),
+    **{f"level {4 - n}": lambda v, n=n: v.poke(
+        TABLES[0] + n * PAGE, v.guest.read(TABLES[1] + n * PAGE, PAGE))
+       for n in range(4)}}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_another_instruction_at_the_same_place(m, what):
+    """Nobody says so: the bytes and the walk's entries are compared."""
+    vcpu = loaded(m)
+    CHANGES[what](vcpu)
+    assert again(vcpu) == "resume"
+    assert [size for _, size, value in vcpu.log if value is not None] == [4]
+
+
+def test_the_same_bytes_in_another_mode(m):
+    """48 is a REX prefix in 64-bit mode alone."""
+    vcpu = loaded(m)
+    for _ in range(2):
+        assert trap(vcpu, b"\x48\x8b\x03", IOAPIC) == "resume"
+    vcpu.cpu.write(m.VMCS_GUEST_CS_RIGHTS, CS32)
+    assert again(vcpu) == "stop"
+
+
+def test_the_same_instruction_elsewhere(m):
+    """Registers and the page that it accesses are looked at each time."""
+    vcpu = loaded(m)
+    vcpu.device(m.BUS_MMIO, NOBODY, NOBODY + 0xfff, 0x66)
+    vcpu.v.gpr[RBX] = NOBODY + 8
+    assert trap(vcpu, b"\x8b\x03", NOBODY + 8) == "resume"
+    assert vcpu.v.gpr[RAX] == 0x66 and vcpu.log == [(NOBODY + 8, 4, None)]
+
+
+def test_memory_beside_a_device(m):
+    """A ROM, say: its writes are dropped, though a device answers there."""
+    vcpu = loaded(m)
+    vcpu.device(m.BUS_MMIO, 0xc0000, 0xc0fff, 0x66)
+    vcpu.v.gpr[RBX] = 0xc0010
+    vcpu.poke(TABLES[0] + 3 * PAGE + 0xc0 * 8, (0xc0000 | P | W).to_bytes(
+        8, "little"))
+    assert trap(vcpu, b"\x8b\x03", 0xc0010) == "resume"
+    assert vcpu.v.gpr[RAX] == 0 and vcpu.log == []
+
+
+def test_memory_where_a_device_was(m):
+    """A map that changes ends what hangs on it."""
+    vcpu = loaded(m)
+    for r in vcpu.vm.map.regions[0:vcpu.vm.map.count]:
+        if r.gpa == IOAPIC:
+            other = vcpu.vm.map.regions[0]
+            r.kind, r.hpa, r.cpu = other.kind, other.hpa, other.cpu
+    vcpu.ept.changes += 1
+    vcpu.poke(TABLES[0] + PAGE + 3 * 8, (3 << 30 | P | W | 0x80).to_bytes(
+        8, "little"))
+    assert again(vcpu) == "resume" and vcpu.log == []
+
+
+def test_the_end_of_a_long_instruction(m):
+    vcpu = loaded(m)
+    for value in (0x11, 0x11, 0x22):
+        code = b"\xc7\x83" + bytes(7) + bytes([value])
+        vcpu.poke(CODE, code)
+        assert again(vcpu) == "resume"
+    assert [value >> 24 for *_, value in vcpu.log] == [0x11, 0x11, 0x22]
+
+
 # --- Defects that must be noticed ---------------------------------------
 
 def test_stale_translations_after_cr0():
@@ -1233,3 +1340,32 @@ def test_the_counts_as_the_log_has_them(m):
         "stats: notify 2 exits 800 ticks 400 each"]
     m.stats_log(stats, 1001)    # no time to divide by
     assert "(0.00 %)" in m.log_text()
+
+
+COMPARED = {
+    "CR3": ("d->cr3 != cr3", "!cr3", "another_instruction", "CR3"),
+    "the map": ("d->ept_changes != v->vm->ept->changes", "!v",
+                "memory_where_a_device_was"),
+    "the mode": (" || !vcpu_long_mode())", ")",
+                 "the_same_bytes_in_another_mode"),
+    "the first entry": ("for (unsigned i = 0; i < d", "for (unsigned i = 1; "
+                        "i < d", "another_instruction", "level 4"),
+    "the last entry": ("i < d->depth", "i + 1 < d->depth",
+                       "another_instruction", "level 1"),
+    "the first bytes": ("load(d->code) == d->first && ", "",
+                        "another_instruction", "bytes"),
+    "the last bytes": (" && load(d->code + 7) == d->last", "",
+                       "the_end_of_a_long_instruction"),
+    "the device's page": ("*device != a.addr >> PAGE_SHIFT", "!d->device",
+                          "memory_beside_a_device")}
+
+
+@pytest.mark.parametrize("what", COMPARED)
+def test_what_is_not_compared_is_noticed(what):
+    source = "vmm/vcpu/exit_mmio.c"
+    old, new, name, *more = COMPARED[what]
+    m = build({source: mutated(source, (old, new))}, "exits_mutant")
+    test = next(f for n, f in globals().items()
+                if n.startswith(f"test_{name}"))
+    with pytest.raises(AssertionError):
+        test(m, *more)

@@ -2,8 +2,9 @@
 /* Accesses that the EPT refuses: device registers, or nothing at all. */
 #include "arch/x86/cpu.h"
 #include "arch/x86/errno.h"
+#include "arch/x86/vmx/ept.h"
+#include "kernel/string.h"
 #include "vmm/vcpu/exits.h"
-#include "vmm/vcpu/insn.h"
 
 static u64 segment_base(void *ctx, enum insn_segment segment)
 {
@@ -34,82 +35,164 @@ static int translate(struct vcpu *v, gva_t gva, bool write, gpa_t *gpa)
 	return err == -ERANGE ? -EFAULT : err;
 }
 
-int vcpu_access(struct vcpu *v, gva_t gva, unsigned size, bool write,
-		u64 *value)
+/* A closed window is nobody's, whatever will be there. */
+static bool is_memory(const struct vcpu *v, gpa_t gpa, bool *rom)
+{
+	const struct region *r = region_find(&v->vm->map, gpa);
+
+	*rom = r && r->kind == REGION_ROM;
+	return r && r->cpu && (*rom || r->kind == REGION_RAM);
+}
+
+/* device: the page that is known to be no memory, or 0; kept. */
+static int access(struct vcpu *v, gva_t gva, unsigned size, bool write,
+		  u64 *value, u64 *device)
 {
 	struct bus_access a = {.size = size, .write = write, .value = *value};
-	const struct region *r;
 	int err = translate(v, gva, write, &a.addr);
+	bool rom;
 
 	if (err)
 		return err;
-	if (!bus_is_free(v->bus, BUS_MMIO, a.addr, a.addr)) {
-		bus_dispatch(v->bus, BUS_MMIO, &a);
-		*value = a.value & bus_all_ones(size);
-		return 0;
+	if (*device != a.addr >> PAGE_SHIFT) {
+		if (is_memory(v, a.addr, &rom)) {
+			if (rom && write)
+				return 0; /* dropped, as a ROM does */
+			return write ? vcpu_write_linear(v, gva, value, size, 0)
+				     : vcpu_read_linear(v, gva, value, size,
+							GUEST_READ);
+		}
+		*device = a.addr >> PAGE_SHIFT;
 	}
-	r = region_find(&v->vm->map, a.addr);
-	/* A closed window is nobody's, whatever will be there. */
-	if (r && !r->cpu)
-		r = NULL;
-	if (r && r->kind == REGION_ROM && write)
-		return 0; /* dropped, as a ROM does */
-	if (r && (r->kind == REGION_RAM || r->kind == REGION_ROM))
-		return write ? vcpu_write_linear(v, gva, value, size, 0)
-			     : vcpu_read_linear(v, gva, value, size,
-						GUEST_READ);
-	vm_dispatch(v->vm, BUS_MMIO, &a);
+	if (!bus_is_free(v->bus, BUS_MMIO, a.addr, a.addr))
+		bus_dispatch(v->bus, BUS_MMIO, &a);
+	else
+		vm_dispatch(v->vm, BUS_MMIO, &a);
 	*value = a.value & bus_all_ones(size);
 	return 0;
 }
 
-static enum exit_action carry_out(struct vcpu *v, struct insn *insn,
+int vcpu_access(struct vcpu *v, gva_t gva, unsigned size, bool write,
+		u64 *value)
+{
+	u64 device = 0;
+
+	return access(v, gva, size, write, value, &device);
+}
+
+static enum exit_action carry_out(struct vcpu *v, struct decoded *d,
 				  struct insn_cpu *cpu)
 {
+	const struct insn *insn = &d->insn;
+	u64 rsp = cpu->regs[GPR_RSP], rflags = cpu->rflags;
 	struct insn_result result;
 	u64 memory = 0;
 	int err = 0;
 
 	if (insn->reads)
-		err = vcpu_access(v, insn->read_from, insn->size, false,
-				  &memory);
+		err = access(v, insn->read_from, insn->size, false, &memory,
+			     &d->device);
 	if (err)
 		return err == -EFAULT ? EXIT_RESUME : exit_lend(v);
 	result = insn_execute(insn, cpu, memory);
 	if (insn->writes)
-		err = vcpu_access(v, insn->write_to, insn->size, true,
-				  &result.store);
+		err = access(v, insn->write_to, insn->size, true, &result.store,
+			     &d->device);
 	if (err)
 		return err == -EFAULT ? EXIT_RESUME : EXIT_STOP;
 	insn_retire(insn, cpu, &result);
 	vmcs_writen(VMCS_GUEST_RIP, cpu->rip);
-	vmcs_writen(VMCS_GUEST_RSP, cpu->regs[GPR_RSP]);
-	vmcs_writen(VMCS_GUEST_RFLAGS, cpu->rflags);
+	if (cpu->regs[GPR_RSP] != rsp)
+		vmcs_writen(VMCS_GUEST_RSP, cpu->regs[GPR_RSP]);
+	if (cpu->rflags != rflags)
+		vmcs_writen(VMCS_GUEST_RFLAGS, cpu->rflags);
 	vcpu_retire();
 	return EXIT_RESUME;
 }
 
+static u64 load(const u8 *at)
+{
+	u64 value;
+
+	__builtin_memcpy(&value, at, sizeof(value));
+	return value;
+}
+
+/*
+ * The guest's tables still lead from RIP to the same place, and there the
+ * instruction still stands. Nobody has to tell of a change.
+ */
+static bool is_as_kept(const struct vcpu *v, const struct decoded *d, u64 rip,
+		       u64 cr3)
+{
+	if (d->rip != rip || d->cr3 != cr3 || !d->depth ||
+	    d->ept_changes != v->vm->ept->changes || !vcpu_long_mode())
+		return false;
+	for (unsigned i = 0; i < d->depth; i++)
+		if (*(const volatile u64 *)d->walked[i].at !=
+		    d->walked[i].value)
+			return false;
+	return load(d->code) == d->first && load(d->code + 7) == d->last;
+}
+
+/* Kept if it can be compared: 64-bit code, in one page; no repetition. */
+static int decode(struct vcpu *v, struct decoded *d, struct insn_cpu *cpu,
+		  u64 cr3)
+{
+	struct guest_translation t = {0};
+	u8 bytes[INSN_MAX];
+	unsigned count = INSN_MAX;
+	u64 run = 0;
+	u8 *code;
+	int err;
+
+	cpu->bits = (u8)vcpu_code_bits();
+	if (cpu->bits == 64) {
+		struct guest_paging pg = vcpu_paging(v);
+
+		err = guest_linear_run(&pg, cpu->rip, INSN_MAX, GUEST_FETCH,
+				       &code, &run, &t);
+	}
+	if (run == INSN_MAX)
+		memcpy(bytes, code, INSN_MAX);
+	else
+		count = vcpu_fetch(v, bytes);
+	err = insn_decode(&d->insn, cpu, bytes, count);
+	d->depth = 0;
+	d->device = 0;
+	if (err || run != INSN_MAX || d->insn.step_rsi || d->insn.step_rdi)
+		return err;
+	d->rip = cpu->rip;
+	d->cr3 = cr3;
+	d->ept_changes = v->vm->ept->changes;
+	d->depth = t.depth;
+	memcpy(d->walked, t.walked, sizeof(d->walked));
+	d->code = code;
+	d->first = load(bytes);
+	d->last = load(bytes + 7);
+	return 0;
+}
+
 enum exit_action exit_ept_violation(struct vcpu *v)
 {
+	const u64 how = ACCESS_FETCH | LINEAR_VALID | NOT_A_WALK;
 	struct insn_cpu cpu = {
 		.regs = v->gpr,
+		.rip = vmcs_readn(VMCS_GUEST_RIP),
+		.bits = 64,
 		.segment_base = segment_base,
 	};
-	struct insn insn;
-	u8 bytes[INSN_MAX];
-	unsigned count;
+	u64 cr3 = vmcs_readn(VMCS_GUEST_CR3);
+	struct decoded *d =
+		&v->decoded[(cpu.rip ^ cpu.rip >> 4) % VCPU_DECODED];
 
-	if ((v->qualification & ACCESS_FETCH) ||
-	    !(v->qualification & LINEAR_VALID) ||
-	    !(v->qualification & NOT_A_WALK) || v->injection.info)
+	if ((v->qualification & how) != (LINEAR_VALID | NOT_A_WALK) ||
+	    v->injection.info)
 		return exit_lend(v);
-	count = vcpu_fetch(v, bytes);
+	if (!is_as_kept(v, d, cpu.rip, cr3) && decode(v, d, &cpu, cr3))
+		return exit_lend(v);
 	v->gpr[GPR_RSP] = vmcs_readn(VMCS_GUEST_RSP);
-	cpu.rip = vmcs_readn(VMCS_GUEST_RIP);
 	cpu.rflags = vmcs_readn(VMCS_GUEST_RFLAGS);
-	cpu.bits = (u8)vcpu_code_bits();
-	if (insn_decode(&insn, &cpu, bytes, count))
-		return exit_lend(v);
-	insn_address(&insn, &cpu);
-	return carry_out(v, &insn, &cpu);
+	insn_address(&d->insn, &cpu);
+	return carry_out(v, d, &cpu);
 }

@@ -14,6 +14,7 @@
 #include "vmm/devmodel/lapic.h"
 #include "vmm/devmodel/pic.h"
 #include "vmm/vcpu/guest_cpuid.h"
+#include "vmm/vcpu/insn.h"
 
 /* An event that the next entry injects (SDM 25.8.3). */
 struct injection {
@@ -22,8 +23,21 @@ struct injection {
 	u32 length; /* of the instruction, for software events */
 };
 
+/* An instruction that has accessed a device, decoded (exit_mmio.c). */
+struct decoded {
+	u64 rip, cr3;
+	u64 ept_changes; /* at that time; all below hangs on them */
+	unsigned depth;	 /* of the walk; 0: not to be used again */
+	gpa_t device;	 /* a page's number that is no memory; 0: none */
+	const u8 *code;	 /* in host memory */
+	u64 first, last; /* of its 15 bytes: 8, and the last 8 */
+	struct guest_walked walked[GUEST_LEVELS];
+	struct insn insn;
+};
+
 struct percpu;
 
+#define VCPU_DECODED 16
 #define VCPU_LENT 32 /* pages of one instruction: a gather has 16 operands */
 
 struct vcpu {
@@ -66,6 +80,7 @@ struct vcpu {
 	gpa_t lent[VCPU_LENT];
 	unsigned lent_count;
 	bool steps; /* TF is Monocle's, meanwhile */
+	struct decoded decoded[VCPU_DECODED];
 };
 
 _Static_assert(offsetof(struct vcpu, clock) == 192,

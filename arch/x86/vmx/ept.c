@@ -164,6 +164,7 @@ static int change(struct ept *ept, gpa_t gpa, u64 size, u64 entry)
 	err = set_range(ept, ept->root, LEVELS - 1, gpa, size, entry);
 	invalidate(ept);
 	ept->stale = false;
+	ept->changes++;
 	return err;
 }
 

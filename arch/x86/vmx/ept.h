@@ -26,6 +26,7 @@ struct ept {
 	const struct vmx_capabilities *cap;
 	bool stale;	/* a present entry changed: INVEPT is due */
 	u32 generation; /* counts INVEPTs that other CPUs have to do, too */
+	u64 changes;	/* so often something was mapped or taken out */
 };
 
 /* An empty EPT: nothing is reachable. -ENOMEM. */
