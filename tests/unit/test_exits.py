@@ -1356,7 +1356,7 @@ COMPARED = {
                         "another_instruction", "bytes"),
     "the last bytes": (" && load(d->code + 7) == d->last", "",
                        "the_end_of_a_long_instruction"),
-    "the device's page": ("*device != a.addr >> PAGE_SHIFT", "!d->device",
+    "the device's page": ("*device != a.addr >> PAGE_SHIFT", "!*device",
                           "memory_beside_a_device")}
 
 

@@ -143,14 +143,14 @@ static int decode(struct vcpu *v, struct decoded *d, struct insn_cpu *cpu,
 	u8 bytes[INSN_MAX];
 	unsigned count = INSN_MAX;
 	u64 run = 0;
-	u8 *code;
+	u8 *code = NULL;
 	int err;
 
 	cpu->bits = (u8)vcpu_code_bits();
 	if (cpu->bits == 64) {
 		struct guest_paging pg = vcpu_paging(v);
 
-		err = guest_linear_run(&pg, cpu->rip, INSN_MAX, GUEST_FETCH,
+		(void)guest_linear_run(&pg, cpu->rip, INSN_MAX, GUEST_FETCH,
 				       &code, &run, &t);
 	}
 	if (run == INSN_MAX)
