@@ -12,10 +12,12 @@ BUSYBOX_TREE := $(CACHE)/busybox-static
 .PHONY: guest distclean
 guest: $(DEMO)
 
+# PACKAGE, or PACKAGE@RELEASE of Debian.
 $(CACHE)/%.fetched:
 	$(say) FETCH $*
 	$(Q)mkdir -p $(@D)
-	$(Q)tools/demo/fetch $* $(CACHE) $(CACHE)/$*
+	$(Q)tools/demo/fetch $(firstword $(subst @, ,$*)) $(CACHE) \
+		$(CACHE)/$* $(word 2,$(subst @, ,$*))
 	$(Q)touch $@
 
 $(GUEST)/vmlinuz-demo: $(KERNEL_TREE).fetched tools/demo/repack.py \

@@ -40,7 +40,10 @@ lint:
 test: lint $(B)/monocle.iso
 	$(Q)$(PYTEST) -m 'not long'
 
-test-long: lint $(B)/monocle.iso $(CACHE)/memtest86+.fetched
+# What tests boot that is not the project's own.
+OTHERS := memtest86+ xen-hypervisor-4.17-amd64 linux-image-6.12-amd64 \
+	linux-image-amd64@bullseye
+test-long: lint $(B)/monocle.iso $(OTHERS:%=$(CACHE)/%.fetched)
 	$(Q)MONOCLE_RANDOM=1 $(PYTEST)
 
 .PHONY: pictures
