@@ -66,6 +66,9 @@ enum exit_action exit_lend(struct vcpu *v)
 	};
 	bool done, lent;
 
+	/* Before another CPU can reach it. */
+	if (!v->lent_count)
+		memset(v->ones, 0xff, PAGE_SIZE);
 	vm_lock(v->vm);
 	done = is_code(v, page);
 	lent = !done && v->lent_count < VCPU_LENT && is_nobodys(v, page) &&
@@ -75,10 +78,8 @@ enum exit_action exit_lend(struct vcpu *v)
 		return EXIT_RESUME;
 	if (!lent)
 		return EXIT_STOP;
-	if (!v->lent_count) {
-		memset(v->ones, 0xff, PAGE_SIZE);
+	if (!v->lent_count)
 		step(v, true);
-	}
 	v->lent[v->lent_count++] = page;
 	return EXIT_RESUME;
 }
