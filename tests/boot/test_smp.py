@@ -114,14 +114,15 @@ def debian(cpus, native):
 
 for _cpus in (2, 4):
     for _native in (False, True):
-        runs.define(f"debian-{_cpus}" + "-native" * _native, first=True)(
+        runs.define(f"debian-{_cpus}" + "-native" * _native)(
             functools.partial(debian, _cpus, _native))
 
 
 def debians(pattern):
     return [pytest.param(cpus, marks=[
-        pytest.mark.runs(*(part.format(cpus) for part in pattern.split())),
-        *([] if cpus == 2 else [pytest.mark.long])]) for cpus in (2, 4)]
+        pytest.mark.long,
+        pytest.mark.runs(*(part.format(cpus) for part in pattern.split()))])
+            for cpus in (2, 4)]
 
 
 def check_debian(session, cpus):
