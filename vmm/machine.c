@@ -691,27 +691,42 @@ static int start_guest(struct machine *m)
 	return 0;
 }
 
+static void start_stats(struct machine *m)
+{
+	const struct stats none = {.tsc_hz = m->host->tsc_hz, .start = rdtsc()};
+
+	for (unsigned n = 0; n < m->cpu_count; n++)
+		m->cpus[n]->vcpu.stats = none;
+}
+
+/* Nobody runs. */
+static void log_stats(struct machine *m)
+{
+	struct stats sum;
+
+	vcpu_stats_sum(&m->vm, &sum);
+	stats_log(&sum, sum.now);
+	for (unsigned n = 0; m->vm.smp && n < m->cpu_count; n++)
+		stats_log_vcpu(&m->cpus[n]->vcpu.stats, m->cpus[n]->lapic.id,
+			       sum.now);
+	assigned_stats_log(&m->assign);
+}
+
 enum vm_request machine_run(struct machine *m)
 {
-	struct vcpu *first = &m->cpus[0]->vcpu;
-	struct stats *stats = &first->stats;
-
 	for (;; m->resets++) {
 		if (start_guest(m))
 			return m->resets ? VM_STOP : VM_REFUSED;
-		*stats = (struct stats){.tsc_hz = m->host->tsc_hz,
-					.start = rdtsc()};
-		vcpu_run(first);
+		start_stats(m);
+		vcpu_run(&m->cpus[0]->vcpu);
 		vm_wait_for_others(&m->vm);
 		console_flush(&m->console);
 		if (m->vm.request != VM_RESET)
 			break;
 		log_info("guest: reset (%u)", m->resets + 1);
-		stats_log(stats, rdtsc());
-		assigned_stats_log(&m->assign);
+		log_stats(m);
 	}
-	stats_log(stats, rdtsc());
-	assigned_stats_log(&m->assign);
+	log_stats(m);
 	assigned_reset_all(&m->assign, false);
 	return m->vm.request;
 }

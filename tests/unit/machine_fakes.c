@@ -417,6 +417,17 @@ void vcpu_run(struct vcpu *v)
 	machine_guest();
 }
 
+void vcpu_stats_sum(const struct vm *vm, struct stats *sum)
+{
+	(void)vm;
+	memset(sum, 0, sizeof(*sum));
+}
+
+void stats_log_vcpu(const struct stats *s, u32 apic_id, u64 now)
+{
+	(void)s, (void)apic_id, (void)now;
+}
+
 void stats_log(const struct stats *s, u64 now)
 {
 	(void)now;

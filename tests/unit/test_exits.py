@@ -970,24 +970,41 @@ def test_the_abi_s_version(m, caller):
     assert caller.call(0) == (3, 0)
 
 
-@pytest.mark.parametrize("number", [6, 99, 0x100, 0xffff, 2**64 - 1])
+@pytest.mark.parametrize("number", [7, 99, 0x100, 0xffff, 2**64 - 1])
 def test_a_call_that_is_not_there(m, caller, number):
     assert caller.call(number) == (-38, 0)
     assert caller.vcpu.vm.request == m.VM_RUN
 
 
+@pytest.mark.parametrize("call, n", [(1, 7), (6, 0), (6, 1)])
 @pytest.mark.parametrize("size", [0, 8, 1000, 4096, 5000, 2**64 - 1])
-def test_statistics(m, caller, size):
-    """As much of the record as fits, and not a byte of what lies behind."""
-    stats = caller.v.stats
-    stats.tsc_hz, stats.exits, stats.start = 10**9, 77, 5
-    stats.reasons[75].ticks = 2**63
+def test_statistics(m, caller, size, call, n):
+    """The sum, and each vCPU's: as much of the record as fits, and not a byte
+    of what lies behind."""
+    other = m.new("struct vcpu *", {"cpuid": {"apic_id": 0x106}})
+    vm = caller.vcpu.vm
+    vm.vcpus[0], vm.vcpus[1], vm.vcpu_count = caller.v, other, 2
+    for stats, exits in ((caller.v.stats, 77), (other.stats, 1000)):
+        stats.tsc_hz, stats.exits, stats.start = 10**9, exits, 5
+        stats.ticks = 3 * exits
+        stats.reasons[75].ticks = 2**62
+        stats.reasons[10].count = exits
+    vm.lock.spins, vm.longest_hold = 4, 99
     m.tsc = 12345
+    sum_ = m.new("struct stats *", {
+        "tsc_hz": 10**9, "start": 5, "now": 12345, "exits": 1077,
+        "ticks": 3231, "vcpus": 2, "spins": 4, "longest_hold": 99})
+    sum_.reasons[75].ticks, sum_.reasons[10].count = 2**63, 1077
     whole = m.ffi.sizeof("struct stats")
-    assert caller.call(1, BUFFER, size) == (min(size, whole), 0)
-    assert stats.now == 12345
-    expected = bytes(m.ffi.buffer(m.ffi.addressof(stats)))[:size]
+    rdx, record = (n, sum_) if call == 1 else (
+        (caller.v.cpuid.apic_id, m.ffi.addressof(caller.v.stats)),
+        (0x106, m.ffi.addressof(other.stats)))[n]
+    assert caller.call(call, BUFFER, size, n) == (min(size, whole), rdx)
+    assert record.now == 12345
+    expected = bytes(m.ffi.buffer(record))[:size]
     assert caller.memory(8192) == expected.ljust(8192, b"\0")
+    for n in (2, 2**64 - 1):
+        assert caller.call(6, BUFFER, 64, n) == (-22, n)
 
 
 @pytest.mark.parametrize("number, args", [

@@ -5,7 +5,8 @@
  * host: those to write to the hypercalls' port.
  *
  *   monoclectl version    the ABI's version
- *   monoclectl stats      exits by reason, ticks and share spent in Monocle
+ *   monoclectl stats      exits by reason, ticks and share spent in Monocle:
+ *                         all CPUs', and of each
  *   monoclectl devices    exits, interrupts and faults of assigned functions
  *   monoclectl log        Monocle's log
  *   monoclectl power      speed, heat and sleep, which the CPU itself tells
@@ -85,10 +86,37 @@ static void print_reason(unsigned reason, const struct exit_count *count)
 	       count->ticks / count->count);
 }
 
+static double percent(const struct stats *s)
+{
+	uint64_t all = (s->now - s->start) * (s->vcpus ? s->vcpus : 1);
+
+	return all ? 100.0 * (double)s->ticks / (double)all : 0;
+}
+
+/* Where there are several. */
+static void print_vcpus(uint64_t count)
+{
+	const struct stats *s = &buffer.stats;
+
+	if (count < 2)
+		return;
+	printf("lock: %lu spins, held for %lu ticks at most\n", s->spins,
+	       s->longest_hold);
+	for (uint64_t n = 0; n < count; n++) {
+		uint64_t id = n;
+
+		if (hypercall(HYPERCALL_VCPU_STATS, &buffer, sizeof(*s), &id) <
+		    0)
+			return;
+		printf("CPU 0x%-4lx %10lu exits %14lu ticks in Monocle "
+		       "(%.3f %%)\n",
+		       id, s->exits, s->ticks, percent(s));
+	}
+}
+
 static int print_stats(void)
 {
 	const struct stats *s = &buffer.stats;
-	uint64_t all;
 
 	if (hypercall(HYPERCALL_STATS, &buffer, sizeof(*s), NULL) !=
 	    (int64_t)sizeof(*s)) {
@@ -96,14 +124,15 @@ static int print_stats(void)
 				"another version\n");
 		return 1;
 	}
-	all = s->now - s->start;
 	printf("%lu exits, %lu of %lu ticks in Monocle (%.3f %%), TSC %lu Hz\n",
-	       s->exits, s->ticks, all,
-	       all ? 100.0 * (double)s->ticks / (double)all : 0, s->tsc_hz);
+	       s->exits, s->ticks,
+	       (s->now - s->start) * (s->vcpus ? s->vcpus : 1), percent(s),
+	       s->tsc_hz);
 	printf("%-24s %10s %14s %8s\n", "reason", "exits", "ticks", "each");
 	for (unsigned i = 0; i < STATS_REASONS; i++)
 		if (s->reasons[i].count)
 			print_reason(i, &s->reasons[i]);
+	print_vcpus(s->vcpus);
 	return 0;
 }
 

@@ -54,14 +54,46 @@ const char *exit_reason_name(u32 reason)
 	return "unknown";
 }
 
-void stats_log(const struct stats *s, u64 now)
+void stats_add(struct stats *sum, const struct stats *one)
 {
-	u64 all = now - s->start;
+	sum->tsc_hz = one->tsc_hz;
+	sum->start = one->start;
+	sum->ticks += one->ticks;
+	sum->exits += one->exits;
+	sum->vcpus++;
+	for (u32 i = 0; i < STATS_REASONS; i++) {
+		sum->reasons[i].count += one->reasons[i].count;
+		sum->reasons[i].ticks += one->reasons[i].ticks;
+	}
+}
+
+/* How many exits, and Monocle's share of the time of all vCPUs. */
+static void log_share(const char *whose, const struct stats *s, u64 now)
+{
+	u64 all = (now - s->start) * MAX(s->vcpus, 1ull);
 	/* Hundredths of a percent. */
 	u64 share = all >= 10000 ? s->ticks / (all / 10000) : 0;
 
-	log_info("stats: %lu exits, %lu of %lu ticks in Monocle (%lu.%02lu %%)",
-		 s->exits, s->ticks, all, share / 100, share % 100);
+	log_info("stats: %s%lu exits, %lu of %lu ticks in Monocle (%lu.%02lu "
+		 "%%)",
+		 whose, s->exits, s->ticks, all, share / 100, share % 100);
+}
+
+void stats_log_vcpu(const struct stats *s, u32 apic_id, u64 now)
+{
+	char whose[32];
+
+	format(whose, sizeof(whose), "CPU 0x%x: ", apic_id);
+	log_share(whose, s, now);
+}
+
+void stats_log(const struct stats *s, u64 now)
+{
+	log_share("", s, now);
+	if (s->vcpus > 1)
+		log_info("stats: the devices' lock: %lu spins, held for %lu "
+			 "ticks at most",
+			 s->spins, s->longest_hold);
 	for (u32 i = 0; i < STATS_REASONS; i++) {
 		const struct exit_count *c = &s->reasons[i];
 

@@ -14,7 +14,10 @@ struct exit_count {
 	u64 count, ticks;
 };
 
-/* What the hypercall "stats" copies to the guest: docs/hypercalls.md. */
+/*
+ * Of one vCPU, or the sum of all: what the hypercalls "stats" copy to the guest
+ * (docs/hypercalls.md).
+ */
 struct stats {
 	u64 tsc_hz;
 	u64 start; /* TSC at the guest's first instruction */
@@ -22,6 +25,9 @@ struct stats {
 	u64 ticks; /* in Monocle, since start */
 	u64 exits;
 	struct exit_count reasons[STATS_REASONS];
+	u64 vcpus;	  /* that it is the sum of; 0: one */
+	u64 spins;	  /* of the sum: PAUSEs while the lock was another's */
+	u64 longest_hold; /* of the sum: of that lock, TSC ticks */
 };
 
 /* Of one assigned function, since the guest's start: docs/hypercalls.md. */
@@ -45,7 +51,11 @@ static inline void stats_exit(struct stats *s, u32 reason, u64 ticks)
 }
 
 const char *exit_reason_name(u32 reason);
+/* One more vCPU's, to a sum that begins with all zero. */
+void stats_add(struct stats *sum, const struct stats *one);
 /* now: TSC. */
 void stats_log(const struct stats *s, u64 now);
+/* One vCPU's in a line. */
+void stats_log_vcpu(const struct stats *s, u32 apic_id, u64 now);
 
 #endif

@@ -14,13 +14,39 @@ static bool is_privileged(const struct vcpu *v)
 	return v->reason == EXIT_IO || vcpu_cpl() == 0;
 }
 
+void vcpu_stats_sum(const struct vm *vm, struct stats *sum)
+{
+	memset(sum, 0, sizeof(*sum));
+	for (unsigned n = 0; n < vm->vcpu_count; n++)
+		stats_add(sum, &vm->vcpus[n]->stats);
+	sum->now = rdtsc();
+	sum->spins = vm->lock.spins;
+	sum->longest_hold = vm->longest_hold;
+}
+
 /* Apart: what they need on the stack the shortest call would save. */
 static NOINLINE s64 call_stats(struct vcpu *v, gva_t buf, u64 size)
 {
-	v->stats.now = rdtsc();
-	size = MIN(size, sizeof(v->stats));
-	return vcpu_write_linear(v, buf, &v->stats, size, 0) ? -EFAULT
-							     : (s64)size;
+	struct stats sum;
+
+	vcpu_stats_sum(v->vm, &sum);
+	size = MIN(size, sizeof(sum));
+	return vcpu_write_linear(v, buf, &sum, size, 0) ? -EFAULT : (s64)size;
+}
+
+static s64 call_vcpu_stats(struct vcpu *v, gva_t buf, u64 size, u64 *n)
+{
+	struct vcpu *of;
+
+	if (*n >= v->vm->vcpu_count)
+		return -EINVAL;
+	of = v->vm->vcpus[*n];
+	of->stats.now = rdtsc();
+	size = MIN(size, sizeof(of->stats));
+	if (vcpu_write_linear(v, buf, &of->stats, size, 0))
+		return -EFAULT;
+	*n = of->cpuid.apic_id;
+	return (s64)size;
 }
 
 static NOINLINE s64 call_log(struct vcpu *v, gva_t buf, u64 size, u64 *position)
@@ -120,6 +146,11 @@ enum exit_action exit_hypercall(struct vcpu *v)
 		break;
 	case HYPERCALL_DEVICES:
 		result = call_devices(v, g[GPR_RBX], g[GPR_RCX], &g[GPR_RDX]);
+		break;
+	case HYPERCALL_VCPU_STATS:
+		result = call_vcpu_stats(v, g[GPR_RBX],
+					 MIN(g[GPR_RCX], HYPERCALL_BUFFER),
+					 &g[GPR_RDX]);
 		break;
 	default:
 		result = -ENOSYS;

@@ -16,8 +16,8 @@
 /* Those that only ask are open to every privilege level, but for the log. */
 enum hypercall {
 	HYPERCALL_VERSION = 0,
-	/* RBX: linear address of a buffer, RCX: its size. A struct stats as
-	 * far as it fits; returns the bytes written. */
+	/* RBX: linear address of a buffer, RCX: its size. A struct stats, the
+	 * sum of all vCPUs', as far as it fits; returns the bytes written. */
 	HYPERCALL_STATS = 1,
 	/* RBX: buffer, RCX: size, RDX: position in the log (0: the oldest
 	 * byte kept). Returns the bytes written; RDX: the next position. It
@@ -32,6 +32,9 @@ enum hypercall {
 	 * function, as many as fit; returns the bytes written, RDX: the size
 	 * of one. */
 	HYPERCALL_DEVICES = 5,
+	/* RBX: buffer, RCX: size, RDX: n-th vCPU. As HYPERCALL_STATS, of one;
+	 * RDX: its APIC ID. */
+	HYPERCALL_VCPU_STATS = 6,
 	/* The end of vmm/load/bios_stub.asm's rom_init_stub; no guest's. */
 	HYPERCALL_ROM_DONE = 0x100,
 };

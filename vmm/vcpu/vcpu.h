@@ -124,6 +124,9 @@ void vcpu_kick(void *vcpu);
 /* As vm.kick_others wants it. */
 void vcpu_kick_others(struct vm *vm);
 
+/* Of all vCPUs, up to now. */
+void vcpu_stats_sum(const struct vm *vm, struct stats *sum);
+
 /* Handles the exit whose reason and qualification stand in v. */
 enum exit_action exit_dispatch(struct vcpu *v);
 
