@@ -116,7 +116,7 @@ static s64 call_identity_map(struct vcpu *v, gva_t list, u64 count)
 
 enum exit_action exit_hypercall(struct vcpu *v)
 {
-	u64 *g = v->gpr;
+	u64 *g = v->gpr, size = MIN(g[GPR_RCX], HYPERCALL_BUFFER);
 	s64 result;
 
 	switch (g[GPR_RAX] - HYPERCALL_BASE) {
@@ -124,13 +124,10 @@ enum exit_action exit_hypercall(struct vcpu *v)
 		result = HYPERCALL_ABI;
 		break;
 	case HYPERCALL_STATS:
-		result = call_stats(v, g[GPR_RBX],
-				    MIN(g[GPR_RCX], HYPERCALL_BUFFER));
+		result = call_stats(v, g[GPR_RBX], size);
 		break;
 	case HYPERCALL_LOG:
-		result = call_log(v, g[GPR_RBX],
-				  MIN(g[GPR_RCX], HYPERCALL_BUFFER),
-				  &g[GPR_RDX]);
+		result = call_log(v, g[GPR_RBX], size, &g[GPR_RDX]);
 		break;
 	case HYPERCALL_REASON_NAME:
 		result = call_reason_name(v, g[GPR_RBX], g[GPR_RCX],
@@ -148,9 +145,7 @@ enum exit_action exit_hypercall(struct vcpu *v)
 		result = call_devices(v, g[GPR_RBX], g[GPR_RCX], &g[GPR_RDX]);
 		break;
 	case HYPERCALL_VCPU_STATS:
-		result = call_vcpu_stats(v, g[GPR_RBX],
-					 MIN(g[GPR_RCX], HYPERCALL_BUFFER),
-					 &g[GPR_RDX]);
+		result = call_vcpu_stats(v, g[GPR_RBX], size, &g[GPR_RDX]);
 		break;
 	default:
 		result = -ENOSYS;
