@@ -138,7 +138,8 @@ static int write_acpi(struct machine *m)
 		.tables_size = GUEST_ACPI_SIZE,
 		.rsdp = BIOS_RSDP,
 		.rsdp_host = firmware ? &m->firmware.rsdp : m->rsdp,
-		.vcpus = planned ? MAX(madt->cpu_count, 1u) : m->cpu_count,
+		.vcpus = planned ? MIN(MAX(madt->cpu_count, 1u), CPUS_MAX)
+				 : m->cpu_count,
 		.apic_ids = planned ? madt->cpus : m->apic_ids,
 		.ioapic_id = ioapic_id(m),
 		.ecam = m->ecam,

@@ -50,6 +50,7 @@ struct guest_features {
 	bool no_hypervisor_bit;
 	bool smp; /* its CPUs' places are the host's; else it has one thread */
 	u32 leaf6_eax, leaf6_ecx;	  /* of CPUID 6, whose MSRs are there */
+	bool limited;			  /* lacks is not all 0, perhaps */
 	struct cpuid lacks[GUEST_COMMON]; /* what not all of its CPUs have */
 };
 

@@ -307,7 +307,8 @@ struct cpuid guest_cpuid(const struct cpuid_context *ctx, u32 leaf, u32 subleaf)
 	r.ebx &= row->ebx;
 	r.ecx &= row->ecx;
 	r.edx &= row->edx;
-	take_away(ctx->features, leaf, subleaf, &r);
+	if (ctx->features->limited)
+		take_away(ctx->features, leaf, subleaf, &r);
 	if (row->fix)
 		row->fix(ctx, subleaf, &r);
 	/* The highest leaf that has a row. */
@@ -396,6 +397,7 @@ void guest_features_limit(struct guest_features *f,
 		lacks->ecx |= first[i].ecx & ~other[i].ecx & mask->ecx;
 		lacks->edx |= first[i].edx & ~other[i].edx & mask->edx;
 	}
+	f->limited = true;
 	allow(f);
 }
 
