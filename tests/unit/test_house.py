@@ -40,7 +40,7 @@ LIDS = {
     "kernel": 3950,
     "drivers/pci": 1560,
     "drivers/vtd": 1880,
-    "vmm/core": 1000,
+    "vmm/core": 1040,
     "vmm/devmodel": 4500,
     "vmm/vcpu": 3500,
     "vmm/load": 2850,
