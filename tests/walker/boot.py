@@ -181,11 +181,13 @@ class Breakpoint:
 def _at_breakpoint(machine, point):
     still = Still(_log(machine), point.memory)
     text = point.ask("creg", "sreg", "r")
-    still.cr3 = int(re.search(r"^CR3=0x([0-9a-f]+)", text,
-                              re.MULTILINE)[1], 16)
-    still.linear = [int(n.replace("_", ""), 16) for n in re.findall(
-        r"^(?:gdtr:base=0x|idtr:base=0x|rsp: )([0-9a-f_]+)", text,
-        re.MULTILINE)]
+    found = {name: int(n.replace("_", ""), 16) for name, n in re.findall(
+        r"^(gdtr:base=0x|idtr:base=0x|rsp: |CR3=0x)([0-9a-f_]+)", text,
+        re.MULTILINE)}
+    # With several CPUs Bochs may stop an instruction later, in the guest.
+    if found["rsp: "] >= OWN_SPACE:
+        still.cr3 = found.pop("CR3=0x")
+        still.linear = list(found.values())
     yield still
     point.go_on()
 

@@ -37,6 +37,7 @@ static bool is_started(struct vcpu *v)
 	started = l->sipi_pending;
 	lapic_init_signal(l);
 	l->sipi_pending = false;
+	v->cpu->nmis = 0; /* nor is one kept that comes meanwhile */
 	return started;
 }
 
