@@ -10,7 +10,7 @@ from rigs import disk
 from rigs.nested import Case
 from rigs.spec import BUILD, DEMO_APPEND, Spec
 
-SEABIOS = pathlib.Path("/usr/share/seabios/bios.bin")
+SEABIOS = pathlib.Path("/usr/share/seabios/bios-256k.bin")
 TEXT = pathlib.Path(__file__)       # any file
 ENTRY = "Debian of this disk"
 KERNEL = next((BUILD / "cache" / "linux-image-amd64" / "boot").glob(

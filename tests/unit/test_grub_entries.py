@@ -214,7 +214,7 @@ def test_the_picture_on_each_firmware(root):
 
 
 @pytest.mark.parametrize("uefi, title, file", [
-    (False, "SeaBIOS", "/usr/share/seabios/bios.bin"),
+    (False, "SeaBIOS", "/usr/share/seabios/bios-256k.bin"),
     (True, "OVMF", "/usr/share/ovmf/OVMF.fd")])
 def test_what_is_on_the_disks(root, uefi, title, file):
     """By firmware as the machine has it, from where GRUB finds the file."""
