@@ -42,13 +42,7 @@ cpu_trampoline_end:
 section .text
 bits 64
 cpu_start64:
-	mov ax, DATA
-	mov ds, ax
-	mov es, ax
-	mov ss, ax
-	xor eax, eax
-	mov fs, ax
-	mov gs, ax
+	LOAD_SEGMENTS
 	mov eax, 1
 	cpuid
 	shr ebx, 24			; its APIC ID

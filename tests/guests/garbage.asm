@@ -56,13 +56,7 @@ garbage_trap:
 	mov eax, 0x400
 	mov dr7, rax
 	lgdt [gdt_pointer]
-	mov ax, DATA
-	mov ds, ax
-	mov es, ax
-	mov ss, ax
-	xor eax, eax
-	mov fs, ax
-	mov gs, ax
+	LOAD_SEGMENTS
 	lldt ax
 	mov rsp, safe_stack
 	push DATA			; IRET: NMIs are taken again

@@ -148,14 +148,7 @@ modes_real:
 	retfq
 bits 32
 .compat:
-	mov eax, cr0
-	and eax, ~(1 << 31)
-	mov cr0, eax
-	jmp short .flat
-.flat:	mov ecx, 0xc0000080
-	rdmsr
-	and eax, ~(1 << 8)
-	wrmsr
+	LEAVE_LONG_MODE
 	mov ax, DATA16
 	mov ds, ax
 	mov es, ax
@@ -285,14 +278,7 @@ bits 32
 	mov ss, ax
 	mov fs, ax
 	mov gs, ax
-	mov eax, cr0
-	and eax, ~(1 << 31)
-	mov cr0, eax
-	jmp short .flat
-.flat:	mov ecx, 0xc0000080
-	rdmsr
-	and eax, ~(1 << 8)
-	wrmsr
+	LEAVE_LONG_MODE
 	xor eax, eax
 	mov cr4, eax
 	mov eax, edi

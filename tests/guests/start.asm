@@ -89,13 +89,7 @@ make_tables:
 bits 64
 extern guest_main
 start64:
-	mov ax, DATA
-	mov ds, ax
-	mov es, ax
-	mov ss, ax
-	xor eax, eax
-	mov fs, ax
-	mov gs, ax
+	LOAD_SEGMENTS
 	call load_tss
 	pop rdi
 	pop rsi

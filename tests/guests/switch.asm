@@ -147,14 +147,7 @@ switch32:
 	mov es, ax
 	mov ss, ax
 	mov esp, stack_b - 16
-	mov eax, cr0			; 64-bit mode ends, as in modes.asm
-	and eax, ~(1 << 31)
-	mov cr0, eax
-	jmp short .flat
-.flat:	mov ecx, 0xc0000080
-	rdmsr
-	and eax, ~(1 << 8)
-	wrmsr
+	LEAVE_LONG_MODE
 	mov esi, systems
 	mov edi, gdt32 + TSS_A
 .sys:	lodsd
