@@ -13,12 +13,6 @@
 #include "kernel/string.h"
 #include "kernel/time.h"
 
-/* SDM figure 10-12 */
-enum icr {
-	ICR_INIT_ASSERT = 0x4500,
-	ICR_SIPI = 0x4600,
-};
-
 struct ap_parameters {
 	u64 cr3, stack, percpu, entry;
 };
@@ -49,7 +43,7 @@ static void init_others(const struct acpi_madt *madt, u64 hz)
 
 	for (unsigned i = 0; i < madt->cpu_count; i++)
 		if (madt->cpus[i] != local_apic_id() && ++others < CPUS_MAX)
-			(void)local_apic_send(madt->cpus[i], ICR_INIT_ASSERT);
+			(void)local_apic_send(madt->cpus[i], APIC_ICR_INIT);
 	if (others)
 		delay_us(hz, 10000);
 }
@@ -60,14 +54,14 @@ static bool start(u32 apic_id, hpa_t page, const struct percpu *cpu, u64 hz)
 
 	for (int tries = 0; tries < 2 && !*parked; tries++) {
 		if (local_apic_send(apic_id,
-				    ICR_SIPI | (u32)(page >> PAGE_SHIFT)))
+				    APIC_ICR_SIPI | (u32)(page >> PAGE_SHIFT)))
 			return false;
 		for (int i = 0; i < 500 && !*parked; i++)
 			delay_us(hz, 200);
 	}
 	/* A late one may not find what is the guest's page by then. */
 	if (!*parked)
-		local_apic_send(apic_id, ICR_INIT_ASSERT);
+		local_apic_send(apic_id, APIC_ICR_INIT);
 	return *parked;
 }
 

@@ -8,11 +8,7 @@
 #include "kernel/log_sink.h"
 #include "kernel/percpu.h"
 
-enum {
-	/* SDM figure 10-12: all but the sender, whatever the destination says */
-	ICR_NMI_OTHERS = 0xc4400,
-	PATIENCE = 1000000, /* PAUSEs: 10 to 100 ms */
-};
+#define PATIENCE 1000000 /* PAUSEs: 10 to 100 ms */
 
 void (*panic_dump)(void);
 void (*machine_power_off)(void);
@@ -72,7 +68,7 @@ void panic_begin(void)
 					 __ATOMIC_RELAXED, __ATOMIC_RELAXED))
 		stop();
 	if (panic_others)
-		(void)local_apic_send(0, ICR_NMI_OTHERS);
+		(void)local_apic_send(0, APIC_ICR_NMI | APIC_ICR_OTHERS);
 	for (int i = 0; i < PATIENCE; i++) {
 		if (__atomic_load_n(&silent, __ATOMIC_ACQUIRE) >= panic_others)
 			break;

@@ -5,8 +5,6 @@
 #include "kernel/percpu.h"
 #include "kernel/traps.h"
 
-#define ICR_ASSERT 0x4000u /* SDM figure 10-12 */
-
 /* The same on every CPU; others are a CPU's own. */
 static struct host_irq shared[256];
 static u8 owners[256]; /* CPUs that have it for their own */
@@ -73,7 +71,7 @@ void host_irq_free(struct percpu *cpu, unsigned vector)
 		give_away(cpu);
 	else
 		(void)local_apic_send(cpu->apic_id,
-				      ICR_ASSERT | HOST_VECTOR_FREED);
+				      APIC_ICR_FIXED | HOST_VECTOR_FREED);
 }
 
 /* One that was on its way when it was freed, or a device without remapping

@@ -39,7 +39,14 @@ u32 local_apic_id(void);
 void local_apic_eoi(void);
 /* Has the calling CPU an interrupt at this vector that it has not taken yet? */
 bool local_apic_is_pending(u8 vector);
-#define APIC_ICR_NMI 0x4400u /* SDM figure 10-12 */
+/* The ICR's low half: SDM figure 10-12. */
+enum apic_icr {
+	APIC_ICR_FIXED = 0x4000, /* with a vector */
+	APIC_ICR_NMI = 0x4400,
+	APIC_ICR_INIT = 0x4500,
+	APIC_ICR_SIPI = 0x4600,	   /* with a page's number */
+	APIC_ICR_OTHERS = 0xc0000, /* to all but the sender */
+};
 
 /*
  * Sends an interprocessor interrupt and waits (bounded) until it is
