@@ -67,10 +67,10 @@ vmx_failed:
 	mov eax, 1
 	jc vmx_out
 	mov eax, 2
-vmx_out:	pop rdi
-	jmp vmx_return
+	jmp vmx_out
 vmx_window_out:
 	mov eax, 3
+vmx_out:
 	pop rdi
 	jmp vmx_return
 
