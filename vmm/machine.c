@@ -470,8 +470,15 @@ static int add_cpu(struct machine *m, struct percpu *host)
 
 static int init_first_cpu(struct machine *m)
 {
-	int err = add_cpu(m, percpu());
+	struct host *host = m->host;
+	int err;
 
+	/* Before its VMCS: what others lack, it may not set either. */
+	host->parked_count =
+		cpus_choose(host->parked, host->parked_count,
+			    host->options.cpus ? host->options.cpus : CPUS_MAX,
+			    &host->vmx, &m->vm.features, host->tsc_hz);
+	err = add_cpu(m, percpu());
 	m->vm.vcpu_count = m->cpu_count;
 	return err ? err : vcpu_init(&m->cpus[0]->vcpu);
 }
@@ -576,10 +583,6 @@ int machine_build(struct machine *m)
 		err = init_firmware(m);
 	if (!err)
 		err = init_pci(m);
-	m->host->parked_count = cpus_choose(
-		m->host->parked, m->host->parked_count,
-		m->host->options.cpus ? m->host->options.cpus : CPUS_MAX,
-		&m->host->vmx, &m->vm.features, m->host->tsc_hz);
 	if (!err)
 		err = init_first_cpu(m);
 	if (!err && is_bios_guest(m))
