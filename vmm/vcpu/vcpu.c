@@ -314,9 +314,7 @@ static void hear_others(struct vcpu *v)
 	vm_pause(v->vm);
 	if (__atomic_load_n(generation, __ATOMIC_ACQUIRE) != v->ept_generation)
 		drop_translations(v);
-	lapic_collect(v->lapic);
-	/* Behind an INIT, its own loop looks at it. */
-	v->lapic->sipi_pending &= v->lapic->init_pending;
+	lapic_collect(v->lapic); /* a SIPI counts behind an INIT alone */
 }
 
 /* What devices, CPUs and NMIs outside of the guest have left. */
