@@ -6,6 +6,7 @@
 #include "kernel/phys.h"
 #include "kernel/string.h"
 #include "vmm/core/guest_mem.h"
+#include "vmm/load/setup_header.h"
 
 #define IMAGE_AT 0x7c00u /* where firmware puts a boot sector */
 #define SECTOR 512u
@@ -17,22 +18,9 @@
 #define BOOT_DRIVE 0x80
 
 /* Linux's real-mode boot protocol: Documentation/arch/x86/boot.rst. */
-enum setup_header {
-	SETUP_SECTS = 0x1f1,
-	SETUP_MAGIC = 0x202,
-	SETUP_VERSION = 0x207, /* the high byte */
-	SETUP_LOADER = 0x210,
-	SETUP_FLAGS = 0x211,
-	SETUP_HEAP_END = 0x224,
-	SETUP_CMDLINE = 0x228,
-	LOADER_UNKNOWN = 0xff,
-	LOADED_HIGH = 1,
-	CAN_USE_HEAP = 0x80,
-};
-
-#define SETUP_AT 0x10000u
+#define SETUP_CODE 0x10000u
 #define SETUP_STACK 0xe000u /* setup, its heap and its stack end here, */
-#define CMDLINE_AT (SETUP_AT + SETUP_STACK)
+#define CMDLINE_AT (SETUP_CODE + SETUP_STACK)
 #define CMDLINE_MAX 2048u
 
 /* The end of bios_stub.asm; the rows of INT 15h, E820, follow. */
@@ -67,13 +55,14 @@ static bool is_setup(const struct loader_input *in)
 	const u8 *image = in->kernel;
 
 	return in->kernel_size > 2 * SECTOR &&
-	       !memcmp(image + SETUP_MAGIC, "HdrS", 4) &&
-	       image[SETUP_VERSION] >= 2 && image[SETUP_FLAGS] & LOADED_HIGH;
+	       !memcmp(image + SETUP_AT(header), "HdrS", 4) &&
+	       image[SETUP_AT(version) + 1] >= 2 &&
+	       image[SETUP_AT(loadflags)] & LOADED_HIGH;
 }
 
 static u64 setup_size(const u8 *image)
 {
-	return (image[SETUP_SECTS] + 1ull) * SECTOR;
+	return (image[SETUP_AT(setup_sects)] + 1ull) * SECTOR;
 }
 
 static const char *setup_fault(const struct loader_input *in)
@@ -260,7 +249,8 @@ static int put_setup(const struct loader_input *in, struct guest_entry *entry)
 {
 	const u8 *image = in->kernel;
 	u64 setup = setup_size(image), size = in->kernel_size - setup;
-	u8 loader[] = {LOADER_UNKNOWN, image[SETUP_FLAGS] | CAN_USE_HEAP};
+	u8 loader[] = {LOADER_UNDEFINED,
+		       image[SETUP_AT(loadflags)] | CAN_USE_HEAP};
 	u16 heap_end = SETUP_STACK - SECTOR;
 	u32 cmdline = CMDLINE_AT;
 	void *high = guest_ptr(in->map, MIB, size);
@@ -270,14 +260,14 @@ static int put_setup(const struct loader_input *in, struct guest_entry *entry)
 		return -ENOSPC;
 	}
 	memcpy(high, image + setup, size);
-	put(SETUP_AT, image, setup);
-	put(SETUP_AT + SETUP_LOADER, loader, sizeof(loader));
-	put(SETUP_AT + SETUP_HEAP_END, &heap_end, sizeof(heap_end));
-	put(SETUP_AT + SETUP_CMDLINE, &cmdline, sizeof(cmdline));
+	put(SETUP_CODE, image, setup);
+	put(SETUP_CODE + SETUP_AT(type_of_loader), loader, sizeof(loader));
+	put(SETUP_CODE + SETUP_AT(heap_end_ptr), &heap_end, sizeof(heap_end));
+	put(SETUP_CODE + SETUP_AT(cmd_line_ptr), &cmdline, sizeof(cmdline));
 	put(CMDLINE_AT, in->cmdline, strlen(in->cmdline) + 1);
 	*entry = (struct guest_entry){.mode = ENTRY_REAL16,
-				      .cs = SETUP_AT / 16 + SECTOR / 16,
-				      .ds = SETUP_AT / 16,
+				      .cs = SETUP_CODE / 16 + SECTOR / 16,
+				      .ds = SETUP_CODE / 16,
 				      .rsp = SETUP_STACK};
 	return 0;
 }

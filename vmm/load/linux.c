@@ -8,70 +8,13 @@
 #include "kernel/string.h"
 #include "vmm/core/guest_mem.h"
 #include "vmm/load/loader_priv.h"
+#include "vmm/load/setup_header.h"
 
-#define SETUP_MAGIC 0x53726448 /* "HdrS" */
-#define SETUP_HEADER 0x1f1     /* of the file and of the zero page */
 #define SETUP_HEADER_END 0x290 /* where the zero page has other things */
-#define SETUP_MAGIC_AT 0x202
 #define PROTOCOL_64BIT 0x20c
-#define LOADED_HIGH 1
 #define XLF_KERNEL_64 1
-#define LOADER_UNDEFINED 0xff
 #define ENTRY_64 0x200
 #define PARAGRAPH 16u
-
-struct setup_header {
-	u8 setup_sects;
-	u16 root_flags;
-	u32 syssize; /* paragraphs */
-	u16 ram_size;
-	u16 vid_mode;
-	u16 root_dev;
-	u16 boot_flag;
-	u8 jump;
-	u8 jump_length; /* the header ends this far behind this byte */
-	u32 header;
-	u16 version;
-	u32 realmode_swtch;
-	u16 start_sys_seg;
-	u16 kernel_version;
-	u8 type_of_loader;
-	u8 loadflags;
-	u16 setup_move_size;
-	u32 code32_start;
-	u32 ramdisk_image;
-	u32 ramdisk_size;
-	u32 bootsect_kludge;
-	u16 heap_end_ptr;
-	u8 ext_loader_ver;
-	u8 ext_loader_type;
-	u32 cmd_line_ptr;
-	u32 initrd_addr_max;
-	u32 kernel_alignment;
-	u8 relocatable_kernel;
-	u8 min_alignment;
-	u16 xloadflags;
-	u32 cmdline_size;
-	u32 hardware_subarch;
-	u64 hardware_subarch_data;
-	u32 payload_offset;
-	u32 payload_length;
-	u64 setup_data;
-	u64 pref_address;
-	u32 init_size;
-	u32 handover_offset;
-} PACKED;
-
-_Static_assert(offsetof(struct setup_header, header) + SETUP_HEADER == 0x202,
-	       "boot.rst: header");
-_Static_assert(offsetof(struct setup_header, cmd_line_ptr) + SETUP_HEADER ==
-		       0x228,
-	       "boot.rst: cmd_line_ptr");
-_Static_assert(offsetof(struct setup_header, setup_data) + SETUP_HEADER ==
-		       0x250,
-	       "boot.rst: setup_data");
-_Static_assert(sizeof(struct setup_header) + SETUP_HEADER == 0x268,
-	       "boot.rst: end of the header of protocol 2.12");
 
 #define VIDEO_TYPE_VLFB 0x23 /* by a VESA BIOS */
 #define VIDEO_TYPE_EFI 0x70
@@ -165,7 +108,8 @@ bool linux_detect(const struct loader_input *in)
 
 	if (in->kernel_size < SETUP_HEADER + sizeof(struct setup_header))
 		return false;
-	memcpy(&magic, (const u8 *)in->kernel + SETUP_MAGIC_AT, sizeof(magic));
+	memcpy(&magic, (const u8 *)in->kernel + SETUP_AT(header),
+	       sizeof(magic));
 	return magic == SETUP_MAGIC;
 }
 
@@ -352,7 +296,7 @@ static void fill_screen(const struct loader_input *in, struct screen_info *s)
 static void fill_header(const struct loader_input *in,
 			const struct bzimage *image, struct boot_params *params)
 {
-	u64 end = SETUP_MAGIC_AT + image->hdr.jump_length;
+	u64 end = SETUP_AT(header) + image->hdr.jump_length;
 
 	/* The header may be longer than the part of it known here. */
 	end = MIN(MIN(end, SETUP_HEADER_END), in->kernel_size);
