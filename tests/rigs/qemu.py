@@ -126,6 +126,13 @@ class Qemu(Machine):
         self.serial = None
         self.qmp = None
 
+    def start(self, image):
+        # QEMU waits, its monitor too, while nobody reads the log: the guest
+        # begins when the thread does.
+        super().start(image)
+        self.qmp.command("cont")
+        return self
+
     def launch(self, image):
         if not shutil.which(PROGRAM):
             raise RigError(f"{PROGRAM} is not installed: tools/install")
@@ -134,8 +141,8 @@ class Qemu(Machine):
         pairs = [socket.socketpair() for _ in range(3)]
         devices = [f"socket,fd={theirs.fileno()}" for _, theirs in pairs]
         self.process = run_as_child(
-            command(self.spec.rig, self.spec, image, *devices,
-                    firmware_vars=firmware_vars),
+            [*command(self.spec.rig, self.spec, image, *devices,
+                      firmware_vars=firmware_vars), "-S"],
             cwd=self.work, stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0,
             pass_fds=[theirs.fileno() for _, theirs in pairs])

@@ -167,6 +167,15 @@ def test_a_monitor_that_does_not_answer(monkeypatch):
         qmp.Qmp(ours)
 
 
+def test_no_guest_runs_before_it_is_read(tmp_path):
+    image = tmp_path / "boot.iso"
+    image.write_bytes(bytes(2048))
+    with qemu.Qemu(spec.Spec(rig="tcg")) as machine:
+        machine.launch(image)
+        status = machine.qmp.command("query-status")
+        assert status["status"] == "prelaunch"
+
+
 def test_a_process_that_outlives_its_emulator(monkeypatch):
     """... and holds its streams, does not keep the rig."""
     class Leaving(machine.Machine):
