@@ -29,8 +29,7 @@ static u64 *next_table(const struct page_table_ops *ops, u64 *entry)
 	void *table;
 
 	if (*entry & PTE_P)
-		return *entry & PTE_PS ? NULL
-				       : ops->to_virt(*entry & PTE_ADDRESS);
+		return ops->to_virt(*entry & PTE_ADDRESS);
 	table = ops->alloc();
 	if (table)
 		*entry = ops->to_phys(table) | PTE_P | PTE_W;
