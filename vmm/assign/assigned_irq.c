@@ -86,7 +86,7 @@ static int arm_msi(struct assigned *a, unsigned wanted, struct vtd_msi *msi)
 	return err;
 }
 
-/* PCI 3.0, 6.8.1: all else before the enable bit. */
+/* PCI 3.0, 6.8.1: all else before the enable bit, which follow() sets. */
 static void host_msi_on(struct assigned *a, unsigned wanted)
 {
 	unsigned at = a->config.msi;
@@ -103,7 +103,6 @@ static void host_msi_on(struct assigned *a, unsigned wanted)
 	control &= ~(u32)MSI_CONTROL_OURS;
 	control |= (u32)__builtin_ctz(a->served) << MSI_MULTIPLE;
 	assigned_write(a, at + MSI_CONTROL, 2, control);
-	assigned_messages_follow(a);
 }
 
 void assigned_irq_off(struct assigned *a)
