@@ -5,6 +5,7 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/errno.h"
 #include "arch/x86/io.h"
+#include "arch/x86/spinlock.h"
 
 enum {
 	CPUID_1_ECX_MONITOR = 1u << 3,
@@ -115,6 +116,7 @@ void park_sleep(struct percpu *cpu)
 void park(struct percpu *cpu)
 {
 	void (*job)(void *ctx);
+	void *ctx;
 
 	park_begin(cpu);
 	for (;;) {
@@ -124,8 +126,10 @@ void park(struct percpu *cpu)
 			park_sleep(cpu);
 			continue;
 		}
+		ctx = cpu->job_ctx; /* the next job's, as soon as it is counted */
+		__atomic_fetch_add(&cpu->jobs, 1, __ATOMIC_SEQ_CST);
 		park_end(cpu);
-		job(cpu->job_ctx);
+		job(ctx);
 		park_begin(cpu);
 	}
 }
@@ -133,18 +137,13 @@ void park(struct percpu *cpu)
 int park_give_job(struct percpu *cpu, void (*job)(void *ctx), void *ctx,
 		  u64 tsc_hz)
 {
-	u64 start = rdtsc();
+	u32 before = __atomic_load_n(&cpu->jobs, __ATOMIC_SEQ_CST);
 
 	cpu->job_ctx = ctx;
 	__atomic_store_n(&cpu->job, job, __ATOMIC_SEQ_CST);
 	percpu_kick(cpu);
-	while (__atomic_load_n(&cpu->job, __ATOMIC_SEQ_CST)) {
-		if (rdtsc() - start > tsc_hz)
-			return __atomic_exchange_n(&cpu->job, NULL,
-						   __ATOMIC_SEQ_CST)
-				       ? -ETIMEDOUT
-				       : 0;
-		cpu_relax();
-	}
-	return 0;
+	if (spin_until(&cpu->jobs, before + 1, tsc_hz) ||
+	    !__atomic_exchange_n(&cpu->job, NULL, __ATOMIC_SEQ_CST))
+		return 0;
+	return -ETIMEDOUT;
 }

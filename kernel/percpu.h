@@ -41,6 +41,7 @@ struct percpu {
 	u64 speed;	 /* that MSR while it was awake */
 	void (*job)(void *ctx); /* what it is to do: park_give_job() */
 	void *job_ctx;
+	u32 jobs; /* that it has taken */
 	/* What its MWAIT watches, on a line of its own; nobody writes it. */
 	u8 monitored[64] __attribute__((aligned(64)));
 };

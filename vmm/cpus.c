@@ -65,19 +65,6 @@ static void examine(void *facts)
 	__atomic_store_n(&f->done, 1, __ATOMIC_RELEASE);
 }
 
-/* For a second at most. */
-static bool wait_for(const unsigned *count, unsigned n, u64 tsc_hz)
-{
-	u64 start = rdtsc();
-
-	while (__atomic_load_n(count, __ATOMIC_ACQUIRE) < n) {
-		if (rdtsc() - start > tsc_hz)
-			return false;
-		cpu_relax();
-	}
-	return true;
-}
-
 static const char *objection(const struct facts *f, const struct facts *first,
 			     const struct guest_features *features)
 {
@@ -103,7 +90,7 @@ struct turns {
 static void take_turns(struct turns *t, unsigned who)
 {
 	__atomic_fetch_add(&t->arrived, 1, __ATOMIC_ACQ_REL);
-	if (!wait_for(&t->arrived, 2, t->tsc_hz))
+	if (!spin_until(&t->arrived, 2, t->tsc_hz))
 		return;
 	for (int i = 0; i < ROUNDS; i++) {
 		u64 last;
@@ -150,7 +137,7 @@ static u64 out_of_step(struct percpu *cpu, const struct facts *f, u64 tsc_hz)
 		if (park_give_job(cpu, other_side, &t, tsc_hz))
 			return ~0ull;
 		take_turns(&t, 0);
-		if (!wait_for(&t.done, 1, tsc_hz))
+		if (!spin_until(&t.done, 1, tsc_hz))
 			return ~0ull;
 		if (!(t.back[0] | t.back[1]))
 			return 0;
@@ -213,7 +200,7 @@ unsigned cpus_choose(struct percpu *cpus[CPUS_MAX], unsigned count, u64 most,
 		*f = (struct facts){.vmx = vmx};
 		f->objection = "it does not answer";
 		if (!park_give_job(cpus[i], examine, f, tsc_hz) &&
-		    wait_for(&f->done, 1, tsc_hz))
+		    spin_until(&f->done, 1, tsc_hz))
 			f->objection = objection(f, &all[0], features);
 		if (!f->objection)
 			ticks = out_of_step(cpus[i], f, tsc_hz);

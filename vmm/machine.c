@@ -485,7 +485,7 @@ static int init_first_cpu(struct machine *m)
 
 static int start_cpu(struct machine *m, struct percpu *host)
 {
-	u64 hz = m->host->tsc_hz, start;
+	u64 hz = m->host->tsc_hz;
 	struct vcpu *v;
 	int err = add_cpu(m, host);
 
@@ -493,10 +493,9 @@ static int start_cpu(struct machine *m, struct percpu *host)
 		return err;
 	v = &m->cpus[m->cpu_count - 1]->vcpu;
 	err = park_give_job(host, vcpu_serve, v, hz);
-	for (start = rdtsc(); !err && rdtsc() - start < hz; cpu_relax())
-		if (__atomic_load_n(&v->ready, __ATOMIC_SEQ_CST))
-			return v->error;
-	return err ? err : -ETIMEDOUT;
+	if (err)
+		return err;
+	return spin_until(&v->ready, 1, hz) ? v->error : -ETIMEDOUT;
 }
 
 static void devices_earlier(void *ctx)

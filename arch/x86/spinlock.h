@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A lock between CPUs, which take it in the order in which they asked. It
- * keeps no interrupts off: the host takes them with IF clear everywhere, and
- * an NMI's handler may not wait for what it has interrupted.
+ * How CPUs wait for one another: for a lock, which they take in the order in
+ * which they asked, or for what another one counts. A lock keeps no interrupts
+ * off: the host takes them with IF clear everywhere, and an NMI's handler may
+ * not wait for what it has interrupted.
  */
 #ifndef ARCH_X86_SPINLOCK_H
 #define ARCH_X86_SPINLOCK_H
@@ -38,6 +39,19 @@ static inline void spin_lock(struct spinlock *l)
 static inline void spin_unlock(struct spinlock *l)
 {
 	__atomic_store_n(&l->owner, l->owner + 1, __ATOMIC_RELEASE);
+}
+
+/* Until another CPU has counted up to n, for so many ticks at most; or false. */
+static inline bool spin_until(const u32 *count, u32 n, u64 ticks)
+{
+	u64 start = rdtsc();
+
+	while (__atomic_load_n(count, __ATOMIC_ACQUIRE) < n) {
+		if (rdtsc() - start > ticks)
+			return false;
+		cpu_relax();
+	}
+	return true;
 }
 
 #endif

@@ -116,6 +116,7 @@ void percpu_kick(struct percpu *cpu)
 	if (cpu->apic_id == 0xdead)
 		return;
 	cpu->job = NULL;
+	cpu->jobs++;
 	job(cpu->job_ctx);
 }
 

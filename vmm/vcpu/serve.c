@@ -76,7 +76,7 @@ void vcpu_serve(void *vcpu)
 	struct vcpu *v = vcpu;
 
 	v->error = take_cpu(v);
-	__atomic_store_n(&v->ready, true, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&v->ready, 1, __ATOMIC_SEQ_CST);
 	while (!v->error) {
 		/* SDM 9.4.4.1, table 10-1 */
 		struct guest_entry entry = {

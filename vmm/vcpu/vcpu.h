@@ -71,7 +71,7 @@ struct vcpu {
 			  * local APIC's timer */
 	u32 ept_generation; /* up to which its CPU has done INVEPT */
 	bool waits;	    /* not started: INIT, until a SIPI */
-	bool ready;	    /* vcpu_serve() has set it up */
+	u32 ready;	    /* 1: vcpu_serve() has set it up */
 	int error;	    /* why not */
 	s64 slack_max; /* how late it may be, for exits that do not arm it */
 	struct cpuid_context cpuid;
