@@ -92,21 +92,16 @@ SMP_QUESTIONS = {
 
 def debian(cpus, native):
     """Asked, rebooted three times (once while all CPUs are busy), off."""
-    session, limit = linux.Session(), linux.TIMEOUT * cpus
+    session = linux.Session()
     with rigs.start(rig="bochs", cpus=cpus, native=native,
-                    timeout=limit * 4,
+                    timeout=linux.TIMEOUT * 2,
                     monocle=runs.MONOCLE) as machine:
-        machine.wait_for("demo# ", limit)
-        for name, line in SMP_QUESTIONS.items():
-            session.answers[name] = machine.command(line, limit)
-        after = len(machine.text())
+        machine.wait_for("demo# ", linux.TIMEOUT)
+        linux.ask(machine, session, SMP_QUESTIONS)
         for n in range(0 if native else linux.REBOOTS):
             if n == 1:
                 machine.send(BUSY + "\n")
-            machine.send("reboot -f\n")
-            after = machine.wait_for("demo# ", limit, after=after)
-            session.reboots.append(machine.command("nproc", limit))
-            after = len(machine.text())
+            linux.reboot(machine, session, "nproc")
         machine.send("poweroff -f\n")
         session.result = machine.finish()
     return session
