@@ -1329,6 +1329,7 @@ def test_the_host_behind_an_exit(vm, init):
     assert list(m.host_state) == [
         address(vm.percpu), address(part("tss")), address(part("gdt")),
         0x1d7000, 0xc3000]
+    assert vm["HOST_RSP"] == address(m.ffi.addressof(vm.v, "frame"))
     assert vm.v.cpu == vm.percpu and vm.v.vmcs == m.loaded != 0
     assert vm.v.cpuid.apic_id == 3
 

@@ -118,6 +118,7 @@ int vcpu_init(struct vcpu *v)
 		return err;
 	vmx_write_host_state((u64)cpu, (u64)&cpu->tables.tss,
 			     (u64)cpu->tables.gdt, idt_base(), host_cr3());
+	vmcs_writen(VMCS_HOST_RSP, (u64)&v->frame);
 	cpu->entry = (struct nmi_window){(u64)vmx_window, (u64)vmx_window_last,
 					 (u64)vmx_window_out};
 	cpu->runs_guest = true;

@@ -1,10 +1,10 @@
 ; SPDX-License-Identifier: MIT
-; int vmx_enter(struct vmx_frame *): the way in and out of the guest.
+; vmx_switch, which vmx_enter() (vmx.h) calls: the way in and out of the guest.
 ; General registers are ours to exchange (SDM 28.5); RSP, RIP, RFLAGS and the
-; rest come and go with the VMCS. Vector registers stay the guest's.
+; rest come and go with the VMCS. Vector registers stay the guest's. Monocle's own
+; are lost but for RBX, RBP and RSP: the caller knows.
 
-VMCS_HOST_RSP	equ 0x6c14
-FRAME_HOST_RSP	equ 128		; of struct vmx_frame
+FRAME_STACK	equ 128		; of struct vmx_frame
 FRAME_LAUNCHED	equ 136
 PERCPU_ATTENTION equ 24		; kernel/percpu.h
 
@@ -16,25 +16,19 @@ global vmx_window_out
 
 section .text
 bits 64
-global vmx_enter
+global vmx_switch
 global vmx_exit
 
 align 64
-vmx_enter:
+vmx_switch:
 	push rbx
 	push rbp
-	push r12
-	push r13
-	push r14
-	push r15
-	push rdi		; the frame
 vmx_window:
 	cmp dword [gs:PERCPU_ATTENTION], 0
 	jne vmx_window_out
-	cmp [rdi + FRAME_HOST_RSP], rsp
-	jne vmx_stack
-vmx_load:
-	mov rax, [rdi]		; ZF: it was launched; moves keep the flags
+	mov [rdi + FRAME_STACK], rsp
+	cmp byte [rdi + FRAME_LAUNCHED], 1
+	mov rax, [rdi]		; moves keep the flags
 	mov rcx, [rdi + 8]
 	mov rdx, [rdi + 16]
 	mov rbx, [rdi + 24]
@@ -49,60 +43,49 @@ vmx_load:
 	mov r14, [rdi + 112]
 	mov r15, [rdi + 120]
 	mov rdi, [rdi + 56]
-	jnz vmx_launch
+	jne vmx_launch
 	vmresume
 	jmp vmx_failed
 vmx_launch:
 	vmlaunch
-	jmp vmx_failed
-vmx_stack:	; It moves with the caller only; at first it is 0.
-	mov eax, VMCS_HOST_RSP
-	vmwrite rax, rsp
-	mov [rdi + FRAME_HOST_RSP], rsp
-	cmp byte [rdi + FRAME_LAUNCHED], 1
-	jmp vmx_load
 vmx_window_last:
 vmx_failed:
 	; CF: VMfailInvalid, ZF: VMfailValid (SDM 31.2).
 	mov eax, 1
 	jc vmx_out
 	mov eax, 2
-	jmp vmx_out
-vmx_window_out:
-	mov eax, 3
 vmx_out:
-	pop rdi
-	jmp vmx_return
-
-align 64
-vmx_exit:
-	push rdi		; the guest's
-	mov rdi, [rsp + 8]	; the frame
-	mov byte [rdi + FRAME_LAUNCHED], 1
-	mov [rdi], rax
-	mov [rdi + 8], rcx
-	mov [rdi + 16], rdx
-	mov [rdi + 24], rbx
-	mov [rdi + 40], rbp
-	mov [rdi + 48], rsi
-	pop qword [rdi + 56]
-	mov [rdi + 64], r8
-	mov [rdi + 72], r9
-	mov [rdi + 80], r10
-	mov [rdi + 88], r11
-	mov [rdi + 96], r12
-	mov [rdi + 104], r13
-	mov [rdi + 112], r14
-	mov [rdi + 120], r15
-	pop rdi
-	xor eax, eax
-vmx_return:
-	pop r15
-	pop r14
-	pop r13
-	pop r12
 	pop rbp
 	pop rbx
+	ret
+vmx_window_out:
+	mov eax, 3
+	jmp vmx_out
+
+; RSP is the frame (HOST_RSP). Nothing lies on it until it is the stack again:
+; IF is 0, and NMIs and machine checks have stacks of their own.
+align 64
+vmx_exit:
+	mov byte [rsp + FRAME_LAUNCHED], 1
+	mov [rsp], rax
+	mov [rsp + 8], rcx
+	mov [rsp + 16], rdx
+	mov [rsp + 24], rbx
+	mov [rsp + 40], rbp
+	mov [rsp + 48], rsi
+	mov [rsp + 56], rdi
+	mov [rsp + 64], r8
+	mov [rsp + 72], r9
+	mov [rsp + 80], r10
+	mov [rsp + 88], r11
+	mov [rsp + 96], r12
+	mov [rsp + 104], r13
+	mov [rsp + 112], r14
+	mov [rsp + 120], r15
+	mov rsp, [rsp + FRAME_STACK]
+	pop rbp
+	pop rbx
+	xor eax, eax
 	ret
 
 global cpu_unblock_nmi

@@ -71,19 +71,35 @@ struct vmx_frame {
 	/* rax, rcx, rdx, rbx, (rsp: in the VMCS), rbp, rsi, rdi, r8-r15 */
 	u64 gpr[16];
 	/* Of this VMCS, kept by vmx_enter(); 0 at first. */
-	u64 host_rsp; /* as last written */
-	u64 launched; /* with VMLAUNCH, or that was tried */
+	u64 stack;    /* RSP, while the guest runs */
+	u64 launched; /* with VMLAUNCH */
 };
 
-_Static_assert(offsetof(struct vmx_frame, host_rsp) == 128, "entry.asm");
+_Static_assert(offsetof(struct vmx_frame, stack) == 128, "entry.asm");
 _Static_assert(offsetof(struct vmx_frame, launched) == 136, "entry.asm");
 
 /*
- * Runs the guest until the next exit. Returns 0 after an exit; 1
- * (VMfailInvalid) or 2 (VMfailValid) where there was no entry: there will be
- * none with this frame; or VMX_TURNED: an NMI came before it.
+ * Runs the guest until the next exit, where RSP is the frame: VMCS_HOST_RSP.
+ * Returns 0 after an exit; 1 (VMfailInvalid) or 2 (VMfailValid) where there was
+ * no entry: there will be none with this frame; or VMX_TURNED: an NMI came
+ * before it.
  */
+#ifdef MONOCLE_HOST
 int vmx_enter(struct vmx_frame *frame);
+#else
+static inline int vmx_enter(struct vmx_frame *frame)
+{
+	int result;
+
+	/* One call, whose caller needs little: cheaper than to keep them all. */
+	__asm__ volatile("call vmx_switch"
+			 : "=a"(result), "+D"(frame)
+			 :
+			 : "rcx", "rdx", "rsi", "r8", "r9", "r10", "r11", "r12",
+			   "r13", "r14", "r15", "cc", "memory");
+	return result;
+}
+#endif
 #define VMX_TURNED 3
 extern const char vmx_window[], vmx_window_last[], vmx_window_out[];
 /* Where exits arrive: HOST_RIP. */
