@@ -138,16 +138,6 @@ static EFIAPI efi_status set(struct efi_gop *self, u32 number)
 			    info.height, 0);
 }
 
-static efi_status open_pci(efi_handle controller, struct efi_pci_io **pci)
-{
-	void *interface;
-	efi_status err = boot->open(controller, &pci_io_id, &interface,
-				    binding.handle, controller, EFI_BY_DRIVER);
-
-	*pci = interface;
-	return err;
-}
-
 static void close_pci(efi_handle controller)
 {
 	boot->close(controller, &pci_io_id, binding.handle, controller);
@@ -164,6 +154,20 @@ static const struct gop_table *find_table(const struct efi_pci_io *pci)
 	return t->magic == GOP_TABLE_MAGIC ? t : NULL;
 }
 
+/* A function with the table. */
+static efi_status open_pci(efi_handle controller, struct efi_pci_io **pci)
+{
+	void *interface;
+	efi_status err = boot->open(controller, &pci_io_id, &interface,
+				    binding.handle, controller, EFI_BY_DRIVER);
+
+	*pci = interface;
+	if (err || find_table(*pci))
+		return err;
+	close_pci(controller);
+	return EFI_UNSUPPORTED;
+}
+
 static EFIAPI efi_status supported(struct efi_driver_binding *self,
 				   efi_handle controller, void *path)
 {
@@ -172,10 +176,8 @@ static EFIAPI efi_status supported(struct efi_driver_binding *self,
 
 	(void)self;
 	(void)path;
-	if (err)
-		return err;
-	err = find_table(pci) ? EFI_SUCCESS : EFI_UNSUPPORTED;
-	close_pci(controller);
+	if (!err)
+		close_pci(controller);
 	return err;
 }
 
