@@ -103,15 +103,22 @@ int fw_cfg_init(struct fw_cfg *f, struct bus *bus)
 			    debug_access, f, "firmware's log");
 }
 
+size_t fw_cfg_name_length(const char *name)
+{
+	size_t n = 0;
+
+	while (name[n] && name[n] != ' ')
+		n++;
+	return n;
+}
+
 int fw_cfg_add(struct fw_cfg *f, const char *name, struct fw_cfg_file file)
 {
 	struct fw_cfg_entry *e = &f->directory.entries[f->count];
-	size_t n = 0;
+	size_t n = fw_cfg_name_length(name);
 
 	if (f->count == FW_CFG_FILES)
 		return -ENOSPC;
-	while (name[n] && name[n] != ' ')
-		n++;
 	if (n >= FW_CFG_NAME)
 		return -EINVAL;
 	memcpy(e->name, name, n);

@@ -45,9 +45,11 @@ struct fw_cfg {
 
 /* Without files yet. bus_register()'s errors. */
 int fw_cfg_init(struct fw_cfg *f, struct bus *bus);
+/* Of a file's name, which ends at a blank or a 0. */
+size_t fw_cfg_name_length(const char *name);
 /*
- * name ends at a blank or a 0; the data stay the caller's. -ENOSPC: there are
- * FW_CFG_FILES already; -EINVAL: the name is too long.
+ * The data stay the caller's. -ENOSPC: there are FW_CFG_FILES already; -EINVAL:
+ * the name has FW_CFG_NAME bytes or more.
  */
 int fw_cfg_add(struct fw_cfg *f, const char *name, struct fw_cfg_file file);
 void fw_cfg_reset(struct fw_cfg *f);

@@ -56,11 +56,8 @@ bool firmware_is_text(const char *string)
 /* A module opt/NAME with a name that is too long. */
 static bool is_long(const char *string)
 {
-	size_t n = 0;
-
-	while (string[n] && string[n] != ' ')
-		n++;
-	return firmware_is_text(string) && n >= FW_CFG_NAME;
+	return firmware_is_text(string) &&
+	       fw_cfg_name_length(string) >= FW_CFG_NAME;
 }
 
 static const char *find_fault(struct firmware *f)
