@@ -58,9 +58,13 @@ def m():
         fakes=FAKES, cdef="extern _Bool no_memory; extern u8 low[0x100000];")
 
 
-def volume(size):
+RESUMES = b"\x3c\xfe"    # cmp al, 0xfe
+
+
+def volume(size, code=RESUMES, at=1000):
     """PI 1.7, volume 3, 3.2.1."""
     raw = bytearray(size)
+    raw[at:at + len(code)] = code
     raw[32:40] = struct.pack("<Q", size)
     raw[40:44] = b"_FVH"
     return bytes(raw)
@@ -72,7 +76,7 @@ def pc_bios(size=128 * KIB):
     return bytes(raw)
 
 
-UEFI = volume(128 * KIB) + volume(MIB) + volume(64 * KIB)
+UEFI = volume(128 * KIB) + volume(MIB, b"") + volume(64 * KIB)
 
 
 class Firmware:
@@ -157,16 +161,29 @@ def test_kinds(m, name):
     assert len(m.log_lines()) == 1
 
 
+def installed(path):
+    if not path.exists():
+        pytest.skip("not installed")
+    return path.read_bytes()
+
+
 @pytest.mark.parametrize("path, uefi", [
     *((SEABIOS / name, False) for name in ("bios.bin", "bios-256k.bin")),
     *((where / name, True) for where, name in zip(
         (*OVMF, OVMF[0]),
         ("OVMF_CODE_4M.fd", "OVMF.fd", "OVMF_CODE.fd")))])
 def test_debians_packages(m, path, uefi):
-    if not path.exists():
-        pytest.skip("not installed")
-    f = Firmware(m, path.read_bytes())
+    f = Firmware(m, installed(path))
     assert f.check() == 0 and f.f.uefi == uefi
+
+
+@pytest.mark.parametrize("name", [
+    "OVMF_CODE.secboot.fd", "OVMF_CODE_4M.secboot.fd", "OVMF_CODE_4M.ms.fd"])
+def test_debians_ovmf_with_smm(m, name):
+    f = Firmware(m, installed(OVMF[0] / name))
+    assert f.check() == -m.EINVAL
+    (level, line), = m.log_lines()
+    assert level == m.LOG_ERROR and "system management mode" in line
 
 
 BAD = {
@@ -182,6 +199,9 @@ BAD = {
         volume(64 * KIB)[:32] + bytes(8) + volume(64 * KIB)[40:],
         "truncated: its volumes"),
     "no code": (volume(128 * KIB)[:-16] + b"\xff" * 16, "variables alone"),
+    "SMM": (volume(MIB) + volume(64 * KIB, b""), "system management mode"),
+    "SMM, and such bytes at the reset vector": (
+        volume(64 * KIB, at=32 * KIB), "system management mode"),
     "too large": (volume(16 * MIB) + volume(PAGE), "larger than 16 MiB"),
 }
 

@@ -10,11 +10,12 @@
 #include "vmm/load/smbios.h"
 
 #define LEAST (64 * KIB)
-#define MOST (16 * MIB)	       /* below it are the APICs */
-#define LOW_COPY (128 * KIB)   /* below 1 MiB, as chipsets have it */
-#define LEAST_RAM (64 * MIB)   /* OVMF */
-#define RESET_VECTOR 16	       /* before the image's end */
-#define FAR_JUMP 0xea	       /* a PC BIOS': to F000:E05B */
+#define MOST (16 * MIB)	     /* below it are the APICs */
+#define LOW_COPY (128 * KIB) /* below 1 MiB, as chipsets have it */
+#define LEAST_RAM (64 * MIB) /* OVMF */
+#define RESET_VECTOR 16	     /* before the image's end */
+#define FAR_JUMP 0xea	     /* a PC BIOS': to F000:E05B */
+#define COMPARE_AL 0x3c
 #define LOW_END_MOST (2 * GIB) /* OVMF: 2 GiB up are then one MTRR */
 
 #define LEGACY 0xa0000u
@@ -35,7 +36,8 @@ static bool is_volume(const struct firmware *f, u64 at)
 	       !memcmp(f->image + at + VOLUME_SIGNATURE, "_FVH", 4);
 }
 
-static bool is_whole(const struct firmware *f)
+/* Notes the last one, too. */
+static bool is_whole(struct firmware *f)
 {
 	u64 at = 0, length;
 
@@ -43,9 +45,26 @@ static bool is_whole(const struct firmware *f)
 		memcpy(&length, f->image + at + VOLUME_LENGTH, sizeof(length));
 		if (!length || length > f->size - at)
 			return false;
+		f->first_code = f->image + at;
+		f->first_size = length;
 		at += length;
 	}
 	return at == f->size;
+}
+
+/*
+ * The first code, which alone is not compressed, has to know whether this is a
+ * resume from S3: CMOS byte 0Fh is 0xFE (OVMF's FindPeiCoreImageBase()). With
+ * system management mode a resume is as any start, and nobody looks. Behind
+ * the code is the reset vector, with other bytes.
+ */
+static bool needs_smm(const struct firmware *f)
+{
+	for (u64 i = 0; i < f->first_size / 2; i++)
+		if (f->first_code[i] == COMPARE_AL &&
+		    f->first_code[i + 1] == 0xfe)
+			return false;
+	return true;
 }
 
 bool firmware_is_text(const char *string)
@@ -76,6 +95,9 @@ static const char *find_fault(struct firmware *f)
 		return "it is truncated: its volumes do not end where it does";
 	if (f->uefi && f->image[f->size - RESET_VECTOR] == 0xff)
 		return "it has variables alone; take OVMF.fd, or OVMF_CODE's";
+	if (f->uefi && needs_smm(f))
+		return "it needs system management mode, as *.secboot.fd and "
+		       "*.ms.fd do; take OVMF.fd or OVMF_CODE_4M.fd";
 	if (!f->uefi && (f->size > 2 * LOW_COPY ||
 			 f->image[f->size - RESET_VECTOR] != FAR_JUMP))
 		return "it is neither SeaBIOS (bios.bin) nor OVMF (OVMF.fd)";

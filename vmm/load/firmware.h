@@ -52,6 +52,8 @@ struct firmware {
 	const struct options *options;
 	/* Its own. */
 	bool uefi;
+	const u8 *first_code; /* OVMF's last volume, which starts */
+	u64 first_size;
 	u8 *tables; /* GUEST_ACPI_SIZE bytes; addresses count from there */
 	u8 *smbios;
 	struct acpi_rsdp rsdp;
