@@ -6,7 +6,7 @@ reads, and a parked CPU that measures it a thread."""
 import pytest
 
 import vmxcpu
-from mutants import mutated
+from mutants import variant
 
 FAKES = """
 #include <pthread.h>
@@ -144,17 +144,13 @@ XSAVE, MTRR, AVX2, SMEP, ADJUST = 1 << 26, 1 << 12, 1 << 5, 1 << 7, 1 << 1
 FEWER = ("ROUNDS = 10000", "ROUNDS = 300")
 
 
-def build(*changes):
-    source = mutated("vmm/cpus.c", FEWER, *changes)
+@pytest.fixture(scope="module")
+def m():
+    source = variant("vmm/cpus.c", FEWER)
     return vmxcpu.harness.build(
         "cpus", [source, "vmm/vcpu/guest_cpuid.c", "arch/x86/vmx/probe.c"],
         headers=["vmm/cpus.h", "kernel/log.h", *vmxcpu.HEADERS], fakes=FAKES,
         cdef=CDEF)
-
-
-@pytest.fixture(scope="module")
-def m():
-    return build()
 
 
 class Machine:
