@@ -376,7 +376,7 @@ MUTANTS = {
           (CHANGE, EARLY + CHANGE)],
          unmap_a_page, "INVEPT before the last store"),
     "INVEPT whenever called":
-        ([("\tif (!ept->stale)\n\t\treturn;\n", "")],
+        ([("\tif (ept->stale)\n\t\tvmx", "\tvmx")],
          unmap_a_page, "INVEPT though nothing present changed"),
     "INVEPT of something else":
         ([("vmx_invept(ept->cap, ept->eptp)", "vmx_invept(ept->cap, 0)")],

@@ -1235,7 +1235,7 @@ def tables(vcpu, base, code):
 def loaded(m):
     """A load from the IOAPIC has been carried out, and its decode is kept."""
     vcpu = long_mode(m)
-    vcpu.ept.changes = 1
+    vcpu.ept.generation = 1
     vcpu.device(m.BUS_MMIO, IOAPIC, IOAPIC + 0xfff, 0x55)
     tables(vcpu, TABLES[0], CODE)
     tables(vcpu, TABLES[1], OTHER)
@@ -1310,7 +1310,7 @@ def test_memory_where_a_device_was(m):
         if r.gpa == IOAPIC:
             other = vcpu.vm.map.regions[0]
             r.kind, r.hpa, r.cpu = other.kind, other.hpa, other.cpu
-    vcpu.ept.changes += 1
+    vcpu.ept.generation += 1
     vcpu.poke(TABLES[0] + PAGE + 3 * 8, (3 << 30 | P | W | 0x80).to_bytes(
         8, "little"))
     assert again(vcpu) == "resume" and vcpu.log == []
@@ -1361,7 +1361,7 @@ def test_the_counts_as_the_log_has_them(m):
 
 COMPARED = {
     "CR3": ("d->cr3 != cr3", "!cr3", "another_instruction", "CR3"),
-    "the map": ("d->ept_changes != v->vm->ept->changes", "!v",
+    "the map": ("d->generation != v->vm->ept->generation", "!v",
                 "memory_where_a_device_was"),
     "the mode": (" || !vcpu_long_mode())", ")",
                  "the_same_bytes_in_another_mode"),

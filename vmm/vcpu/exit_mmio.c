@@ -126,7 +126,7 @@ static bool is_as_kept(const struct vcpu *v, const struct decoded *d, u64 rip,
 		       u64 cr3)
 {
 	if (d->rip != rip || d->cr3 != cr3 || !d->depth ||
-	    d->ept_changes != v->vm->ept->changes || !vcpu_long_mode())
+	    d->generation != v->vm->ept->generation || !vcpu_long_mode())
 		return false;
 	for (unsigned i = 0; i < d->depth; i++)
 		if (*(const volatile u64 *)d->walked[i].at !=
@@ -164,7 +164,7 @@ static int decode(struct vcpu *v, struct decoded *d, struct insn_cpu *cpu,
 		return err;
 	d->rip = cpu->rip;
 	d->cr3 = cr3;
-	d->ept_changes = v->vm->ept->changes;
+	d->generation = v->vm->ept->generation;
 	d->depth = t.depth;
 	memcpy(d->walked, t.walked, sizeof(d->walked));
 	d->code = code;

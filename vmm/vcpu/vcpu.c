@@ -309,7 +309,7 @@ static bool interrupts_open(u32 blocking)
 /* What other CPUs have sent, or changed; NMIs. */
 static void hear_others(struct vcpu *v)
 {
-	const u32 *generation = &v->vm->ept->generation;
+	const u64 *generation = &v->vm->ept->generation;
 
 	__atomic_store_n(&v->cpu->attention, 0, __ATOMIC_SEQ_CST);
 	vm_pause(v->vm);

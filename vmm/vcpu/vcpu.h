@@ -26,7 +26,7 @@ struct injection {
 /* An instruction that has accessed a device, decoded (exit_mmio.c). */
 struct decoded {
 	u64 rip, cr3;
-	u64 ept_changes; /* at that time; all below hangs on them */
+	u64 generation;	 /* of the EPT, at that time; all below hangs on it */
 	unsigned depth;	 /* of the walk; 0: not to be used again */
 	gpa_t device;	 /* a page's number that is no memory; 0: none */
 	const u8 *code;	 /* in host memory */
@@ -69,7 +69,7 @@ struct vcpu {
 	u32 timer_max;	    /* and this at most */
 	u64 timer_limit;    /* the same in the TSC's ticks; 0: the clock is the
 			  * local APIC's timer */
-	u32 ept_generation; /* up to which its CPU has done INVEPT */
+	u64 ept_generation; /* up to which its CPU has done INVEPT */
 	bool waits;	    /* not started: INIT, until a SIPI */
 	u32 ready;	    /* 1: vcpu_serve() has set it up */
 	int error;	    /* why not */

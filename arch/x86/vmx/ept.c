@@ -54,11 +54,8 @@ static bool is_table(u64 entry, unsigned level)
 /* After the stores, before anybody relies on them: SDM 29.4.3.4. */
 static void invalidate(struct ept *ept)
 {
-	if (!ept->stale)
-		return;
-	__atomic_store_n(&ept->generation, ept->generation + 1,
-			 __ATOMIC_RELEASE);
-	vmx_invept(ept->cap, ept->eptp);
+	if (ept->stale)
+		vmx_invept(ept->cap, ept->eptp);
 }
 
 static void free_tables(struct ept *ept, u64 entry, unsigned level)
@@ -164,7 +161,8 @@ static int change(struct ept *ept, gpa_t gpa, u64 size, u64 entry)
 	err = set_range(ept, ept->root, LEVELS - 1, gpa, size, entry);
 	invalidate(ept);
 	ept->stale = false;
-	ept->changes++;
+	__atomic_store_n(&ept->generation, ept->generation + 1,
+			 __ATOMIC_RELEASE);
 	return err;
 }
 

@@ -24,9 +24,10 @@ struct ept {
 	u64 eptp;
 	unsigned tables; /* pages that hold tables, with the root */
 	const struct vmx_capabilities *cap;
-	bool stale;	/* a present entry changed: INVEPT is due */
-	u32 generation; /* counts INVEPTs that other CPUs have to do, too */
-	u64 changes;	/* so often something was mapped or taken out */
+	bool stale; /* a present entry changed: INVEPT is due */
+	/* So often something was mapped or taken out: then other CPUs have to
+	 * do INVEPT, too, and nothing that is remembered of it holds. */
+	u64 generation;
 };
 
 /* An empty EPT: nothing is reachable. -ENOMEM. */
