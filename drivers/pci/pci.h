@@ -241,12 +241,12 @@ void pci_save(const struct pci_host *pci, const struct pci_function *f,
 int pci_reset_function(const struct pci_host *pci, const struct pci_function *f,
 		       bool bus, u64 tsc_hz);
 /*
- * The same in two parts, by FLR or AF-FLR: it is begun, and to be left alone
- * for 100 ms. Then it is finished, or does not answer yet: -EBUSY, for a second
- * at most. Nothing of it is logged.
+ * The same in two parts, by FLR or AF-FLR: it is begun, without a wait for what
+ * is pending, and to be left alone for 100 ms. Then it is finished, or does not
+ * answer yet: -EBUSY, for a second at most. Nothing of it is logged.
  */
 void pci_reset_begin(const struct pci_host *pci, const struct pci_function *f,
-		     enum pci_reset method, u64 tsc_hz);
+		     enum pci_reset method);
 int pci_reset_finish(const struct pci_host *pci, const struct pci_saved *saved);
 
 #define PCI_WAKE_SNB 0xa18c

@@ -136,11 +136,19 @@ enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf)
 }
 
 /* Bounded: PCIe 6.6.2 lets a function finish within 100 ms what it began. */
-static void await_idle(const struct pci_host *pci, bdf_t bdf, unsigned status,
-		       u32 pending, u64 tsc_hz)
+static void await_idle(const struct pci_host *pci, bdf_t bdf,
+		       enum pci_reset method, u64 tsc_hz)
 {
+	bool flr = method == PCI_RESET_FLR;
+	unsigned cap = pci_find_capability(pci, bdf,
+					   flr ? PCI_CAP_EXPRESS : PCI_CAP_AF);
+	unsigned status = cap + (flr ? DEVSTA : AF_STATUS);
+
+	if (!flr && method != PCI_RESET_AF)
+		return;
 	for (int i = 0; i < 100; i++) {
-		if (!(pci_config_read(pci, bdf, status, 1) & pending))
+		if (!(pci_config_read(pci, bdf, status, 1) &
+		      (flr ? DEVSTA_PENDING : AF_PENDING)))
 			return;
 		wait_ms(tsc_hz, 1);
 	}
@@ -151,22 +159,21 @@ static void await_idle(const struct pci_host *pci, bdf_t bdf, unsigned status,
 static void reset_flr(const struct pci_host *pci, const struct pci_function *f,
 		      u64 tsc_hz)
 {
-	bdf_t bdf = f->bdf;
-	unsigned cap = pci_find_capability(pci, bdf, PCI_CAP_EXPRESS);
-	u32 control = pci_config_read(pci, bdf, cap + DEVCTL, 2);
+	unsigned at =
+		pci_find_capability(pci, f->bdf, PCI_CAP_EXPRESS) + DEVCTL;
+	u32 control = pci_config_read(pci, f->bdf, at, 2);
 
-	await_idle(pci, bdf, cap + DEVSTA, DEVSTA_PENDING, tsc_hz);
-	pci_config_write(pci, bdf, cap + DEVCTL, 2, control | BIT(15));
+	(void)tsc_hz;
+	pci_config_write(pci, f->bdf, at, 2, control | BIT(15));
 }
 
 static void reset_af(const struct pci_host *pci, const struct pci_function *f,
 		     u64 tsc_hz)
 {
-	bdf_t bdf = f->bdf;
-	unsigned cap = pci_find_capability(pci, bdf, PCI_CAP_AF);
+	unsigned cap = pci_find_capability(pci, f->bdf, PCI_CAP_AF);
 
-	await_idle(pci, bdf, cap + AF_STATUS, AF_PENDING, tsc_hz);
-	pci_config_write(pci, bdf, cap + AF_CTRL, 1, 1);
+	(void)tsc_hz;
+	pci_config_write(pci, f->bdf, cap + AF_CTRL, 1, 1);
 }
 
 /* PCI PM 1.2, table 5-6: 10 ms on the way there, and back. */
@@ -401,9 +408,9 @@ static void (*const start[])(const struct pci_host *pci,
 };
 
 void pci_reset_begin(const struct pci_host *pci, const struct pci_function *f,
-		     enum pci_reset method, u64 tsc_hz)
+		     enum pci_reset method)
 {
-	start[method](pci, f, tsc_hz);
+	start[method](pci, f, 0);
 }
 
 int pci_reset_finish(const struct pci_host *pci, const struct pci_saved *saved)
@@ -431,6 +438,7 @@ int pci_reset_function(const struct pci_host *pci, const struct pci_function *f,
 		restore(pci, f->saved);
 	if (!count)
 		return -ENOTSUP;
+	await_idle(pci, f->bdf, method, tsc_hz);
 	start[method](pci, f, tsc_hz);
 	wait_ms(tsc_hz, 100);
 	for (unsigned i = 0; i < count; i++) {

@@ -105,8 +105,8 @@ void pci_wake(const struct pci_host *p, const struct pci_function *f, u64 hz)
 void pci_sleep(const struct pci_host *p, bdf_t b)
 { (void)p; asleep[b >> 3 & 31] = true; }
 void pci_reset_begin(const struct pci_host *p, const struct pci_function *f,
-	enum pci_reset method, u64 hz)
-{ (void)p, (void)f, (void)method, (void)hz; }
+	enum pci_reset method)
+{ (void)p, (void)f, (void)method; }
 int pci_reset_finish(const struct pci_host *p, const struct pci_saved *saved)
 { (void)p, (void)saved; return 0; }
 """

@@ -53,8 +53,9 @@ static bool guest_reset(void *assigned, bool begin)
 
 	if (begin) {
 		assigned_msix_reset(a);
-		pci_reset_begin(all->pci, f, a->config.config.reset_method,
-				all->tsc_hz);
+		/* At once, as hardware does: who asks has waited for what was
+		 * pending, and the devices' lock is not held for long. */
+		pci_reset_begin(all->pci, f, a->config.config.reset_method);
 		a->ready = rdtsc() + all->tsc_hz / 10;
 		return false;
 	}
