@@ -67,11 +67,12 @@ void host_irq_free(struct percpu *cpu, unsigned vector)
 		return;
 	}
 	cpu->freed_irqs[vector / 64] |= BIT(vector % 64);
-	if (cpu == percpu())
+	if (cpu == percpu()) {
 		give_away(cpu);
-	else
-		(void)local_apic_send(cpu->apic_id,
-				      APIC_ICR_FIXED | HOST_VECTOR_FREED);
+		return;
+	}
+	(void)local_apic_send(cpu->apic_id, APIC_ICR_FIXED | HOST_VECTOR_FREED);
+	percpu_kick(cpu); /* it may sleep, with interrupts off */
 }
 
 /* One that was on its way when it was freed, or a device without remapping

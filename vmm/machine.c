@@ -691,6 +691,8 @@ static int start_guest(struct machine *m)
 		return err;
 	vcpu_reset(&m->cpus[0]->vcpu, &entry);
 	__atomic_store_n(&m->vm.request, VM_RUN, __ATOMIC_SEQ_CST);
+	if (m->vm.smp) /* for what devices sent them before their reset */
+		m->vm.kick_others(&m->vm);
 	return 0;
 }
 

@@ -191,6 +191,7 @@ void ltr(u16 selector);
 void load_segments(u16 code, u16 data);
 void invlpg(const void *p);
 void cpu_cli(void);
+void cpu_take_interrupts(void);
 NORETURN void cpu_stop(void);
 
 #else
@@ -347,6 +348,12 @@ static inline void cpu_halt(void)
 static inline void cpu_sti_halt_cli(void)
 {
 	__asm__ volatile("sti; hlt; cli" ::: "memory");
+}
+
+/* All that are pending: they are on for one instruction. */
+static inline void cpu_take_interrupts(void)
+{
+	__asm__ volatile("sti; nop; cli" ::: "memory");
 }
 
 static inline NORETURN void cpu_stop(void)

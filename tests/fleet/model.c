@@ -358,6 +358,10 @@ void cpu_cli(void)
 {
 }
 
+void cpu_take_interrupts(void)
+{
+}
+
 void cpu_sleep(const void *line, u32 hint)
 {
 	(void)line;

@@ -108,7 +108,7 @@ void ioapic_set_entry(volatile void *base, unsigned pin, u64 entry)
 
 static struct percpu cpus[IRQ_CPUS];
 u8 irq_irr[IRQ_CPUS][256];
-bool irq_looks[IRQ_CPUS];
+bool irq_looks[IRQ_CPUS], irq_kicked[IRQ_CPUS];
 
 struct percpu *percpu_at(u32 index)
 {
@@ -144,6 +144,11 @@ int local_apic_send(u32 apic_id, u32 low)
 		abort();
 	irq_looks[apic_id / 2] = true;
 	return 0;
+}
+
+void percpu_kick(struct percpu *cpu)
+{
+	irq_kicked[cpu - cpus] = true;
 }
 
 bool local_apic_is_pending(u8 vector)
@@ -337,6 +342,7 @@ static void make_cpus(void)
 	memset(cpus, 0, sizeof(cpus));
 	memset(irq_irr, 0, sizeof(irq_irr));
 	memset(irq_looks, 0, sizeof(irq_looks));
+	memset(irq_kicked, 0, sizeof(irq_kicked));
 	for (unsigned i = 0; i < ARRAY_SIZE(cpus); i++) {
 		cpus[i].self = &cpus[i];
 		cpus[i].index = i;

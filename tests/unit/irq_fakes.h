@@ -32,6 +32,7 @@ extern u64 irq_pins[24]; /* the host's IOAPIC */
 #define IRQ_CPUS 4
 extern u8 irq_irr[IRQ_CPUS][256]; /* on their way to each CPU */
 extern bool irq_looks[IRQ_CPUS];  /* was asked to, by HOST_VECTOR_FREED */
+extern bool irq_kicked[IRQ_CPUS]; /* takes interrupts, even if it is asleep */
 /* What follows is done by this CPU. */
 void irq_be(unsigned cpu);
 /* One vCPU less. */

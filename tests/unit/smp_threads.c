@@ -69,11 +69,13 @@ struct cpu {
 	struct percpu *host;
 	pthread_t thread;
 	bool nmi; /* on its way to this CPU */
+	bool irq; /* a device's, which waits for IF of Monocle's */
+	u32 asleep, taken;
 	u64 vmcs[0x8000];
 	/* The guest's */
 	u32 received[256], due[256]; /* due: by who sends it */
 	u32 lives, idle, nmi_lock;
-	unsigned boot, sent, starts, starting, eois;
+	unsigned boot, sent, starts, awaited, eois;
 	bool ended, answers[CPUS];
 	u64 random;
 	struct {
@@ -211,6 +213,7 @@ int local_apic_send(u32 apic_id, u32 low)
 void cpu_sleep(const void *line, u32 hint)
 {
 	(void)line, (void)hint;
+	store(&me->asleep, 1);
 	while (!me->host->attention) {
 		if (load(&stage) == OVER)
 			pthread_exit(NULL);
@@ -252,6 +255,16 @@ static int count_access(void *dev, struct bus_access *a)
 	(void)dev, (void)a;
 	counted++;
 	return 0;
+}
+
+/* What serves a host interrupt is a device's, too. */
+void cpu_take_interrupts(void)
+{
+	if (!__atomic_exchange_n(&me->irq, false, __ATOMIC_SEQ_CST))
+		return;
+	if (load(&vm.lock.next) == load(&vm.lock.owner))
+		fail("an interrupt without the lock", 0, 0);
+	add(&me->taken, 1);
 }
 
 static void fill(u32 *page, u32 value)
@@ -520,7 +533,7 @@ static bool idle(void)
 /* The first CPU's part: INIT and SIPI, and SIPIs that are none. */
 static bool start_others(unsigned count)
 {
-	unsigned n = me->starts / 4;
+	unsigned n = me->starts / 6;
 	u32 id = 1 + n % (CPUS - 1);
 	struct cpu *c = &cpus[id];
 
@@ -534,7 +547,7 @@ static bool start_others(unsigned count)
 		store(&stage, load(&stage) + 1);
 		return false;
 	}
-	switch (me->starts++ % 4) {
+	switch (me->starts++ % 6) {
 	case 0:
 		store(&c->idle, random_below(IDLES));
 		/* Where it runs: a first one starts it. */
@@ -542,11 +555,20 @@ static bool start_others(unsigned count)
 	case 1:
 		return send(id, 5 << 8 | 1 << 14);
 	case 2:
+		await(&c->asleep, 1, false, NULL);
+		return false;
+	case 3: /* as who moves a device's interrupt to another CPU */
+		me->awaited = load(&c->taken) + 1;
+		store(&c->irq, true);
+		percpu_kick(c->host);
+		await(&c->taken, me->awaited, false, NULL);
+		return false;
+	case 4:
 		store(&c->idle, SPINS);
-		me->starting = load(&c->lives) + 1;
+		me->awaited = load(&c->lives) + 1;
 		return send(id, 6 << 8 | 0x10);
 	default: /* of two, the first counts */
-		await(&c->lives, me->starting, false, NULL);
+		await(&c->lives, me->awaited, false, NULL);
 		return send(id, 6 << 8 | 0x11); /* it runs */
 	}
 }
@@ -645,6 +667,7 @@ static void begin(void)
 	if (me->vmcs[VMCS_GUEST_CS] != 0x1000)
 		fail("starts at", me->vmcs[VMCS_GUEST_CS], 0);
 	me->vmcs[VMCS_GUEST_RIP] = 0x1000;
+	store(&me->asleep, 0);
 	me->boot = me->eois = 0;
 	me->wait.at = NULL;
 }

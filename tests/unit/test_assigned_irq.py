@@ -150,9 +150,10 @@ class Host(Registers):
                 self.raise_(n)
 
     def look(self):
-        """Those CPUs that were asked to."""
+        """Those CPUs that were asked to, and are awake."""
         for cpu in range(self.m.IRQ_CPUS):
             if self.m.irq_looks[cpu]:
+                assert self.m.irq_kicked[cpu]
                 self.m.irq_looks[cpu] = False
                 self.m.irq_be(cpu)
                 self.m.host_irq_dispatch(self.m.HOST_VECTOR_FREED)
@@ -834,6 +835,9 @@ def test_a_line_comes_to_the_cpu_that_its_pin_names(m):
         line.eoi()
         assert line.place() == cpu and line.is_open()
         assert m.irq_pins[line.GSI] & 0xff == vector
+    # What one of them has not taken yet, as it waits for its SIPI, it takes:
+    # without its EOI the IOAPIC sends no other.
+    assert list(m.irq_kicked) == [True, True, True, False]
     m.irq_reset()
     assert line.place() == 0
 

@@ -71,6 +71,11 @@ MUTANTS = {
 """),
     "no entry, no event": ("vmm/vcpu/vcpu.c", "\ttake_back(v);\n\tgoes_on",
                            "\tgoes_on"),
+    "interrupts are not taken": (
+        "vmm/vcpu/serve.c", "\t\t\ttake_interrupts(v->vm);\n", ""),
+    "interrupts without a lock": (
+        "vmm/vcpu/serve.c", "\tvm_lock(vm);\n\tcpu_take_interrupts();\n"
+        "\tvm_unlock(vm);\n", "\tcpu_take_interrupts();\n"),
     "posted without a lock": (
         "vmm/devmodel/lapic_accept.c",
         "__atomic_fetch_or(&l->posted[word], bit, __ATOMIC_SEQ_CST);",

@@ -214,6 +214,10 @@ WEAK void cpu_cli(void)
 	fakes_record(FAKE_CLI, 0, 0, 0);
 }
 
+WEAK void cpu_take_interrupts(void)
+{
+}
+
 WEAK NORETURN void cpu_stop(void)
 {
 	fakes_record(FAKE_STOP, 0, 0, 0);

@@ -75,8 +75,8 @@ struct assigned {
 	bool has_gsi;
 	u32 gsi;
 	struct host_irq_line pin;
-	const struct percpu *cpu; /* to which it interrupts; NULL: the first */
-	bool raised; /* masked there, asserted here, until the EOI */
+	struct percpu *cpu; /* to which it interrupts; NULL: the first */
+	bool raised;	    /* masked there, asserted here, until the EOI */
 	struct msix msix;
 	struct assigned_bar bars[PCI_ROM_BAR + 1];
 	struct pci_rom rom;

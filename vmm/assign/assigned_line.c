@@ -47,11 +47,13 @@ static void line_arrived(void *ctx, unsigned vector)
 
 void assigned_line_aim(struct assigned *a)
 {
-	const struct percpu *cpu =
+	struct percpu *cpu =
 		assigned_cpu(ioapic_target(a->all->ioapic, a->line));
 
 	if (cpu == a->cpu || host_irq_line_aim(&a->pin, cpu->apic_id))
 		return;
+	if (a->cpu) /* it may wait for a SIPI, with an interrupt untaken */
+		percpu_kick(a->cpu);
 	a->cpu = cpu;
 	assigned_line_follow(a);
 }

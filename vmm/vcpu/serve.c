@@ -41,6 +41,17 @@ static bool is_started(struct vcpu *v)
 	return started;
 }
 
+/*
+ * Asleep, it takes none: who moves a device's interrupt away from here kicks,
+ * and so does a reset.
+ */
+static void take_interrupts(struct vm *vm)
+{
+	vm_lock(vm);
+	cpu_take_interrupts();
+	vm_unlock(vm);
+}
+
 /* Returns as one of the CPUs that run vCPUs. */
 static void wait_for_sipi(struct vcpu *v)
 {
@@ -50,6 +61,7 @@ static void wait_for_sipi(struct vcpu *v)
 	for (;;) {
 		__atomic_store_n(&cpu->attention, 0, __ATOMIC_SEQ_CST);
 		if (vm_enter(v->vm)) {
+			take_interrupts(v->vm);
 			if (is_started(v))
 				break;
 			vm_leave(v->vm);
