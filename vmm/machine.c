@@ -14,6 +14,7 @@
 #include "kernel/traps.h"
 #include "vmm/assign/gop.h"
 #include "vmm/assign/windows.h"
+#include "vmm/boot_order.h"
 #include "vmm/cpus.h"
 #include "vmm/load/guest_acpi.h"
 #include "vmm/machine_map.h"
@@ -367,6 +368,7 @@ static void tell_firmware(void *machine)
 static int init_firmware(struct machine *m)
 {
 	const struct pci_rom *rom = assigned_display_rom(&m->assign);
+	struct firmware *f = &m->firmware;
 	struct firmware_machine machine = {
 		.serial_port = rom && rom->legacy ? 0 : COM1,
 		.roots = m->root_count,
@@ -374,7 +376,11 @@ static int init_firmware(struct machine *m)
 		.ctx = m,
 	};
 
-	return firmware_init(&m->firmware, &m->vm.bus, &machine);
+	/* OVMF has an order of its own, and deletes what a list leaves out. */
+	if (!f->uefi)
+		machine.boot_order = boot_order(&m->assign, f->boot_order,
+						sizeof(f->boot_order));
+	return firmware_init(f, &m->vm.bus, &machine);
 }
 
 static int init_legacy(struct machine *m)

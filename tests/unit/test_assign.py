@@ -172,6 +172,7 @@ def test_what_is_given(m, words, given, ports):
     done = Choice(m, pc(), *words)
     assert done.status == 0, done.log
     assert done.given == [*given, bdf(0, 2)]
+    assert done.machine.named == len(given)
     assert done.machine.display.bdf == bdf(0, 2)
     assert sorted(done.ports) == sorted(ports)
 
@@ -269,6 +270,7 @@ def test_what_is_named_comes_before_all(m):
     done = Choice(m, with_lines(), "all", "00:14.0,gsi=20")
     assert done.status == 0, done.log
     assert done.given[0] == bdf(0, 0x14) and done.machine.functions[0].has_gsi
+    assert done.machine.named == 1
     assert sorted(done.given) == sorted(set(done.given))
 
 

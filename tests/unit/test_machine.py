@@ -16,7 +16,7 @@ import harness
 
 KIB, MIB, GIB, PAGE = 2**10, 2**20, 2**30, 2**12
 SOURCES = ["vmm/machine.c", "vmm/machine_map.c", "vmm/machine_windows.c",
-           "vmm/physmap.c",
+           "vmm/boot_order.c", "vmm/physmap.c",
            "vmm/assign/assigned_rom.c", "vmm/assign/assigned_stats.c",
            "vmm/assign/gop.c",
            "vmm/core/bus.c", "vmm/core/guest_mem.c", "vmm/core/vclock.c",
@@ -1301,6 +1301,27 @@ def test_firmware_finds_the_tables(m):
     xsdt = int.from_bytes(rsdp[24:32], "little")
     assert tables[xsdt:xsdt + 4] == b"XSDT"
     assert files["etc/sercon-port"] == (0x3f8).to_bytes(8, "little")
+
+
+@pytest.mark.parametrize("named, uefi", [(1, False), (0, False), (1, True)])
+def test_what_firmware_starts_first(m, named, uefi):
+    """Where words name it; OVMF would delete what such a list leaves out."""
+    x = Firmware(m)
+    x.give(0, 9)
+    x.assign.functions[0].function.__setattr__("class", 0x0108)
+    x.assign.named = named
+    assert x.plan() == 0, m.log_text()
+    x.machine.firmware.uefi = uefi
+    assert m.machine_build(x.machine) == 0, m.log_text()
+    found = {}
+
+    def look():
+        found.update(fwcfg.directory(x))
+        if "bootorder" in found:
+            assert fwcfg.read(x, *found["bootorder"]) == b"/pci@i0cf8/usb@9\n"
+        x.power_off()
+    x.run(look)
+    assert ("bootorder" in found) == bool(named and not uefi)
 
 
 def test_firmwares_memory(m):

@@ -668,6 +668,7 @@ int assigned_choose(struct assignment *all)
 
 	err = err || !o->igd ? err : choose_igd(all);
 	err = err ? err : choose_words(all, false);
+	all->named = all->count;
 	err = err ? err : choose_words(all, true);
 	if (err)
 		return err;

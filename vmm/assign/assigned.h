@@ -114,7 +114,7 @@ struct assignment {
 	const struct virq *virq;
 	struct vtd_domain *domain; /* NULL: the guest does no DMA */
 	/* Its own. */
-	unsigned count;
+	unsigned count, named; /* named ones are first, as the words are */
 	struct assigned functions[ASSIGNED_MAX];
 	unsigned port_count;
 	struct pci_port ports[PORTS_MAX];   /* bridges on the way to them */

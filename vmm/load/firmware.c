@@ -298,6 +298,7 @@ static int add_files(struct firmware *f, const struct firmware_machine *m)
 		  NULL, NULL}},
 		{"etc/sercon-port",
 		 {&f->serial_port, m->serial_port ? 8 : 0, NULL, NULL}},
+		{"bootorder", {f->boot_order, m->boot_order, NULL, NULL}},
 		{"etc/extra-pci-roots",
 		 {&f->more_roots, f->more_roots ? 8 : 0, NULL, NULL}},
 	};

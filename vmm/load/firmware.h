@@ -62,6 +62,7 @@ struct firmware {
 	struct firmware_command commands[FIRMWARE_COMMANDS];
 	struct e820_row rows[REGION_E820_MAX];
 	u64 serial_port, more_roots;
+	char boot_order[8 * KIB]; /* filled in before firmware_init() */
 };
 
 /*
@@ -85,6 +86,7 @@ bool firmware_is_text(const char *string);
 struct firmware_machine {
 	u64 serial_port; /* for text, where no video BIOS has it; or 0 */
 	unsigned roots;	 /* of PCI */
+	u32 boot_order;	 /* bytes of it */
 	/* Fills f->tables and f->rsdp with the guest's ACPI tables. */
 	void (*fill)(void *ctx);
 	void *ctx;
