@@ -13,7 +13,7 @@ TOOL = REPOSITORY / "tools" / "boot"
 ELF = runs.MONOCLE or BUILD / "monocle.elf"
 COMMANDS = """\
 bt
-lb "exit_dispatch"
+lb "exit_io"
 c
 bt
 q
@@ -41,7 +41,7 @@ def test_bochs(run):
     start, exit_ = done.stdout.split("the guest starts")
     assert "(boot_main+0)" in start, done.stdout
     # The loop of vcpu_run() is not in its frame yet; who called it is.
-    assert re.search(r"\(exit_dispatch\+0\)\n.*\(\w+\+\w+\)\n.*\(run\+",
+    assert re.search(r"\(exit_io\+0\)\n.*\(\w+\+\w+\)\n.*\(run\+",
                      exit_), done.stdout
 
 

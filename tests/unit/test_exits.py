@@ -160,12 +160,17 @@ class Vcpu:
         return self["GUEST_CR0"] & ~mask | self["CR0_SHADOW"] & mask
 
     def vmcs(self):
-        return bytes(self.m.ffi.buffer(self.m.vmcs_fields))
+        """But for what the exit itself writes."""
+        fields = bytearray(self.m.ffi.buffer(self.m.vmcs_fields))
+        at = 8 * self.m.VMCS_QUALIFICATION
+        fields[at:at + 8] = bytes(8)
+        return bytes(fields)
 
     def run(self, handler, qualification=0):
         """'skip', 'resume', 'stop', or the Fault."""
         m = self.m
         self.v.qualification = qualification
+        self.cpu.write(m.VMCS_QUALIFICATION, qualification)
         self.v.injection.info = 0
         m.clear_events()
         action = getattr(m, handler)(self.v)

@@ -49,6 +49,7 @@ POINTERS = {
     # The guest's machine
     "vm.device_stats": "a hypercall's answer about assigned functions",
     "vm.open_windows": "as device_stats",
+    "exits.exit_handler": "a row for each instruction that exits",
     "insn.segment_base": "read from the VMCS, and only where it counts",
     "isa.read": "the caller's own, for each byte",
     "isa.write": "as read",

@@ -141,9 +141,8 @@ enum access_type { MOV_TO_CR, MOV_FROM_CR, CLTS, LMSW };
 /* SDM table 28-3. */
 enum exit_action exit_control_register(struct vcpu *v)
 {
-	unsigned n = v->qualification & 15;
-	unsigned type = v->qualification >> 4 & 3;
-	unsigned reg = v->qualification >> 8 & 15;
+	u64 q = v->qualification = vmcs_readn(VMCS_QUALIFICATION);
+	unsigned n = q & 15, type = q >> 4 & 3, reg = q >> 8 & 15;
 	u64 value = vcpu_gpr(v, reg);
 
 	if (!vcpu_long_mode())
@@ -151,8 +150,7 @@ enum exit_action exit_control_register(struct vcpu *v)
 	if (type == CLTS)
 		return set_cr0(v, guest_cr0() & ~(u64)CR0_TS);
 	if (type == LMSW) /* sets PE, MP, EM, TS; PE it cannot clear */
-		return set_cr0(v, (guest_cr0() & ~0xeull) |
-					  (v->qualification >> 16 & 0xf));
+		return set_cr0(v, (guest_cr0() & ~0xeull) | (q >> 16 & 0xf));
 	if (type == MOV_FROM_CR && n == 8) {
 		vcpu_set_gpr(v, reg, lapic_cr8(v->lapic));
 		return EXIT_SKIP;

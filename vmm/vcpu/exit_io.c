@@ -141,7 +141,7 @@ static NOINLINE enum exit_action string_io(struct vcpu *v,
 
 enum exit_action exit_io(struct vcpu *v)
 {
-	struct io_exit io = decode(v->qualification);
+	struct io_exit io = decode(vmcs_readn(VMCS_QUALIFICATION));
 	u64 mask = bus_all_ones(io.size);
 	struct bus_access a = {.addr = io.port, .size = io.size};
 

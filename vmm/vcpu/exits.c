@@ -75,7 +75,7 @@ static NOINLINE enum exit_action external_interrupt(struct vcpu *v)
 	return EXIT_RESUME;
 }
 
-static NOINLINE enum exit_action exit_cpuid(struct vcpu *v)
+static enum exit_action exit_cpuid(struct vcpu *v)
 {
 	u32 leaf = (u32)v->gpr[GPR_RAX];
 	struct cpuid r;
@@ -92,7 +92,7 @@ static NOINLINE enum exit_action exit_cpuid(struct vcpu *v)
 	return EXIT_SKIP;
 }
 
-static NOINLINE enum exit_action exit_hlt(struct vcpu *v)
+static enum exit_action exit_hlt(struct vcpu *v)
 {
 	/* A trap that is due behind it ends it (SDM 2, HLT). */
 	v->halted = !vcpu_steps() && !vmcs_readn(VMCS_GUEST_PENDING_DEBUG);
@@ -113,6 +113,51 @@ static NOINLINE enum exit_action monitor_trap(struct vcpu *v)
 	lend_end(v);
 	return EXIT_RESUME;
 }
+
+static enum exit_action exit_wbinvd(struct vcpu *v)
+{
+	(void)v;
+	wbinvd(); /* INVD would lose what other memory's lines hold */
+	return EXIT_SKIP;
+}
+
+/* An interrupt is pending, which ends it at once. */
+static enum exit_action exit_mwait(struct vcpu *v)
+{
+	return v->vm->features.mwait ? EXIT_SKIP : EXIT_UD;
+}
+
+static enum exit_action exit_gp(struct vcpu *v)
+{
+	(void)v;
+	return EXIT_GP;
+}
+
+static enum exit_action exit_ud(struct vcpu *v)
+{
+	(void)v;
+	return EXIT_UD;
+}
+
+exit_handler *const exit_handlers[EXIT_HANDLERS] = {
+	[EXIT_CPUID] = exit_cpuid,
+	[EXIT_GETSEC] = exit_ud,
+	[EXIT_HLT] = exit_hlt,
+	[EXIT_INVD] = exit_wbinvd,
+	[EXIT_RDPMC] = exit_gp, /* no PMU is shown */
+	[EXIT_VMCALL] = exit_hypercall,
+	[EXIT_VMCLEAR... EXIT_VMXON] = exit_ud, /* CR4.VMXE is never set */
+	[EXIT_CR_ACCESS] = exit_control_register,
+	[EXIT_IO] = exit_io,
+	[EXIT_RDMSR] = exit_rdmsr,
+	[EXIT_WRMSR] = exit_wrmsr,
+	[EXIT_MWAIT] = exit_mwait,
+	[EXIT_MONITOR] = exit_ud,
+	[EXIT_INVEPT] = exit_ud,
+	[EXIT_INVVPID] = exit_ud,
+	[EXIT_WBINVD] = exit_wbinvd,
+	[EXIT_XSETBV] = exit_xsetbv,
+};
 
 enum exit_action exit_dispatch(struct vcpu *v)
 {
@@ -139,40 +184,9 @@ enum exit_action exit_dispatch(struct vcpu *v)
 		return v->qualification & 1 ? EXIT_STOP : EXIT_RESUME;
 	case EXIT_TASK_SWITCH:
 		return exit_task_switch(v);
-	case EXIT_CPUID:
-		return exit_cpuid(v);
-	case EXIT_HLT:
-		return exit_hlt(v);
-	case EXIT_INVD: /* would lose what other memory's lines hold */
-	case EXIT_WBINVD:
-		wbinvd();
-		return EXIT_SKIP;
-	case EXIT_RDPMC: /* no PMU is shown */
-		return EXIT_GP;
-	case EXIT_VMCALL:
-		return exit_hypercall(v);
-	case EXIT_CR_ACCESS:
-		return exit_control_register(v);
-	case EXIT_IO:
-		return exit_io(v);
-	case EXIT_RDMSR:
-		return exit_rdmsr(v);
-	case EXIT_WRMSR:
-		return exit_wrmsr(v);
 	case EXIT_EPT_VIOLATION:
 		return exit_ept_violation(v);
-	case EXIT_XSETBV:
-		return exit_xsetbv(v);
-	case EXIT_MWAIT: /* an interrupt is pending, which ends it at once */
-		return v->vm->features.mwait ? EXIT_SKIP : EXIT_UD;
-	case EXIT_GETSEC:
-	case EXIT_MONITOR:
-	case EXIT_INVEPT:
-	case EXIT_INVVPID:
-		return EXIT_UD;
 	default:
-		if (v->reason >= EXIT_VMCLEAR && v->reason <= EXIT_VMXON)
-			return EXIT_UD; /* CR4.VMXE is never set */
 		return EXIT_STOP;
 	}
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The handlers that exits.c's switch calls, one file for each kind. */
+/* What exits.c calls, one file for each kind of exit. */
 #ifndef VMM_VCPU_EXITS_H
 #define VMM_VCPU_EXITS_H
 
@@ -11,6 +11,17 @@ enum ept_qualification {
 	LINEAR_VALID = 1u << 7,
 	NOT_A_WALK = 1u << 8, /* of the guest's page tables */
 };
+
+typedef enum exit_action exit_handler(struct vcpu *v);
+
+/*
+ * Of exits that an instruction asks for: none cuts an event's delivery short.
+ * Those that need the qualification read it. NULL: the exit is exit_dispatch()'s.
+ */
+#define EXIT_HANDLERS 64
+extern exit_handler *const exit_handlers[EXIT_HANDLERS];
+/* The others; reason and qualification stand in v. */
+enum exit_action exit_dispatch(struct vcpu *v);
 
 enum exit_action exit_control_register(struct vcpu *v);
 enum exit_action exit_task_switch(struct vcpu *v);

@@ -455,13 +455,29 @@ static void failed_entry(struct vcpu *v, int fail)
 	vm_request(v->vm, VM_STOP);
 }
 
-static void finish(struct vcpu *v, enum exit_action action)
+/* vcpu_retire() where it has nothing to do, as a rule: two fields are read. */
+static inline void skip(void)
 {
-	switch (__builtin_expect(action, EXIT_SKIP)) {
+	u64 old = vmcs_readn(VMCS_GUEST_RIP);
+	u64 rip = old + vmcs_read32(VMCS_EXIT_LENGTH);
+
+	/* Outside 64-bit mode EIP wraps at 4 GiB, and never is above. */
+	if (__builtin_expect((rip ^ old) >> 32 != 0, false) &&
+	    !vcpu_long_mode())
+		rip = (u32)rip;
+	vmcs_writen(VMCS_GUEST_RIP, rip);
+	if (__builtin_expect(vmcs_read32(VMCS_GUEST_INTERRUPTIBILITY) &
+				     (BLOCKING_STI | BLOCKING_MOV_SS),
+			     false) ||
+	    __builtin_expect(vmcs_readn(VMCS_GUEST_RFLAGS) & RFLAGS_TF, false))
+		vcpu_retire();
+}
+
+static NOINLINE void finish(struct vcpu *v, enum exit_action action)
+{
+	switch (action) {
 	case EXIT_RESUME:
-		break;
 	case EXIT_SKIP:
-		vcpu_skip(v);
 		break;
 	case EXIT_GP:
 		vcpu_inject(v, VECTOR_GP, true, 0);
@@ -478,33 +494,29 @@ static void finish(struct vcpu *v, enum exit_action action)
 	}
 }
 
-#define ANY_OF(a, b) (BIT((b) + 1) - BIT(a))
-
-/* Exits that an instruction asks for: none cuts an event's delivery short. */
-#define BY_INSTRUCTION                                                         \
-	(BIT(EXIT_CPUID) | BIT(EXIT_GETSEC) | BIT(EXIT_HLT) | BIT(EXIT_INVD) | \
-	 BIT(EXIT_RDPMC) | ANY_OF(EXIT_VMCALL, EXIT_CR_ACCESS) |               \
-	 BIT(EXIT_IO) | BIT(EXIT_RDMSR) | BIT(EXIT_WRMSR) | BIT(EXIT_MWAIT) |  \
-	 BIT(EXIT_MONITOR) | BIT(EXIT_INVEPT) | BIT(EXIT_INVVPID) |            \
-	 BIT(EXIT_WBINVD) | BIT(EXIT_XSETBV))
-#define HAS_QUALIFICATION (BIT(EXIT_CR_ACCESS) | BIT(EXIT_IO))
+/* What no instruction asked for: it may have cut an event's delivery short. */
+static NOINLINE enum exit_action handle_event(struct vcpu *v)
+{
+	v->qualification = vmcs_readn(VMCS_QUALIFICATION);
+	if (v->reason & EXIT_REASON_FAILED_ENTRY) {
+		failed_entry(v, 0);
+		return EXIT_RESUME;
+	}
+	keep_vectoring(v);
+	return exit_dispatch(v);
+}
 
 static void handle_exit(struct vcpu *v)
 {
 	u32 reason = v->reason = vmcs_read32(VMCS_EXIT_REASON);
+	exit_handler *handler =
+		reason < EXIT_HANDLERS ? exit_handlers[reason] : NULL;
+	enum exit_action action = handler ? handler(v) : handle_event(v);
 
-	if (reason < 64 && BY_INSTRUCTION >> reason & 1) {
-		if (HAS_QUALIFICATION >> reason & 1)
-			v->qualification = vmcs_readn(VMCS_QUALIFICATION);
-	} else {
-		v->qualification = vmcs_readn(VMCS_QUALIFICATION);
-		if (reason & EXIT_REASON_FAILED_ENTRY) {
-			failed_entry(v, 0);
-			return;
-		}
-		keep_vectoring(v);
-	}
-	finish(v, exit_dispatch(v));
+	if (action == EXIT_SKIP)
+		skip();
+	else if (action != EXIT_RESUME)
+		finish(v, action);
 }
 
 /* When the nearest timer is due that is its to serve. */

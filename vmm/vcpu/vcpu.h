@@ -127,9 +127,6 @@ void vcpu_kick_others(struct vm *vm);
 /* Of all vCPUs, up to now. */
 void vcpu_stats_sum(const struct vm *vm, struct stats *sum);
 
-/* Handles the exit whose reason and qualification stand in v. */
-enum exit_action exit_dispatch(struct vcpu *v);
-
 /* Queues an exception; contributory ones become #DF (SDM 6.15). */
 void vcpu_inject(struct vcpu *v, unsigned vector, bool has_error, u32 error);
 void vcpu_inject_page_fault(struct vcpu *v, gva_t gva, u32 error);
@@ -139,7 +136,6 @@ void vcpu_unblock(void);
 /* An instruction has been carried out: as above, and a single step ends behind
  * it (SDM 27.7.3). */
 void vcpu_retire(void);
-void vcpu_skip(struct vcpu *v);
 
 u64 vcpu_gpr(const struct vcpu *v, unsigned n);
 void vcpu_set_gpr(struct vcpu *v, unsigned n, u64 value);

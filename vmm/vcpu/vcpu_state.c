@@ -63,19 +63,6 @@ void vcpu_retire(void)
 			    vmcs_readn(VMCS_GUEST_PENDING_DEBUG) | DR6_BS);
 }
 
-void vcpu_skip(struct vcpu *v)
-{
-	u64 old = vmcs_readn(VMCS_GUEST_RIP);
-	u64 rip = old + vmcs_read32(VMCS_EXIT_LENGTH);
-
-	/* Outside 64-bit mode EIP wraps at 4 GiB, and never is above. */
-	if ((rip ^ old) >> 32 && !vcpu_long_mode())
-		rip = (u32)rip;
-	vmcs_writen(VMCS_GUEST_RIP, rip);
-	vcpu_retire();
-	(void)v;
-}
-
 static bool contributory(unsigned vector)
 {
 	return vector == VECTOR_DE ||
