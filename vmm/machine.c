@@ -504,14 +504,6 @@ static int start_cpu(struct machine *m, struct percpu *host)
 	return spin_until(&v->ready, 1, hz) ? v->error : -ETIMEDOUT;
 }
 
-static void devices_earlier(void *ctx)
-{
-	struct machine *m = ctx;
-
-	if (percpu() != m->cpus[0]->vcpu.cpu)
-		vcpu_kick(&m->cpus[0]->vcpu);
-}
-
 /* As soon as there is more than one, they share. */
 static void share(struct machine *m)
 {
@@ -521,8 +513,6 @@ static void share(struct machine *m)
 	vm->smp = m->cpu_count > 1;
 	vm->features.smp = vm->smp;
 	vm->kick_others = vcpu_kick_others;
-	vm->clock.earlier = vm->smp ? devices_earlier : NULL;
-	vm->clock.ctx = m;
 	if (vm->smp)
 		log_info("guest: %u CPUs", m->cpu_count);
 }

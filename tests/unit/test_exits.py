@@ -990,22 +990,26 @@ def test_statistics(m, caller, size, call, n):
     vm = caller.vcpu.vm
     vm.vcpus[0], vm.vcpus[1], vm.vcpu_count = caller.v, other, 2
     for stats, exits in ((caller.v.stats, 77), (other.stats, 1000)):
-        stats.tsc_hz, stats.exits, stats.start = 10**9, exits, 5
-        stats.ticks = 3 * exits
+        stats.tsc_hz, stats.start = 10**9, 5
         stats.reasons[75].ticks = 2**62
-        stats.reasons[10].count = exits
+        stats.reasons[10].count = exits - 1
+        stats.reasons[30].count, stats.reasons[30].ticks = 1, exits
     vm.lock.spins, vm.longest_hold = 4, 99
     m.tsc = 12345
     sum_ = m.new("struct stats *", {
         "tsc_hz": 10**9, "start": 5, "now": 12345, "exits": 1077,
-        "ticks": 3231, "vcpus": 2, "spins": 4, "longest_hold": 99})
-    sum_.reasons[75].ticks, sum_.reasons[10].count = 2**63, 1077
+        "ticks": 2**63 + 1077, "vcpus": 2, "spins": 4, "longest_hold": 99})
+    sum_.reasons[75].ticks, sum_.reasons[10].count = 2**63, 1075
+    sum_.reasons[30].count, sum_.reasons[30].ticks = 2, 1077
     whole = m.ffi.sizeof("struct stats")
     rdx, record = (n, sum_) if call == 1 else (
         (caller.v.cpuid.apic_id, m.ffi.addressof(caller.v.stats)),
         (0x106, m.ffi.addressof(other.stats)))[n]
     assert caller.call(call, BUFFER, size, n) == (min(size, whole), rdx)
     assert record.now == 12345
+    exits = 1077 if call == 1 else (77, 1000)[n]
+    assert (record.exits, record.ticks) == (
+        exits, 2**(63 if call == 1 else 62) + exits)
     expected = bytes(m.ffi.buffer(record))[:size]
     assert caller.memory(8192) == expected.ljust(8192, b"\0")
     for n in (2, 2**64 - 1):

@@ -31,7 +31,7 @@ POINTERS = {
     "virq.send_msi": "a device's message",
     "virq.msi_target": "whose CPU it should come to",
     "vclock.fire": "a device's timer",
-    "vclock.earlier": "the CPU that serves it sleeps or runs a guest",
+    "vclock.changed": "the CPU that serves it sleeps or runs a guest",
     "lapic.kick": "a LAPIC's CPU has to look what it was sent",
     "vm.kick_others": "as lapic's, all but one",
     "percpu.job": "what a parked CPU is woken for",

@@ -246,6 +246,9 @@ class Vm:
                             part(self.v.clock), 0, 39) == 0
         m.lapic_virtual_wire(self.lapic)
         self.vm.vcpus[0] = self.v
+        self.changed = m.callback("void(void *)",
+                                  lambda _: setattr(self.v, "slack", -1))
+        self.vm.clock.changed = self.v.clock.changed = self.changed
         self.v.bus = part(self.vm.bus)
         self.v.devices_next = part(self.vm.clock, "next")
         self.percpu = self.v.cpu = m.new("struct percpu *")
@@ -977,6 +980,7 @@ def test_every_reason(vm, reason):
         assert entries[1].info == 0
     assert (m.host_vector == 0x33) == (name == "EXTERNAL_INTERRUPT")
     assert bool(m.events("wbinvd")) == (name in ("INVD", "WBINVD"))
+    m.stats_total(m.ffi.addressof(vm.v.stats))
     assert (vm.v.stats.exits, vm.v.stats.reasons[reason].count) == (1, 1)
 
 
@@ -1334,6 +1338,33 @@ def test_the_host_behind_an_exit(vm, init):
     assert vm.v.cpuid.apic_id == 3
 
 
+@pytest.mark.parametrize("others", [False, True])
+def test_another_deadline(vm, init, others):
+    """Of a device: the CPU that serves their clock sets its timer anew, and
+    hears of it where another CPU is the one that has changed it."""
+    m = vm.m
+    timer = m.new("struct vtimer *")
+    vm.vm.smp, vm.vm.clock.changed = others, m.NULL
+    assert m.vclock_add(m.ffi.addressof(vm.vm.clock), timer, m.NULL, m.NULL) == 0
+    assert init() == 0
+    vm.preemption_timer(0)
+    vm.v.slack_max = 10**9
+    m.tsc = 1 << 20
+    other = m.new("struct percpu *")
+
+    def change():
+        if others:
+            other.self = other
+            m.fake_gs_base(other)
+        m.vtimer_set(m.ffi.addressof(vm.vm.clock), timer, (1 << 20) + 77)
+        m.fake_gs_base(vm.percpu)
+        assert vm.percpu.kicked == others
+        return {"EXIT_REASON": m.EXIT_EXCEPTION_NMI, "EXIT_INTERRUPTION":
+                VALID | NMI | 2} if others else m.EXIT_CPUID
+    before, after = [e.timer for e in vm.run(change)]
+    assert before > after and after <= 78
+
+
 def test_no_vmcs(vm, init):
     vm.m.lib.load_error = -vm.m.EIO
     assert init() == -vm.m.EIO
@@ -1424,8 +1455,7 @@ def play(m, deeds):
 def thorough():
     """The same, but that looks for events before each entry."""
     return build({"vmm/vcpu/vcpu.c": mutated("vmm/vcpu/vcpu.c", (
-        "if (__builtin_expect(now >= next || v->attention, false))",
-        "if (__builtin_expect(v != NULL, false))"))}, "vcpu_thorough")
+        "__builtin_expect(v->attention, false) &&", "v &&"))}, "vcpu_thorough")
 
 
 @settings(max_examples=300)
@@ -1575,8 +1605,14 @@ MORE_MUTANTS = {
     "only the way is": (
         VCPU, "(ticks + v->transition)", "v->transition", [SAVED]),
     "another deadline, and the old one stays": (
-        VCPU, "next != v->armed || v->slack", "v->slack",
+        VCPU, "	else\n		v->slack = -1;\n", "",
         [check_clock("an_exit_does_not_set_the_apic_s_timer")]),
+    "a device's deadline, and the old one stays": (
+        VCPU, "		serve_clock(v, &v->vm->clock);\n", "",
+        [check_clock("another_deadline", False)]),
+    "another CPU's deadline for a device": (
+        VCPU, "	v->slack = -1; /* the dev", "	/* the dev",
+        [check_clock("another_deadline", True)]),
     "over, and not set": (
         EXITS, "		v->slack = -1;\n		return", "		return",
         [check_clock("a_clock_that_is_at_once_there")]),

@@ -54,6 +54,15 @@ const char *exit_reason_name(u32 reason)
 	return "unknown";
 }
 
+void stats_total(struct stats *s)
+{
+	s->ticks = s->exits = 0;
+	for (u32 i = 0; i < STATS_REASONS; i++) {
+		s->exits += s->reasons[i].count;
+		s->ticks += s->reasons[i].ticks;
+	}
+}
+
 void stats_add(struct stats *sum, const struct stats *one)
 {
 	sum->tsc_hz = one->tsc_hz;

@@ -42,8 +42,6 @@ struct device_stats {
 
 static inline void stats_exit(struct stats *s, u32 reason, u64 ticks)
 {
-	s->ticks += ticks;
-	s->exits++;
 	if (reason < STATS_REASONS) {
 		s->reasons[reason].count++;
 		s->reasons[reason].ticks += ticks;
@@ -51,6 +49,8 @@ static inline void stats_exit(struct stats *s, u32 reason, u64 ticks)
 }
 
 const char *exit_reason_name(u32 reason);
+/* Of all reasons: ticks and exits, which no exit counts for itself. */
+void stats_total(struct stats *s);
 /* One more vCPU's, to a sum that begins with all zero. */
 void stats_add(struct stats *sum, const struct stats *one);
 /* now: TSC. */

@@ -34,7 +34,11 @@ static struct vtimer *nearest(const struct vclock *clock)
 /* Another CPU may be reading it. */
 static void set_next(struct vclock *clock, u64 next)
 {
+	if (next == clock->next)
+		return;
 	__atomic_store_n(&clock->next, next, __ATOMIC_RELAXED);
+	if (clock->changed)
+		clock->changed(clock->ctx);
 }
 
 void vtimer_set(struct vclock *clock, struct vtimer *timer, u64 deadline)
@@ -42,14 +46,10 @@ void vtimer_set(struct vclock *clock, struct vtimer *timer, u64 deadline)
 	u64 before = timer->deadline;
 
 	timer->deadline = deadline;
-	if (deadline > clock->next) {
-		if (before == clock->next)
-			set_next(clock, nearest(clock)->deadline);
-		return;
-	}
-	set_next(clock, deadline);
-	if (clock->earlier)
-		clock->earlier(clock->ctx);
+	if (deadline <= clock->next)
+		set_next(clock, deadline);
+	else if (before == clock->next)
+		set_next(clock, nearest(clock)->deadline);
 }
 
 /*

@@ -25,9 +25,8 @@ struct vclock {
 	u64 next; /* the nearest deadline, kept by vtimer_set() */
 	unsigned count;
 	struct vtimer *timers[VCLOCK_TIMERS];
-	/* If not NULL: who waits for `next` on another CPU hears of an earlier
-	 * one. */
-	void (*earlier)(void *ctx);
+	/* If not NULL: who waits for `next` hears that it is another. */
+	void (*changed)(void *ctx);
 	void *ctx;
 };
 

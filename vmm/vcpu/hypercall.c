@@ -17,8 +17,10 @@ static bool is_privileged(const struct vcpu *v)
 void vcpu_stats_sum(const struct vm *vm, struct stats *sum)
 {
 	memset(sum, 0, sizeof(*sum));
-	for (unsigned n = 0; n < vm->vcpu_count; n++)
+	for (unsigned n = 0; n < vm->vcpu_count; n++) {
+		stats_total(&vm->vcpus[n]->stats);
 		stats_add(sum, &vm->vcpus[n]->stats);
+	}
 	sum->now = rdtsc();
 	sum->spins = vm->lock.spins;
 	sum->longest_hold = vm->longest_hold;
@@ -41,6 +43,7 @@ static s64 call_vcpu_stats(struct vcpu *v, gva_t buf, u64 size, u64 *n)
 	if (*n >= v->vm->vcpu_count)
 		return -EINVAL;
 	of = v->vm->vcpus[*n];
+	stats_total(&of->stats);
 	of->stats.now = rdtsc();
 	size = MIN(size, sizeof(of->stats));
 	if (vcpu_write_linear(v, buf, &of->stats, size, 0))

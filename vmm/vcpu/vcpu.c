@@ -90,6 +90,23 @@ static int init_clock(struct vcpu *v)
 	return local_apic_timer_init(HOST_VECTOR_TIMER, tsc_hz / 100);
 }
 
+/* The deadline that the CPU's timer has is not the nearest any more. */
+static void clock_changed(void *vcpu)
+{
+	struct vcpu *v = vcpu;
+
+	if (v->vm->smp && percpu() != v->cpu)
+		percpu_kick(v->cpu);
+	else
+		v->slack = -1;
+}
+
+static void serve_clock(struct vcpu *v, struct vclock *clock)
+{
+	clock->ctx = v;
+	clock->changed = clock_changed;
+}
+
 int vcpu_init(struct vcpu *v)
 {
 	static const u64 never = VCLOCK_NEVER;
@@ -102,7 +119,9 @@ int vcpu_init(struct vcpu *v)
 		return -ENOMEM;
 	v->devices_next = &never;
 	v->lapic->attention = &v->attention;
+	serve_clock(v, &v->clock);
 	if (vcpu_is_first(v)) { /* INTR goes to it, and the devices' clock */
+		serve_clock(v, &v->vm->clock);
 		v->devices_next = &v->vm->clock.next;
 		v->pic->attention = &v->attention;
 	}
@@ -313,6 +332,7 @@ static void hear_others(struct vcpu *v)
 
 	__atomic_store_n(&v->cpu->attention, 0, __ATOMIC_SEQ_CST);
 	vm_pause(v->vm);
+	v->slack = -1; /* the devices' clock, perhaps */
 	if (__atomic_load_n(generation, __ATOMIC_ACQUIRE) != v->ept_generation)
 		drop_translations(v);
 	lapic_collect(v->lapic); /* a SIPI counts behind an INIT alone */
@@ -380,32 +400,6 @@ static void prepare_events(struct vcpu *v)
 	}
 	set_window(v, window, interrupt && !v->halted);
 	set_window(v, CPU_NMI_WINDOW, v->nmi_pending);
-}
-
-static NOINLINE void set_clock(struct vcpu *v, u64 next, u64 now)
-{
-	u64 left = next > now ? next - now : 0;
-
-	if (left < v->timer_limit)
-		vmcs_write32(VMCS_PREEMPTION_TIMER,
-			     (u32)(left >> v->timer_shift) + 1);
-	else if (!v->timer_limit)
-		local_apic_timer_set(next);
-	else
-		vmcs_write32(VMCS_PREEMPTION_TIMER, v->timer_max);
-	v->armed = next;
-	v->slack = v->slack_max;
-}
-
-/*
- * SDM 26.5.1: the timer counts TSC >> shift; rounded up, so never early but
- * for what is too far for it. It stands still while the guest does not run,
- * and so is late by that time until it is set anew.
- */
-static inline void arm_clock(struct vcpu *v, u64 next, u64 now)
-{
-	if (__builtin_expect(next != v->armed || v->slack < 0, false))
-		set_clock(v, next, now);
 }
 
 /* Each time while it waits: Bochs 2.7 saves "active" at an exit from HLT. */
@@ -519,13 +513,6 @@ static void handle_exit(struct vcpu *v)
 		finish(v, action);
 }
 
-/* When the nearest timer is due that is its to serve. */
-static inline u64 next_timer(const struct vcpu *v)
-{
-	return MIN(v->clock.next,
-		   __atomic_load_n(v->devices_next, __ATOMIC_RELAXED));
-}
-
 static void run_timers(struct vcpu *v, u64 now)
 {
 	vclock_run(&v->clock, now);
@@ -556,53 +543,90 @@ static NOINLINE bool look_around(struct vcpu *v, u64 now)
 	return !v->waits && vm_requested(v->vm) == VM_RUN;
 }
 
+/*
+ * SDM 26.5.1: the timer counts TSC >> shift; rounded up, so never early but
+ * for what is too far for it.
+ */
+static void set_clock(struct vcpu *v, u64 next, u64 now)
+{
+	u64 left = next > now ? next - now : 0;
+
+	if (left < v->timer_limit)
+		vmcs_write32(VMCS_PREEMPTION_TIMER,
+			     (u32)(left >> v->timer_shift) + 1);
+	else if (!v->timer_limit)
+		local_apic_timer_set(next);
+	else
+		vmcs_write32(VMCS_PREEMPTION_TIMER, v->timer_max);
+	v->slack = v->slack_max;
+}
+
+/* When the nearest timer is due that is its to serve. */
+static u64 next_timer(const struct vcpu *v)
+{
+	u64 devices = __atomic_load_n(v->devices_next, __ATOMIC_RELAXED);
+
+	return MIN(v->clock.next, devices);
+}
+
+/*
+ * The timer is set anew: it has come, its deadline is another, or it is late by
+ * all the time for which it stood still, as the guest did not run. False: as
+ * look_around().
+ */
+static NOINLINE bool renew_clock(struct vcpu *v)
+{
+	u64 now = rdtsc(), next = next_timer(v);
+
+	if (next <= now) {
+		if (!look_around(v, now))
+			return false;
+		next = next_timer(v);
+	}
+	set_clock(v, next, now);
+	return true;
+}
+
 /* An NMI came behind the last look. */
 static bool turn_back(struct vcpu *v)
 {
-	u64 now = rdtsc();
-	bool goes_on;
-
 	take_back(v);
-	goes_on = look_around(v, now);
-	arm_clock(v, next_timer(v), now);
-	return goes_on;
+	return look_around(v, rdtsc()) && renew_clock(v);
 }
 
 static void run(struct vcpu *v)
 {
 	struct vm *vm = v->vm;
-	u64 now = rdtsc();
 
-	if (vm_requested(vm) != VM_RUN || !look_around(v, now))
+	if (vm_requested(vm) != VM_RUN || !look_around(v, rdtsc()) ||
+	    !renew_clock(v))
 		return;
-	arm_clock(v, next_timer(v), now);
 	for (;;) {
 		int fail = vmx_enter(&v->frame);
-		u64 ticks, next;
+		u64 start, ticks;
 
-		if (__builtin_expect(fail == VMX_TURNED, false)) {
-			if (!turn_back(v))
+		if (__builtin_expect(fail, false)) {
+			if (fail != VMX_TURNED)
+				failed_entry(v, fail);
+			if (fail != VMX_TURNED || !turn_back(v))
 				return;
 			continue;
 		}
-		now = rdtsc();
-		if (fail) {
-			failed_entry(v, fail);
-			return;
-		}
+		start = rdtsc();
 		handle_exit(v);
 		if (vm_requested(vm) != VM_RUN)
 			return;
-		next = next_timer(v);
-		if (__builtin_expect(now >= next || v->attention, false)) {
-			if (!look_around(v, now))
-				return;
-			next = next_timer(v);
-		}
-		ticks = rdtsc() - now;
-		stats_exit(&v->stats, v->reason, ticks);
+		if (__builtin_expect(v->attention, false) &&
+		    !look_around(v, start))
+			return;
+		ticks = rdtsc() - start;
 		v->slack -= (s64)(ticks + v->transition);
-		arm_clock(v, next, now + ticks);
+		if (__builtin_expect(v->slack < 0, false)) {
+			if (!renew_clock(v))
+				return;
+			ticks = rdtsc() - start;
+		}
+		stats_exit(&v->stats, v->reason, ticks);
 	}
 }
 

@@ -45,20 +45,19 @@ struct vcpu {
 		struct vmx_frame frame;
 		u64 gpr[16]; /* enum gpr; RSP lives in the VMCS */
 	};
-	/* To here, with the rest of its line: all that a quiet exit reads. */
+	/* From here to the line's end: all else that a quiet exit reads. */
 	struct vm *vm;
 	bool attention; /* its own: events may be due before the next entry */
 	u32 reason;	/* of the exit in hand */
 	s64 slack;	/* ticks; below 0 the timer is armed anew */
 	u64 transition; /* and what an exit and an entry take of it */
-	u64 armed;	/* the deadline that the timer has */
-	const u64 *devices_next; /* vm->clock's, if they are its to serve */
+	struct lapic *lapic;
+	struct bus *bus; /* its own, asked first: its LAPIC's page, its MSRs */
 	struct vclock clock;	 /* of its LAPIC's timer */
+	const u64 *devices_next; /* vm->clock's, if they are its to serve */
 	u64 qualification;
 	struct stats stats;
 	struct percpu *cpu; /* where it runs, and no other */
-	struct lapic *lapic;
-	struct bus *bus; /* its own, asked first: its LAPIC's page, its MSRs */
 	struct pic *pic;
 	u32 cpu_controls; /* as last written */
 	bool halted;	  /* waits for an event in HLT */
