@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# make bench        tables, and rows of name, unit, value, goal in build/bench.json
-bench: $(B)/monocle.elf $(B)/guests/guest.elf $(DEMO)
+# make bench        tables, beside KVM's; rows in build/bench.json
+#                   PARTS="exits linux": these alone (docs/bench.md)
+bench: $(B)/monocle.elf $(B)/guests/guest.elf $(DEMO) $(BESIDE)
 	$(say) BENCH $(B)/bench.json
-	$(Q)$(PYTHON) tests/bench/bench.py
+	$(Q)$(PYTHON) tests/bench/bench.py $(PARTS)

@@ -33,7 +33,8 @@ MONOCLECTL := $(if $(MONOCLECTL_SRC),$(GUEST)/monoclectl)
 $(GUEST)/monoclectl: $(MONOCLECTL_SRC) $(wildcard tools/monoclectl/*.h) \
 		vmm/vcpu/hypercall.h vmm/core/stats.h
 $(GUEST)/play: tests/guests/linux/play.c
-$(GUEST)/monoclectl $(GUEST)/play:
+$(GUEST)/kvm: tests/guests/linux/kvm.c
+$(GUEST)/monoclectl $(GUEST)/play $(GUEST)/kvm:
 	$(say) CC $@
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) -std=c17 -O2 -static -s -I. $(WARN) -Wno-undef \
@@ -47,7 +48,12 @@ $(DRIVERS): MODULES := e1000e nvme ahci sd_mod xhci_pci usb_storage ext4 \
 	snd_hda_codec_generic vfat nls_cp437 nls_ascii efivarfs
 $(DRIVERS): PROGRAMS := tests/guests/tasks $(GUEST)/play
 $(DRIVERS): tests/guests/tasks $(GUEST)/play
-$(GUEST)/initrd.img $(GUEST)/initrd-drm.img $(DRIVERS): \
+# The tests' own guest on Linux's KVM: what Monocle is measured beside.
+BESIDE := $(GUEST)/initrd-kvm.img
+$(BESIDE): MODULES := kvm_intel
+$(BESIDE): PROGRAMS := $(GUEST)/kvm $(B)/guests/guest.elf
+$(BESIDE): $(GUEST)/kvm $(B)/guests/guest.elf
+$(GUEST)/initrd.img $(GUEST)/initrd-drm.img $(DRIVERS) $(BESIDE): \
 		$(KERNEL_TREE).fetched $(BUSYBOX_TREE).fetched \
 		tools/demo/initrd.py tools/demo/init $(MONOCLECTL)
 	$(say) INITRD $@

@@ -29,3 +29,10 @@ def write(path, command, tables):
     first, last = marks(command)
     between = "\n".join(map(markdown, tables))
     path.write_text(f"{before}{first}\n{between}{last}{after}")
+
+
+def rows(path, command):
+    """[[cell]] of the first table between the marks of a file, without its
+    head."""
+    table = parts(path.read_text(), command)[1].strip().split("\n\n")[0]
+    return [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]

@@ -1,28 +1,64 @@
 # SPDX-License-Identifier: MIT
 """What `make bench` writes into the documents, and that it can."""
+import json
 
 import pytest
 
 from bench import bench, marked
 
-FILES = [bench.DOCS, bench.README]
+PLACES = [(bench.README, bench.COMMAND),
+          *((bench.DOCS, bench.place(part)) for part in bench.PARTS)]
 MARKS = marked.marks(bench.COMMAND)
 
 
-def tables(words):
-    """[[[cell]]] of the Markdown between a file's marks."""
-    found = []
-    for block in marked.parts(words, bench.COMMAND)[1].strip().split("\n\n"):
-        found.append([line.strip("| ").split(" | ")
-                      for line in block.splitlines()])
-    return found
+@pytest.mark.parametrize("path, command", PLACES)
+def test_marks(path, command):
+    rows = marked.rows(path, command)
+    assert len(rows) > 0
+    assert {len(row) for row in rows} == {len(rows[0])}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_marks(path):
-    for table in tables(path.read_text()):
-        assert len(table) > 2
-        assert {len(line) for line in table} == {len(table[0])}
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Documents of its own, whose marks have nothing between them."""
+    for name in ("ROWS", "DOCS", "README"):
+        monkeypatch.setattr(bench, name, tmp_path / name)
+    commands = [bench.COMMAND, *map(bench.place, bench.PARTS)]
+    marks = "".join("\n".join(marked.marks(c)) + "\n" for c in commands)
+    bench.DOCS.write_text(marks)
+    bench.README.write_text(marks)
+
+
+def measured(value):
+    rows = [bench.row(bench.EXIT + "cpuid", "ticks", value, 5, 40)]
+    return rows, bench.beside(rows)
+
+
+def test_parts_are_measured_one_by_one(files):
+    """What another run has measured stays; README waits for all parts."""
+    for n, part in enumerate(bench.PARTS):
+        assert marked.rows(bench.README, bench.COMMAND) == []
+        bench.write_down(part, *measured(n))
+    bench.write_down("exits", *measured(10))
+    rows = json.loads(bench.ROWS.read_text())
+    assert [row["value"] for row in rows] == [
+        10, *range(1, len(bench.PARTS))]
+    assert rows[0].keys() >= {"name", "unit", "value", "goal", "kvm"}
+    for path, command in ((bench.DOCS, bench.place("exits")),
+                          (bench.README, bench.COMMAND)):
+        assert marked.rows(path, command)[0] == [
+            "exit cost: cpuid", "10", "40", "4.0", "ticks", "5"]
+
+
+@pytest.mark.parametrize("value, reasons, status", [
+    (5, {}, 0), (6, {}, 1), (6, {"cpuid": "because"}, 0)])
+def test_a_miss_needs_its_reason(monkeypatch, files, capsys, value, reasons,
+                                 status):
+    monkeypatch.setattr(bench, "PARTS", {"exits": lambda _: measured(value)})
+    monkeypatch.setattr(bench, "REASONS", reasons)
+    monkeypatch.setattr("sys.argv", ["bench"])
+    assert bench.main() == status
+    assert ("missed" in capsys.readouterr().out) == (value > 5)
 
 
 def test_the_text_around_stays(tmp_path):
