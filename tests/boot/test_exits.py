@@ -37,7 +37,7 @@ REASONS = ["external interrupt", "interrupt window", "NMI window", "CPUID",
            "HLT", "INVD", "RDPMC", "VMCALL", "VMCLEAR", "VMLAUNCH", "VMPTRLD",
            "VMPTRST", "VMREAD", "VMRESUME", "VMWRITE", "VMXOFF", "VMXON",
            "control register", "I/O", "RDMSR", "WRMSR", "MWAIT",
-           "EPT violation", "INVEPT", "INVVPID", "preemption timer",
+           "TPR below threshold", "EPT violation", "INVEPT", "INVVPID", "preemption timer",
            "XSETBV"]
 STATUSES = [0, 1, 255]
 MODELS = ["corei5_arrandale_m520", "corei7_sandy_bridge_2600k",
@@ -130,6 +130,20 @@ def test_legacy_vga_takes_no_exits(run, what):
     """But for the host's own timers."""
     number, exits, ports, mmio = runs.counted(run("exits"), what)
     assert number >= 100000 and ports == mmio == 0 and exits <= 20
+
+
+@pytest.mark.runs("exits")
+def test_mov_cr8_takes_no_exits(run):
+    """But for the host's own timers."""
+    number, exits, _, _ = runs.counted(run("exits"), "cr8")
+    assert number == 1000 and exits <= 20
+
+
+@pytest.mark.runs("exits")
+def test_mov_cr8_exits_for_an_interrupt_that_waits(run):
+    """The rest are to send it, and its EOI, over MMIO."""
+    number, exits, _, mmio = runs.counted(run("exits"), "cr8 waits")
+    assert number == 100 and mmio > 0 and 100 <= exits - mmio <= 120
 
 
 @pytest.mark.runs("exits-identity")

@@ -339,6 +339,39 @@ static void test_cr8(void)
 	write_cr8(0);
 }
 
+static void moves(u32 count)
+{
+	for (u32 n = 0; n < count; n++) {
+		write_cr8(15);
+		check(read_cr8(), 15);
+		write_cr8(n & 7);
+	}
+	write_cr8(0);
+}
+
+/* An interrupt waits for it: V_WAITS is of the class that CR8 lets in. */
+#define V_WAITS 0x61
+
+static void waits(u32 count)
+{
+	for (u32 n = 0; n < count; n++) {
+		write_cr8(V_WAITS >> 4);
+		send_self(V_WAITS);
+		sti();
+		check(interrupts[V_WAITS], n);
+		write_cr8((V_WAITS >> 4) - 1);
+		check(interrupts[V_WAITS], n + 1);
+		cli();
+		write_cr8(0);
+	}
+}
+
+static void test_cr8_exits(void)
+{
+	count_exits("cr8", moves, 1000);
+	count_exits("cr8 waits", waits, 100);
+}
+
 static void do_xsetbv(void *arg)
 {
 	__asm__ volatile("xsetbv"
@@ -573,6 +606,7 @@ const struct test cpu_tests[] = {
 	{"cr4", test_cr4, false},
 	{"cr4-vmxe", test_cr4_vmxe, true},
 	{"cr8", test_cr8, false},
+	{"cr8-exits", test_cr8_exits, true},
 	{"xsetbv", test_xsetbv, false},
 	{"msr", test_msr, false},
 	{"efer", test_efer, false},

@@ -189,6 +189,7 @@ EXTERNAL, NMI, EXCEPTION, SOFTWARE, PRIVILEGED, SOFT_EXCEPTION = (
 IF, TF = 1 << 9, 1 << 8
 STI, MOV_SS, SMI, BY_NMI = 1, 2, 4, 8
 INTERRUPT_WINDOW, NMI_WINDOW, MWAIT_EXITING = 1 << 2, 1 << 22, 1 << 10
+TPR_SHADOW = 1 << 21
 CPU = 0x84006172
 ACTIVE, HLT = 0, 1
 RIP, LENGTH = 0x1000, 3
@@ -200,7 +201,7 @@ def build(sources=(), name="vcpu"):
         name, [dict(sources).get(s, s) for s in SOURCES], fakes=FAKES,
         cdef=CDEF, headers=["arch/x86/vmx/ept.h", "vmm/vcpu/vcpu.h", "kernel/percpu.h",
                  "arch/x86/vmx/vmx.h", "kernel/traps.h", *vmxcpu.HEADERS],
-        exports=["lapic_set_cr8"])
+        exports=["lapic_set_cr8", "lapic_cr8"])
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +219,8 @@ class Entry:
     activity: int
     rip: int
     timer: int
+    threshold: int
+    cr8: int
 
     @property
     def vector(self):
@@ -273,6 +276,11 @@ class Vm:
         self.v.timer_shift, self.v.timer_max = shift, most
         self.v.timer_limit, self.v.slack_max = most << shift, -1
 
+    def tpr_shadow(self):
+        """CR8 is the guest's own; its moves exit by the threshold alone."""
+        self.v.cpu_controls |= TPR_SHADOW
+        self.set(CPU_CONTROLS=self.v.cpu_controls)
+
     def __getitem__(self, name):
         return self.cpu.read(getattr(self.m, f"VMCS_{name}"))
 
@@ -287,7 +295,8 @@ class Vm:
             self["ENTRY_LENGTH"] if info else 0,
             self["CPU_CONTROLS"] & (INTERRUPT_WINDOW | NMI_WINDOW),
             self["GUEST_ACTIVITY"], self["GUEST_RIP"],
-            self["PREEMPTION_TIMER"]))
+            self["PREEMPTION_TIMER"], self["TPR_THRESHOLD"],
+            self.m.lapic_cr8(self.lapic)))
         # An event makes the guest active, and an exit clears the valid bit;
         # after an NMI others are blocked until an IRET (SDM 27.6, 28.2).
         self.set(ENTRY_INTERRUPTION=info & ~VALID, IDT_VECTORING=0)
@@ -400,6 +409,77 @@ def test_priority_threshold(vm):
     entries = vm.run(vm.m.EXIT_CPUID, lower, vm.m.EXIT_CPUID)
     assert [e.vector for e in entries] == [None, None, 0x41, None]
     assert not any(e.windows for e in entries)
+
+
+def by_cr8(m, deeds, shadow):
+    """(the vectors that come, each with the number of deeds before it; MOV CR8s
+    that exit). With the TPR shadow those alone do that go below the threshold
+    (SDM 30.1.2)."""
+    vm, done, came, let_in, exits = Vm(m), 0, [], [], 0
+    if shadow:
+        vm.tpr_shadow()
+
+    def exit():
+        nonlocal done, exits
+        if vm.entries[-1].info:
+            came.append((done, vm.entries[-1].vector))
+        while done < len(deeds):
+            name, value = deeds[done]
+            done += 1
+            if name == "cr8":
+                m.lapic_set_cr8(vm.lapic, value)
+                if not shadow:
+                    exits += 1
+                    return m.EXIT_CR_ACCESS
+                if value < vm["TPR_THRESHOLD"]:
+                    exits += 1
+                    let_in.append(len(vm.entries))
+                    return m.EXIT_TPR_BELOW_THRESHOLD
+            elif name == "interrupt":
+                vm.interrupt(value)
+                return m.EXIT_EXTERNAL_INTERRUPT
+            elif name == "eoi":
+                m.lapic_eoi(vm.lapic)
+                return m.EXIT_WRMSR
+        return m.EXIT_CPUID
+    vm.run(*[exit] * (len(deeds) + 2))
+    assert done == len(deeds) and all(vm.entries[n].info for n in let_in)
+    # SDM 27.2.1.1
+    assert not shadow or all(e.threshold <= e.cr8 for e in vm.entries)
+    return came, exits
+
+
+CR8_DEEDS = st.lists(st.one_of(
+    st.tuples(st.just("cr8"), st.integers(0, 15)),
+    st.tuples(st.just("interrupt"), st.integers(16, 255)),
+    st.tuples(st.just("eoi"), st.just(0))), max_size=30)
+
+
+@settings(max_examples=300, deadline=None)
+@given(CR8_DEEDS)
+def test_the_tpr_shadow_loses_and_adds_nothing(m, deeds):
+    """Each vector comes behind the deed that lets it in, as where each MOV CR8
+    exits; one that exits lets one in."""
+    assert by_cr8(m, deeds, True)[0] == by_cr8(m, deeds, False)[0]
+
+
+LOWERED = [("cr8", 6), ("interrupt", 0x41), ("interrupt", 0x52), ("cr8", 5),
+           ("cr8", 15), ("cr8", 4), ("cr8", 3), ("cr8", 4), ("eoi", 0),
+           ("cr8", 3), ("eoi", 0)] + [("cr8", n % 16) for n in range(100)]
+
+
+def test_mov_cr8_exits_for_what_waits_alone(m):
+    assert by_cr8(m, LOWERED, True) == ([(6, 0x52), (10, 0x41)], 2)
+    assert by_cr8(m, LOWERED, False) == ([(6, 0x52), (10, 0x41)], 107)
+
+
+def test_what_waits_for_if_needs_no_threshold(vm):
+    """Nor may one be above the TPR (SDM 27.2.1.1)."""
+    vm.tpr_shadow()
+    vm.set(GUEST_RFLAGS=2)
+    vm.interrupt(0x41)
+    (entry,) = vm.run()
+    assert (entry.windows, entry.threshold) == (INTERRUPT_WINDOW, 0)
 
 
 def test_nmi(vm):
@@ -957,7 +1037,8 @@ def test_every_reason(vm, reason):
     m = vm.m
     names = {getattr(m, f"EXIT_{n}"): n for n in (
         "EXTERNAL_INTERRUPT", "TRIPLE_FAULT", "INIT", "SIPI",
-        "INTERRUPT_WINDOW", "NMI_WINDOW", "CPUID", "HLT", "INVD", "WBINVD",
+        "INTERRUPT_WINDOW", "NMI_WINDOW", "TPR_BELOW_THRESHOLD", "CPUID",
+        "HLT", "INVD", "WBINVD",
         "RDPMC", "PREEMPTION_TIMER", "MONITOR_TRAP", *HANDLERS,
         *UNDEFINED)}
     name = names.get(reason)
@@ -1324,6 +1405,18 @@ def test_controls(vm, init, xsaves):
     assert vm.v.cpu_controls == CPU
 
 
+@pytest.mark.parametrize("shadow", [0, TPR_SHADOW])
+def test_the_virtual_apic_page(vm, init, shadow):
+    """The LAPIC's registers are the CPU's TPR: a page of its own."""
+    vm.cap.cpu |= shadow
+    vm.set(VIRTUAL_APIC=0xbad, TPR_THRESHOLD=0xbad)
+    assert init() == 0
+    page = int(vm.m.ffi.cast("uintptr_t", vm.lapic))
+    assert (vm["VIRTUAL_APIC"], vm["TPR_THRESHOLD"]) == (
+        (page, 0) if shadow else (0xbad, 0xbad))
+    assert page % 4096 == 0 and vm.v.cpu_controls == CPU | shadow
+
+
 def test_the_host_behind_an_exit(vm, init):
     """What percpu() finds, stacks for traps, tables: of this CPU."""
     m = vm.m
@@ -1497,6 +1590,10 @@ def check(name, *more):
     return run
 
 
+def check_cr8(m):
+    test_mov_cr8_exits_for_what_waits_alone(m)
+
+
 MUTANTS = {
     "a window that stays open": (
         "on ? v->cpu_controls | control : v->cpu_controls & ~control;",
@@ -1544,6 +1641,11 @@ MUTANTS = {
     "an interrupt that MWAIT sleeps over": (
         "features.mwait ? CPU_MWAIT : 0", "features.mwait ? 0 : 0",
         check("mwait_with_an_interrupt_that_waits")),
+    "a TPR that is lowered behind our back": (
+        "		vmcs_write32(VMCS_TPR_THRESHOLD, v->threshold = class);\n",
+        "		v->threshold = class;\n", check_cr8),
+    "a threshold that stays": (
+        "class != v->threshold)", "class > v->threshold)", check_cr8),
     "a vector that waits is forgotten": (
         "l->irr_words || l->ext", "l->ext", check("priority_threshold")),
     "an NMI that waits is forgotten": (
@@ -1571,6 +1673,7 @@ def check_clock(name, *more):
 
 
 PROBE, EXITS = "arch/x86/vmx/probe.c", "vmm/vcpu/exits.c"
+ACCEPT = "vmm/devmodel/lapic_accept.c"
 QUIET = "what_comes_when_all_is_quiet"
 SAVED = check_clock("an_exit_does_not_set_the_preemption_timer", True)
 # (source, what it reads, what it would read, who notices)
@@ -1617,9 +1720,15 @@ MORE_MUTANTS = {
         EXITS, "		v->slack = -1;\n		return", "		return",
         [check_clock("a_clock_that_is_at_once_there")]),
     "a message that nobody hears": (
-        "vmm/devmodel/lapic_accept.c", "	lapic_collect(l);\n	if (l->attention)\n",
+        ACCEPT, "	lapic_collect(l);\n	if (l->attention)\n",
         "	lapic_collect(l);\n	if (false)\n", [check(QUIET, "interrupt", 0x41),
                              check(QUIET, "nmi", 2)]),
+    "a threshold above the TPR": (
+        ACCEPT, "class > lapic_cr8(l) || ", "",
+        [check("what_waits_for_if_needs_no_threshold")]),
+    "a threshold for what the ISR holds back": (
+        ACCEPT, "in_service >> 4 >= (int)class", "in_service > 255",
+        [check_cr8]),
     "a line that nobody hears": (
         "vmm/devmodel/pic.c", "	if (pic->intr && pic->attention)\n",
         "	if (false)\n", [check(QUIET, "8259", 0x23)]),

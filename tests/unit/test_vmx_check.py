@@ -30,7 +30,7 @@ TF, IF, VM = 1 << 8, 1 << 9, 1 << 17
 def m():
     return vmxcpu.build("vmx_check", [SOURCE],
                         headers=["arch/x86/vmx/vmx_check.h",
-                                 "arch/x86/vmx/vmcs.h"])
+                                 "arch/x86/vmx/vmcs.h", "kernel/phys.h"])
 
 
 def segments(**all_of):
@@ -94,6 +94,9 @@ PAE = {
                FS=FLAT3, GS=FLAT3, LDTR=(0x28, 0x6000, 0xfff, 0x82)),
 }
 HALTED = {**LONG, "GUEST_ACTIVITY": 1}
+# The TPR, in the first page that the fake has, is 0x5f.
+TPR_SHADOW = {**LONG, "CPU_CONTROLS": CPU | 1 << 21, "TPR_THRESHOLD": 5,
+              "VIRTUAL_APIC": 0x7000000000}
 NO_EPT = {**PAE, "CPU_CONTROLS2": 0x28, "EPTP": 0}
 
 
@@ -115,6 +118,7 @@ def check(m, state, msrs=(), misc=None):
         cpu.set_msr(getattr(m, name), value)
     for name, value in state.items():
         cpu.write(field(m, name), value)
+    m.ffi.cast("u8 *", m.page_alloc())[0x80] = 0x5f
     cap = m.new("struct vmx_capabilities *", {
         "cr0_fixed0": cpu.msr(m.MSR_VMX_CR0_FIXED0),
         "cr0_fixed1": cpu.msr(m.MSR_VMX_CR0_FIXED1),
@@ -170,6 +174,7 @@ VALID_STATES = [
     {**LONG, "GUEST_CR0": 0xe0050033, "HOST_CR0": 0xe0010031},  # no cache
     {**LONG, "CS_RIGHTS": 0xc09b, "GUEST_RIP": 0xfffffff0},     # compatibility
     {**LONG, "CPU_CONTROLS": CPU | WINDOW},
+    TPR_SHADOW,
     # Type 3 in CS: a real-mode data segment, in an unrestricted guest only.
     {**REAL, "CS_RIGHTS": 0x93},
     {**LONG, "CS_RIGHTS": 0xa09f},
@@ -225,6 +230,10 @@ BROKEN = [
     (LONG, {"IO_BITMAP_A": 0x1001}, "27.2.1.1", "I/O bitmap A", PAGE),
     (LONG, {"IO_BITMAP_B": WIDE}, "27.2.1.1", "I/O bitmap B", PAGE),
     (LONG, {"MSR_BITMAP": 0x800}, "27.2.1.1", "MSR bitmap", PAGE),
+    (TPR_SHADOW, {"VIRTUAL_APIC": 0x800}, "27.2.1.1", "virtual-APIC page",
+     PAGE),
+    (TPR_SHADOW, {"TPR_THRESHOLD": 6}, "27.2.1.1", "TPR threshold",
+     "must not be above the TPR's class"),
     (LONG, {"PIN_CONTROLS": PIN & ~8}, "27.2.1.1", "virtual NMIs",
      "need NMI exiting"),
     ({**LONG, "CPU_CONTROLS": CPU | WINDOW}, {"PIN_CONTROLS": PIN & ~0x20},

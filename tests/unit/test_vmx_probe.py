@@ -58,6 +58,13 @@ def drop(m, cpu, *names):
             cpu.set_msr(msr, value)
 
 
+def test_a_cpu_without_a_tpr_shadow(m, cpu):
+    """Each MOV to or from CR8 exits: SDM 25.6.2, bits 19 and 20."""
+    clear(cpu, m, "cpu", 21)
+    status, cap, _ = probe(m)
+    assert status == 0 and cap.cpu >> 19 & 7 == 3
+
+
 def test_a_current_cpu(m, cpu):
     status, cap, text = probe(m)
     assert (status, text) == (0, "")
@@ -65,7 +72,7 @@ def test_a_current_cpu(m, cpu):
     # hold at 1.
     assert cap.pin == 0x16 | 1 << 0 | 1 << 3 | 1 << 5 | 1 << 6
     assert cap.cpu == 0x04006172 | 1 << 3 | 1 << 7 | 1 << 10 | 1 << 11 | \
-        1 << 19 | 1 << 20 | 1 << 25 | 1 << 28 | 1 << 29 | 1 << 31
+        1 << 21 | 1 << 25 | 1 << 28 | 1 << 29 | 1 << 31
     assert cap.cpu2 == 1 << 1 | 1 << 3 | 1 << 5 | 1 << 7 | 1 << 12 | 1 << 20
     assert cap.exit == 0x36dfb | 1 << 2 | 1 << 9 | 1 << 15 | 1 << 18 | \
         1 << 19 | 1 << 20 | 1 << 21 | 1 << 22

@@ -36,6 +36,7 @@ static const char *const names[STATS_REASONS] = {
 	[36] = "MWAIT",
 	[37] = "monitor trap",
 	[39] = "MONITOR",
+	[43] = "TPR below threshold",
 	[41] = "machine check at entry",
 	[48] = "EPT violation",
 	[49] = "EPT misconfiguration",

@@ -169,6 +169,12 @@ static inline int lapic_pending(const struct lapic *l)
 	return l->irr_words ? lapic_deliverable(l) : -1;
 }
 
+/*
+ * The priority class of the highest vector in the IRR, if the TPR alone holds
+ * it back, or 0; irr_words is not 0. Never above the TPR's.
+ */
+u32 lapic_held_class(const struct lapic *l);
+
 /* The CPU took the vector that lapic_pending() gave: IRR to ISR. */
 void lapic_ack(struct lapic *l, unsigned vector);
 void lapic_eoi(struct lapic *l);

@@ -52,6 +52,16 @@ int lapic_deliverable(const struct lapic *l)
 	return (u32)v >> 4 > lapic_priority(l) >> 4 ? v : -1;
 }
 
+u32 lapic_held_class(const struct lapic *l)
+{
+	u32 class = (u32)vector_highest(l, LAPIC_IRR, l->irr_words) >> 4;
+	int in_service = vector_highest(l, LAPIC_ISR, l->isr_words);
+
+	if (class > lapic_cr8(l) || in_service >> 4 >= (int)class)
+		return 0;
+	return class;
+}
+
 void lapic_ack(struct lapic *l, unsigned vector)
 {
 	vector_clear(l, LAPIC_IRR, vector & 0xFF, &l->irr_words);

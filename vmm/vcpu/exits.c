@@ -177,6 +177,7 @@ enum exit_action exit_dispatch(struct vcpu *v)
 	case EXIT_SIPI:
 	case EXIT_INTERRUPT_WINDOW:
 	case EXIT_NMI_WINDOW:
+	case EXIT_TPR_BELOW_THRESHOLD:
 		return EXIT_RESUME; /* the loop does what is due */
 	case EXIT_MONITOR_TRAP:
 		return monitor_trap(v);

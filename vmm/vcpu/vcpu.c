@@ -58,6 +58,10 @@ static void write_controls(struct vcpu *v)
 	vmcs_write64(VMCS_IO_BITMAP_B,
 		     virt_to_phys(v->vm->io_bitmap) + PAGE_SIZE);
 	vmcs_write64(VMCS_MSR_BITMAP, virt_to_phys(v->vm->msr_bitmap));
+	if (cap->cpu & CPU_TPR_SHADOW) {
+		vmcs_write64(VMCS_VIRTUAL_APIC, virt_to_phys(v->lapic->page));
+		vmcs_write32(VMCS_TPR_THRESHOLD, 0);
+	}
 	vmcs_write64(VMCS_TSC_OFFSET, 0);
 	vmcs_write64(VMCS_LINK_POINTER, ~0ull);
 	if (cap->xsaves)
@@ -402,6 +406,20 @@ static void prepare_events(struct vcpu *v)
 	set_window(v, CPU_NMI_WINDOW, v->nmi_pending);
 }
 
+/*
+ * CR8 is the guest's own: a TPR below this exits (SDM 30.1.2). An entry wants
+ * none above the TPR (27.2.1.1), and finds none: while one is set, each exit
+ * looks around.
+ */
+static void set_threshold(struct vcpu *v)
+{
+	const struct lapic *l = v->lapic;
+	u32 class = l->irr_words ? lapic_held_class(l) : 0;
+
+	if (v->cpu_controls & CPU_TPR_SHADOW && class != v->threshold)
+		vmcs_write32(VMCS_TPR_THRESHOLD, v->threshold = class);
+}
+
 /* Each time while it waits: Bochs 2.7 saves "active" at an exit from HLT. */
 static void set_activity(struct vcpu *v)
 {
@@ -536,6 +554,7 @@ static NOINLINE bool look_around(struct vcpu *v, u64 now)
 	if (v->cpu->attention)
 		hear_others(v);
 	prepare_events(v);
+	set_threshold(v);
 	set_activity(v);
 	if (l->irr_words || l->extint_pending || v->pic->intr ||
 	    v->nmi_pending || v->halted)

@@ -60,6 +60,7 @@ struct vcpu {
 	struct percpu *cpu; /* where it runs, and no other */
 	struct pic *pic;
 	u32 cpu_controls; /* as last written */
+	u32 threshold;	  /* of the TPR, likewise */
 	bool halted;	  /* waits for an event in HLT */
 	bool asleep;	  /* the VMCS's activity state is HLT */
 	bool nmi_pending;

@@ -36,7 +36,7 @@ static const struct control_set sets[] = {
 	 CPU_TSC_OFFSET | CPU_HLT | CPU_RDPMC | CPU_CR8_LOAD | CPU_CR8_STORE |
 		 CPU_IO_BITMAPS | CPU_MSR_BITMAP | CPU_MONITOR | CPU_MWAIT |
 		 CPU_SECONDARY,
-	 0, CPU_INTERRUPT_WINDOW | CPU_NMI_WINDOW},
+	 CPU_TPR_SHADOW, CPU_INTERRUPT_WINDOW | CPU_NMI_WINDOW},
 	{"secondary", MSR_VMX_PROCBASED2, MSR_VMX_PROCBASED2,
 	 CPU2_EPT | CPU2_UNRESTRICTED | CPU2_VPID,
 	 CPU2_RDTSCP | CPU2_INVPCID | CPU2_XSAVES | CPU2_NOTIFY, 0},
@@ -179,6 +179,8 @@ int vmx_probe(struct vmx_capabilities *cap)
 	cap->preemption_max = preemption_max();
 	if (!(cap->misc & BIT(6))) /* A.6: activity states */
 		return too_old("enter a guest that is halted");
+	if (cap->cpu & CPU_TPR_SHADOW) /* then CR8 is the LAPIC's TPR */
+		cap->cpu &= ~(u32)(CPU_CR8_LOAD | CPU_CR8_STORE);
 	cap->xsaves = cap->cpu2 & CPU2_XSAVES;
 	cap->monitor_trap = rdmsr(MSR_VMX_PROCBASED) >> 32 & CPU_MONITOR_TRAP;
 	return probe_ept(cap);

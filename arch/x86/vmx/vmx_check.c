@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Left out are the rules of what Monocle never switches on: APIC
+ * Left out are the rules of what Monocle never switches on: APIC accesses'
  * virtualisation, shadow VMCS, PML, VM functions, CET, PKRS, SMM, CR3
  * targets, MSR areas, and EPT but for write-back walks of 4 levels.
  */
@@ -9,6 +9,7 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/vmx/vmcs.h"
 #include "kernel/log.h"
+#include "kernel/phys.h"
 
 enum segment_number { ES, CS, SS, DS, FS, GS, LDTR, TR, SEGMENTS };
 
@@ -163,6 +164,18 @@ static void check_efer(struct check *c, u64 efer, bool lma, bool paging,
 		broken(c, what, "contradicts the mode or has reserved bits");
 }
 
+static void check_threshold(struct check *c)
+{
+	hpa_t page = vmcs_read64(VMCS_VIRTUAL_APIC);
+	u32 tpr;
+
+	if (!(c->cpu & CPU_TPR_SHADOW) || page & (c->beyond | PAGE_MASK))
+		return;
+	tpr = ((const u8 *)phys_to_virt(page))[0x80]; /* SDM table 10-1 */
+	if (vmcs_read32(VMCS_TPR_THRESHOLD) > tpr >> 4)
+		broken(c, "TPR threshold", "must not be above the TPR's class");
+}
+
 static void check_execution(struct check *c)
 {
 	static const struct {
@@ -173,6 +186,7 @@ static void check_execution(struct check *c)
 		{"I/O bitmap A", CPU_IO_BITMAPS, VMCS_IO_BITMAP_A},
 		{"I/O bitmap B", CPU_IO_BITMAPS, VMCS_IO_BITMAP_B},
 		{"MSR bitmap", CPU_MSR_BITMAP, VMCS_MSR_BITMAP},
+		{"virtual-APIC page", CPU_TPR_SHADOW, VMCS_VIRTUAL_APIC},
 	};
 	u64 bits = c->beyond | PAGE_MASK;
 
@@ -182,6 +196,7 @@ static void check_execution(struct check *c)
 		    (vmcs_read64(pages[i].field) & bits))
 			broken(c, pages[i].name,
 			       "must be the physical address of a page");
+	check_threshold(c);
 	if ((c->pin & PIN_VIRTUAL_NMI) && !(c->pin & PIN_NMI))
 		broken(c, "virtual NMIs", "need NMI exiting");
 	if ((c->cpu & CPU_NMI_WINDOW) && !(c->pin & PIN_VIRTUAL_NMI))
