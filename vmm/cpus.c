@@ -77,6 +77,8 @@ static const char *objection(const struct facts *f, const struct facts *first,
 	return NULL;
 }
 
+#define NO_ANSWER (~0ull)
+
 /* Two CPUs that read the TSC in turn, one of which may go back. */
 struct turns {
 	struct spinlock lock;
@@ -87,18 +89,23 @@ struct turns {
 	u64 tsc_hz;
 };
 
+/* Each for a second at most: one that has the lock may be asleep, where Monocle
+ * itself is a guest, or hang. */
 static void take_turns(struct turns *t, unsigned who)
 {
+	u64 start = rdtsc();
+
 	__atomic_fetch_add(&t->arrived, 1, __ATOMIC_ACQ_REL);
 	if (!spin_until(&t->arrived, 2, t->tsc_hz))
 		return;
 	for (int i = 0; i < ROUNDS; i++) {
 		u64 last;
 
-		/* Who comes first: one that waits for its turn may be asleep,
-		 * where Monocle itself is a guest. */
-		while (!spin_trylock(&t->lock))
+		while (!spin_trylock(&t->lock)) {
+			if (rdtsc() - start > t->tsc_hz)
+				return;
 			cpu_relax();
+		}
 		last = t->last;
 		lfence(); /* SDM 2, RDTSC: not before what is above */
 		t->last = rdtsc();
@@ -122,7 +129,7 @@ static void other_side(void *turns)
 
 /*
  * By how much the CPU's TSC is behind or ahead; 0: in step, by TSC_ADJUST
- * (SDM 17.17.3) where need be and the CPU has it. ~0: it does not come.
+ * (SDM 17.17.3) where need be and the CPU has it. NO_ANSWER: it does not come.
  */
 static u64 out_of_step(struct percpu *cpu, const struct facts *f, u64 tsc_hz)
 {
@@ -135,10 +142,10 @@ static u64 out_of_step(struct percpu *cpu, const struct facts *f, u64 tsc_hz)
 		t.last = t.back[0] = t.back[1] = 0;
 		t.arrived = t.done = 0;
 		if (park_give_job(cpu, other_side, &t, tsc_hz))
-			return ~0ull;
+			return NO_ANSWER;
 		take_turns(&t, 0);
 		if (!spin_until(&t.done, 1, tsc_hz))
-			return ~0ull;
+			return NO_ANSWER;
 		if (!(t.back[0] | t.back[1]))
 			return 0;
 		if (tries == TRIES || !can_adjust)
@@ -178,10 +185,15 @@ static void compare(const struct facts *all, unsigned count)
 
 static void log_out_of_step(const struct percpu *cpu, u64 ticks)
 {
-	log_warn("the guest has one CPU: the time-stamp counter of the CPU "
-		 "with APIC ID 0x%x is not in step with the first one's (%ld "
-		 "ticks), and does not let itself be set",
-		 cpu->apic_id, (s64)ticks);
+	if (ticks == NO_ANSWER)
+		log_warn("the guest has one CPU: the CPU with APIC ID 0x%x "
+			 "does not answer any more",
+			 cpu->apic_id);
+	else
+		log_warn("the guest has one CPU: the time-stamp counter of the "
+			 "CPU with APIC ID 0x%x is not in step with the first "
+			 "one's (%lu ticks), and does not let itself be set",
+			 cpu->apic_id, ticks);
 }
 
 unsigned cpus_choose(struct percpu *cpus[CPUS_MAX], unsigned count, u64 most,

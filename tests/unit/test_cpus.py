@@ -24,7 +24,7 @@ FAKES = """
 struct percpu machine[64];
 void (*becomes)(u32 apic_id); /* the tables are that CPU's */
 s64 offsets[64];	      /* of each one's TSC */
-u32 revisions[64], deaf;
+u32 revisions[64], deaf, deaf_later;
 static __thread u32 here;
 static bool asked[64];
 static pthread_t thread;
@@ -104,7 +104,8 @@ int park_give_job(struct percpu *cpu, void (*job)(void *ctx), void *ctx,
 	static struct job j;
 
 	(void)tsc_hz;
-	if (cpu->apic_id == deaf)
+	if (cpu->apic_id == deaf ||
+	    (cpu->apic_id == deaf_later && asked[cpu->index]))
 		return -ETIMEDOUT;
 	work_ends();
 	j = (struct job){job, ctx, cpu->index};
@@ -132,7 +133,7 @@ CDEF = """
 extern struct percpu machine[64];
 extern void (*becomes)(u32 apic_id);
 extern s64 offsets[64];
-extern u32 revisions[64], deaf;
+extern u32 revisions[64], deaf, deaf_later;
 void work_ends(void);
 void forget(void);
 """
@@ -157,10 +158,10 @@ class Machine:
     """CPUs alike; change[apic_id](cpu) makes one of them another."""
 
     def __init__(self, m, count=4, change=(), most=64, deaf=0xffffffff,
-                 offsets=(), revisions=(), adjust=True):
+                 offsets=(), revisions=(), adjust=True, deaf_later=0xffffffff):
         self.m, self.change, self.adjust = m, dict(change), adjust
         m.forget()
-        m.lib.deaf = deaf
+        m.lib.deaf, m.lib.deaf_later = deaf, deaf_later
         self.ids = [0x10 + 2 * n for n in range(count)]
         for n, ident in enumerate(self.ids):
             m.machine[n] = {"index": n, "apic_id": ident}
@@ -269,6 +270,13 @@ def test_one_that_does_not_answer(m):
     assert x.chosen == [0x14, 0x16] and "not answer" in x.lines[0]
 
 
+def test_one_that_answers_no_more(m):
+    """It may hang anywhere: nothing is shared with it from then on."""
+    x = Machine(m, 4, deaf_later=0x14)
+    assert x.chosen == [] and len(x.lines) == 1
+    assert "ID 0x14 does not answer any more" in x.lines[0]
+
+
 def test_features_are_those_that_all_have(m):
     """And the bits of CR4 and XCR0 that hang on them."""
     def one(cpu):
@@ -295,9 +303,11 @@ def test_no_xsave_on_one(m):
 
 @pytest.mark.parametrize("change", [
     lambda cpu: cpu.set_msr(0x277, 0x0007040600070405),
-    lambda cpu: cpu.set_msr(0x2ff, 0), lambda cpu: cpu.set_msr(0x201, 0),
-    lambda cpu: cpu.set_msr(0x26f, 0)])
+    *(lambda cpu, n=n: cpu.set_msr(n, 0x123) for n in (
+        0xfe, 0x2ff, *range(0x200, 0x210), 0x250, 0x258, 0x259,
+        *range(0x268, 0x270)))])
 def test_memory_types_that_differ(m, change):
+    """Each MTRR counts: of variable size, as many as there are, and fixed."""
     x = Machine(m, 4, change={0x12: change, 0x16: change})
     assert x.chosen == x.ids[1:]
     assert len(x.lines) == 1 and "PAT of 2 CPUs" in x.lines[0]
