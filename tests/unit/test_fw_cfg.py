@@ -30,7 +30,17 @@ def test_what_firmware_looks_for(machine):
     assert fwcfg.read(machine, 1, 4) == b"\1\0\0\0"
     for key in 5, 15:
         assert fwcfg.read(machine, key, 2) == b"\3\0"
+    assert fwcfg.read(machine, 14, 2) == b"\1\0"   # SeaBIOS's boot menu
     assert fwcfg.directory(machine) == {}
+
+
+@pytest.mark.parametrize("port", [fwcfg.PORT, fwcfg.DATA, 0x402])
+def test_a_port_that_is_taken(port):
+    machine = devmodel.Machine()
+    m = machine.m
+    assert m.bus_register(machine.bus, m.BUS_PORT, port, port,
+                          m.ffi.NULL, m.ffi.NULL, b"another") == 0
+    assert m.fw_cfg_init(m.new("struct fw_cfg *"), machine.bus) < 0
 
 
 @pytest.mark.parametrize("key", [2, 3, 9, 0x1f, 0x20, 0x7fff, 0x8002, 0xffff])
