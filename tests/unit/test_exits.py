@@ -415,9 +415,11 @@ def test_xsetbv(m, allowed):
         vcpu.v.gpr[RAX] = value & U32 | 0xdead << 32
         vcpu.v.gpr[RDX] = value >> 32 | 0xbeef << 32
         vcpu.v.gpr[RCX] = 1 << 32
+        vcpu.v.answers[13].leaf = 13
         if value in XCR0 and value & ~allowed == 0:
             assert vcpu.run("exit_xsetbv") == "skip"
             assert m.fake_xcr0 == value
+            assert vcpu.v.answers[13].leaf != 13    # its EBX is another
         else:
             with pytest.raises(Fault) as fault:
                 vcpu.run("exit_xsetbv")

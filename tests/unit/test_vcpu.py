@@ -260,6 +260,7 @@ class Vm:
         self.v.pic = self.pic
         self.lapic.attention = self.pic.attention = part(self.v, "attention")
         self.v.cpuid.features = part(self.vm.features)
+        m.vcpu_forget_answers(self.v)
         self.set(CPU_CONTROLS=CPU, GUEST_RFLAGS=2 | IF, GUEST_RIP=RIP,
                  GUEST_CR0=0x80000021, GUEST_EFER=0x500, GUEST_CS_RIGHTS=0xa09b,
                  EXIT_LENGTH=LENGTH, **state)
@@ -1093,6 +1094,49 @@ def test_cpuid(vm):
         assert all(vm.v.gpr[n] >> 32 == 0 for n in range(4))
 
 
+QUESTIONS = [(0, 0), (0, 1), (1, 0), (4, 0), (4, 32), (5, 0), (7, 0), (0xd, 0),
+             (0xd, 1), (0x80000000, 0), (0x80000004, 0), (0x40000000, 0),
+             (2**32 - 1, 0), (2**32 - 1, 1), (0, 2**32 - 1)]
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.sampled_from(QUESTIONS), st.booleans(),
+                          st.booleans()), max_size=12))
+def test_cpuid_again_and_again(m, questions):
+    """What is kept is what a look-up gives, whatever came in between."""
+    vm = Vm(m)
+    for n, (leaf, subleaf) in enumerate(QUESTIONS):
+        vm.cpu.cpuid(leaf, subleaf, eax=32 - n, ebx=n << 8, ecx=2**32 - 1 - n,
+                     edx=0xff000000 + n)
+    for (leaf, subleaf), osxsave, apic in questions:
+        vm.set(GUEST_CR4=osxsave << 18)
+        vm.lapic.base = vm.lapic.base & ~(1 << 11) | apic << 11
+        vm.v.gpr[0], vm.v.gpr[1] = leaf, subleaf
+        vm.run(m.EXIT_CPUID)
+        ctx = m.new("struct cpuid_context *", {
+            "cr4": osxsave << 18, "apic_off": not apic,
+            "features": vm.v.cpuid.features})
+        right = m.guest_cpuid(ctx, leaf, subleaf)
+        assert [vm.v.gpr[n] for n in (0, 3, 1, 2)] == [
+            right.eax, right.ebx, right.ecx, right.edx]
+
+
+def test_cpuid_is_asked_once(vm):
+    """In root mode, too, it takes long; until a reset, which sets XCR0."""
+    m = vm.m
+
+    def ask():
+        vm.v.gpr[0], vm.v.gpr[1] = 0xd, 0
+        vm.run(m.EXIT_CPUID)
+        return vm.v.gpr[0]
+    vm.vm.features.xcr0_allowed = 0xe7
+    for host in (7, 0xe7):
+        vm.cpu.cpuid(0xd, eax=host)
+        assert ask() == 7
+    m.vcpu_reset(vm.v, m.new("struct guest_entry *"))
+    assert ask() == 0xe7
+
+
 def test_cpuid_without_the_apic(vm):
     """IA32_APIC_BASE.EN clears the feature (SDM 10.4.3)."""
     vm.cpu.cpuid(1, edx=2**32 - 1)
@@ -1672,6 +1716,13 @@ def check_clock(name, *more):
     return run
 
 
+def check_answers(m):
+    """Each question behind each other one, OSXSAVE and the APIC or not."""
+    test = test_cpuid_again_and_again.hypothesis.inner_test
+    test(m, [(q, *state) for a in QUESTIONS for b in QUESTIONS
+             for q, state in ((a, (0, 1)), (b, (1, 1)), (a, (1, 0)))])
+
+
 PROBE, EXITS = "arch/x86/vmx/probe.c", "vmm/vcpu/exits.c"
 ACCEPT = "vmm/devmodel/lapic_accept.c"
 QUIET = "what_comes_when_all_is_quiet"
@@ -1696,6 +1747,17 @@ MORE_MUTANTS = {
         VCPU, "	v->slack_max = (s64)(~0ull >> 1);\n",
         "	v->slack_max = -1;\n",
         [check_clock("an_exit_does_not_set_the_apic_s_timer")]),
+    "the answer to another leaf": (
+        EXITS, "a->leaf == leaf && ", "", [check_answers]),
+    "the answer to another subleaf": (
+        EXITS, " && a->subleaf == subleaf", "", [check_answers]),
+    "OSXSAVE as it once was": (
+        EXITS, "if (leaf != 1)\n", "if (leaf)\n", [check_answers]),
+    "an answer that outlives the guest": (
+        VCPU, "	vcpu_forget_answers(v);\n", "", [check("cpuid_is_asked_once")]),
+    "each time anew": (
+        EXITS, "if (leaf != 1)\n", "if (!leaf)\n",
+        [check("cpuid_is_asked_once")]),
     "written at each exit, though it is saved": (
         VCPU, "cap->exit & EXIT_SAVE_TIMER ?", "!cap ?", [SAVED]),
     "not written where it is not saved": (

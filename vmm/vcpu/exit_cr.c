@@ -192,5 +192,6 @@ enum exit_action exit_xsetbv(struct vcpu *v)
 	    !xcr0_valid(value, v->vm->features.xcr0_allowed))
 		return EXIT_GP;
 	xsetbv(0, value);
+	vcpu_forget_answers(v); /* leaf 0xD tells its area's size */
 	return EXIT_SKIP;
 }

@@ -75,21 +75,39 @@ static NOINLINE enum exit_action external_interrupt(struct vcpu *v)
 	return EXIT_RESUME;
 }
 
-static enum exit_action exit_cpuid(struct vcpu *v)
+static enum exit_action give(struct vcpu *v, const struct cpuid *r)
 {
-	u32 leaf = (u32)v->gpr[GPR_RAX];
+	v->gpr[GPR_RAX] = r->eax;
+	v->gpr[GPR_RBX] = r->ebx;
+	v->gpr[GPR_RCX] = r->ecx;
+	v->gpr[GPR_RDX] = r->edx;
+	return EXIT_SKIP;
+}
+
+/* Leaf 1 alone hangs on what changes without an exit: it is not kept. */
+static NOINLINE enum exit_action ask(struct vcpu *v, struct answer *a)
+{
+	u32 leaf = (u32)v->gpr[GPR_RAX], subleaf = (u32)v->gpr[GPR_RCX];
 	struct cpuid r;
 
-	if (leaf == 1) { /* alone shows bits of them */
+	if (leaf == 1) {
 		v->cpuid.cr4 = vmcs_readn(VMCS_GUEST_CR4);
 		v->cpuid.apic_off = !(v->lapic->base & APIC_BASE_EN);
 	}
-	r = guest_cpuid(&v->cpuid, leaf, (u32)v->gpr[GPR_RCX]);
-	v->gpr[GPR_RAX] = r.eax;
-	v->gpr[GPR_RBX] = r.ebx;
-	v->gpr[GPR_RCX] = r.ecx;
-	v->gpr[GPR_RDX] = r.edx;
-	return EXIT_SKIP;
+	r = guest_cpuid(&v->cpuid, leaf, subleaf);
+	if (leaf != 1)
+		*a = (struct answer){leaf, subleaf, r, 0};
+	return give(v, &r);
+}
+
+static enum exit_action exit_cpuid(struct vcpu *v)
+{
+	u32 leaf = (u32)v->gpr[GPR_RAX], subleaf = (u32)v->gpr[GPR_RCX];
+	struct answer *a = &v->answers[(leaf + subleaf) % VCPU_ANSWERS];
+
+	if (a->leaf == leaf && a->subleaf == subleaf)
+		return give(v, &a->r);
+	return ask(v, a);
 }
 
 static enum exit_action exit_hlt(struct vcpu *v)

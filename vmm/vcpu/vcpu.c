@@ -266,6 +266,7 @@ void vcpu_reset(struct vcpu *v, const struct guest_entry *e)
 	/* An INIT may have come between an event and its entry. */
 	vmcs_write32(VMCS_ENTRY_INTERRUPTION, 0);
 	reset_registers(v);
+	vcpu_forget_answers(v);
 	/* Nothing of another guest's translations may serve this one. */
 	drop_translations(v);
 }

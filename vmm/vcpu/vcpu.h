@@ -35,8 +35,16 @@ struct decoded {
 	struct insn insn;
 };
 
+/* What CPUID has answered, and will again (exits.c). */
+struct answer {
+	u32 leaf, subleaf;
+	struct cpuid r;
+	u64 reserved; /* 32 bytes: two on a line */
+};
+
 struct percpu;
 
+#define VCPU_ANSWERS 32
 #define VCPU_DECODED 16
 #define VCPU_LENT 32 /* pages of one instruction: a gather has 16 operands */
 
@@ -81,6 +89,7 @@ struct vcpu {
 	unsigned lent_count;
 	bool steps; /* TF is Monocle's, meanwhile */
 	struct decoded decoded[VCPU_DECODED];
+	struct answer answers[VCPU_ANSWERS];
 };
 
 _Static_assert(offsetof(struct vcpu, clock) == 192,
@@ -136,6 +145,9 @@ void vcpu_unblock(void);
 /* An instruction has been carried out: as above, and a single step ends behind
  * it (SDM 27.7.3). */
 void vcpu_retire(void);
+
+/* CPUID answers anew: what it hangs on has changed. */
+void vcpu_forget_answers(struct vcpu *v);
 
 u64 vcpu_gpr(const struct vcpu *v, unsigned n);
 void vcpu_set_gpr(struct vcpu *v, unsigned n, u64 value);

@@ -6,6 +6,13 @@
 #include "kernel/string.h"
 #include "vmm/vcpu/vcpu.h"
 
+/* Leaf 0xffffffff has no row, and its answer is 0. */
+void vcpu_forget_answers(struct vcpu *v)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(v->answers); i++)
+		v->answers[i] = (struct answer){.leaf = ~0u};
+}
+
 u64 vcpu_gpr(const struct vcpu *v, unsigned n)
 {
 	return n == GPR_RSP ? vmcs_readn(VMCS_GUEST_RSP) : v->gpr[n & 15];
