@@ -6,14 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import harness
+from mutants import mutated
 
 U64 = 2**64 - 1
 
 
+def build(source="vmm/core/bus.c"):
+    return harness.build("bus", [source], headers=["vmm/core/bus.h"],
+                         exports=["bus_all_ones"])
+
+
 @pytest.fixture(scope="module")
 def m():
-    return harness.build("bus", ["vmm/core/bus.c"], headers=["vmm/core/bus.h"],
-                         exports=["bus_all_ones"])
+    return build()
 
 
 class Bus:
@@ -91,6 +96,45 @@ def test_a_range_that_is_gone_answers_no_more(m, bus):
     assert bus.access(m.BUS_MMIO, 0x1004) == (0, 0xff)
     assert bus.access(m.BUS_MMIO, 0x3004) == (0, 0x5a)
     assert [name for name, *_ in bus.seen] == ["bar"] * 3 + ["other"]
+
+
+def test_a_range_where_nobody_was(m, bus):
+    """A gap is kept as the last range is: until somebody is there."""
+    for first in (0x100, 0x300):
+        bus.register(m.BUS_PORT, first, first + 7, "far")
+    for port in (0x300, 0x107):
+        assert bus.access(m.BUS_PORT, 0x200) == (0, 0xff)
+        assert bus.access(m.BUS_PORT, port) == (0, 0x5a)
+    for port in (0x108, 0x2ff, 0x200, 0x0, 0xff, 0x308, 0xffff):
+        assert bus.access(m.BUS_PORT, port) == (0, 0xff)
+        assert not m.bus_has(bus.b, m.BUS_PORT, port)
+        bus.register(m.BUS_PORT, port, port, "new")
+        assert bus.access(m.BUS_PORT, port) == (0, 0x5a)
+        assert m.bus_has(bus.b, m.BUS_PORT, port)
+        assert bus.access(m.BUS_PORT, 0x100) == (0, 0x5a)
+    assert bus.b.unclaimed[m.BUS_PORT] == 9
+
+
+DEFECTS = {
+    "a gap that is wider than it is": (
+        "ranges[at].first - 1", "ranges[at].first"),
+    "or begins too early": ("ranges[at - 1].last + 1", "ranges[at - 1].last"),
+    "a gap that stays": (
+        "	forget(bus, space);\n	return 0;\n}\n\nint bus_unregister",
+        "	return 0;\n}\n\nint bus_unregister"),
+    "a range that stays": (
+        "	forget(bus, space);\n	return 0;\n}\n\nbool",
+        "	return 0;\n}\n\nbool"),
+}
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_a_defect_is_noticed(name):
+    m = build(mutated("vmm/core/bus.c", DEFECTS[name]))
+    with pytest.raises(AssertionError):
+        for test in (test_a_range_where_nobody_was,
+                     test_a_range_that_is_gone_answers_no_more):
+            test(m, Bus(m))
 
 
 def test_a_handlers_fault_reaches_the_caller(m, bus):

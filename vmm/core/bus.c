@@ -20,6 +20,11 @@ static unsigned first_not_before(const struct bus *bus, enum bus_space space,
 	return low;
 }
 
+static void forget(struct bus *bus, enum bus_space space)
+{
+	bus->recent[space] = (struct bus_recent){.first = 1};
+}
+
 int bus_register(struct bus *bus, enum bus_space space, u64 first, u64 last,
 		 bus_handler *handler, void *dev, const char *name)
 {
@@ -42,7 +47,7 @@ int bus_register(struct bus *bus, enum bus_space space, u64 first, u64 last,
 		.name = name,
 	};
 	bus->count[space] = count + 1;
-	bus->recent[space] = &ranges[at];
+	forget(bus, space);
 	return 0;
 }
 
@@ -57,7 +62,7 @@ int bus_unregister(struct bus *bus, enum bus_space space, u64 first)
 	count--;
 	memmove(&ranges[at], &ranges[at + 1], (count - at) * sizeof(*ranges));
 	bus->count[space] = count;
-	bus->recent[space] = NULL;
+	forget(bus, space);
 	return 0;
 }
 
@@ -69,39 +74,64 @@ bool bus_is_free(const struct bus *bus, enum bus_space space, u64 first,
 	return at == bus->count[space] || bus->ranges[space][at].first > last;
 }
 
-static bool holds(const struct bus_range *range, u64 addr)
+static NOINLINE struct bus_range *search(struct bus *bus, enum bus_space space,
+					 u64 addr)
 {
-	return range->first <= addr && addr <= range->last;
+	struct bus_range *ranges = bus->ranges[space];
+	unsigned at = first_not_before(bus, space, addr);
+	struct bus_recent r = {at ? ranges[at - 1].last + 1 : 0, ~0ull, NULL};
+
+	if (at < bus->count[space]) {
+		if (ranges[at].first > addr)
+			r.last = ranges[at].first - 1;
+		else
+			r = (struct bus_recent){ranges[at].first,
+						ranges[at].last, &ranges[at]};
+	}
+	bus->recent[space] = r;
+	return r.range;
 }
 
-static struct bus_range *find(struct bus *bus, enum bus_space space, u64 addr)
+static bool is_recent(const struct bus_recent *r, u64 addr)
 {
-	struct bus_range *range = bus->recent[space];
-	unsigned at;
+	return r->first <= addr && addr <= r->last;
+}
 
-	if (range && holds(range, addr))
-		return range;
-	at = first_not_before(bus, space, addr);
-	range = &bus->ranges[space][at];
-	if (at == bus->count[space] || !holds(range, addr))
-		return NULL;
-	bus->recent[space] = range;
-	return range;
+bool bus_has(struct bus *bus, enum bus_space space, u64 addr)
+{
+	if (is_recent(&bus->recent[space], addr))
+		return bus->recent[space].range;
+	return search(bus, space, addr);
+}
+
+/* Apart, each, for what it needs on the stack all accesses would save. */
+static NOINLINE int nobody(struct bus *bus, enum bus_space space,
+			   struct bus_access *access)
+{
+	bus->unclaimed[space]++;
+	if (space == BUS_MSR)
+		return -EFAULT;
+	if (!access->write)
+		access->value = bus_all_ones(access->size);
+	return 0;
+}
+
+static NOINLINE int search_and_dispatch(struct bus *bus, enum bus_space space,
+					struct bus_access *access)
+{
+	search(bus, space, access->addr);
+	return bus_dispatch(bus, space, access);
 }
 
 int bus_dispatch(struct bus *bus, enum bus_space space,
 		 struct bus_access *access)
 {
-	struct bus_range *range = find(bus, space, access->addr);
+	struct bus_range *range = bus->recent[space].range;
 
-	if (!range) {
-		bus->unclaimed[space]++;
-		if (space == BUS_MSR)
-			return -EFAULT;
-		if (!access->write)
-			access->value = bus_all_ones(access->size);
-		return 0;
-	}
+	if (!is_recent(&bus->recent[space], access->addr))
+		return search_and_dispatch(bus, space, access);
+	if (!range)
+		return nobody(bus, space, access);
 	range->hits++;
 	/* The handler may move ranges: range is not valid behind this. */
 	return range->handler(range->dev, access);

@@ -36,9 +36,15 @@ struct bus_range {
 	u64 hits;	  /* accesses so far: statistics */
 };
 
+/* The last range that was looked for; or the gap where nobody is. */
+struct bus_recent {
+	u64 first, last;	 /* inclusive; first > last: none */
+	struct bus_range *range; /* NULL: a gap */
+};
+
 struct bus {
 	unsigned count[BUS_SPACES];
-	struct bus_range *recent[BUS_SPACES];		 /* last one hit */
+	struct bus_recent recent[BUS_SPACES];
 	struct bus_range ranges[BUS_SPACES][BUS_RANGES]; /* sorted */
 	u64 unclaimed[BUS_SPACES];
 };
@@ -49,6 +55,9 @@ int bus_register(struct bus *bus, enum bus_space space, u64 first, u64 last,
 
 /* Removes the range that starts at first; -ENOENT if there is none. */
 int bus_unregister(struct bus *bus, enum bus_space space, u64 first);
+
+/* Whether a range holds addr; dispatch is quick then. */
+bool bus_has(struct bus *bus, enum bus_space space, u64 addr);
 
 /* No range holds an address of [first, last]. */
 bool bus_is_free(const struct bus *bus, enum bus_space space, u64 first,

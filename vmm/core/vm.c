@@ -49,13 +49,14 @@ void vm_unlock_shared(struct vm *vm)
 	spin_unlock(&vm->lock);
 }
 
-int vm_dispatch(struct vm *vm, enum bus_space space, struct bus_access *a)
+int vm_dispatch_shared(struct vm *vm, enum bus_space space,
+		       struct bus_access *a)
 {
 	int err;
 
-	vm_lock(vm);
+	vm_lock_shared(vm);
 	err = bus_dispatch(&vm->bus, space, a);
-	vm_unlock(vm);
+	vm_unlock_shared(vm);
 	return err;
 }
 

@@ -66,8 +66,9 @@ _Static_assert(sizeof(struct window_run) == 16, "ABI");
 struct vcpu;
 
 struct vm {
-	/* On one line: what each exit reads. */
+	/* On one line: what each exit reads, or nearly each. */
 	enum vm_request request;
+	bool smp; /* there is more than one vCPU: else there is no lock */
 	struct vclock clock;
 	struct region_list map;
 	/* Memory of the graphics, with the rights that it has when open. */
@@ -93,7 +94,6 @@ struct vm {
 	 */
 	struct vcpu *vcpus[CPUS_MAX]; /* the first is the BSP's */
 	unsigned vcpu_count;
-	bool smp; /* there is more than one: else there is no lock */
 	struct spinlock lock;
 	u64 held_since, longest_hold; /* of the lock, TSC ticks */
 	bool stop;		      /* the map is being changed */
@@ -122,8 +122,16 @@ static inline void vm_unlock(struct vm *vm)
 		vm_unlock_shared(vm);
 }
 
+int vm_dispatch_shared(struct vm *vm, enum bus_space space,
+		       struct bus_access *a);
+
 /* bus_dispatch() on the devices' bus, under the lock. */
-int vm_dispatch(struct vm *vm, enum bus_space space, struct bus_access *a);
+static inline int vm_dispatch(struct vm *vm, enum bus_space space,
+			      struct bus_access *a)
+{
+	return vm->smp ? vm_dispatch_shared(vm, space, a)
+		       : bus_dispatch(&vm->bus, space, a);
+}
 
 /*
  * Between these, under the lock, the map and the EPT are changed and tables are

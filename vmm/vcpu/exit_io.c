@@ -8,9 +8,14 @@
 /* Elements of a repeated string instruction done in one exit. */
 #define STRING_BURST 128
 
+/* SDM table 28-5 */
+#define IO_IN BIT(3)
+#define IO_STRING BIT(4)
+#define IO_REP BIT(5)
+
 struct io_exit {
 	unsigned size;
-	bool in, string, rep;
+	bool in, rep;
 	u16 port;
 };
 
@@ -18,9 +23,8 @@ static struct io_exit decode(u64 q)
 {
 	return (struct io_exit){
 		.size = (unsigned)(q & 7) + 1,
-		.in = q & BIT(3),
-		.string = q & BIT(4),
-		.rep = q & BIT(5),
+		.in = q & IO_IN,
+		.rep = q & IO_REP,
 		.port = (u16)(q >> 16),
 	};
 }
@@ -107,9 +111,9 @@ static int one_element(struct vcpu *v, const struct io_exit *io, gva_t gva,
 }
 
 /* Apart, for what it needs on the stack all other I/O would save. */
-static NOINLINE enum exit_action string_io(struct vcpu *v,
-					   const struct io_exit *io)
+static NOINLINE enum exit_action string_io(struct vcpu *v, u64 qualification)
 {
+	const struct io_exit exit = decode(qualification), *io = &exit;
 	u64 mask = address_mask();
 	u64 delta = io->size;
 	unsigned reg = io->in ? GPR_RDI : GPR_RSI;
@@ -141,20 +145,24 @@ static NOINLINE enum exit_action string_io(struct vcpu *v,
 
 enum exit_action exit_io(struct vcpu *v)
 {
-	struct io_exit io = decode(vmcs_readn(VMCS_QUALIFICATION));
-	u64 mask = bus_all_ones(io.size);
-	struct bus_access a = {.addr = io.port, .size = io.size};
+	u64 q = vmcs_readn(VMCS_QUALIFICATION);
+	struct bus_access a = {
+		.addr = (u16)(q >> 16),
+		.size = (unsigned)(q & 7) + 1,
+		.write = !(q & IO_IN),
+		.value = v->gpr[GPR_RAX],
+	};
+	u64 mask = ~0ull >> (64 - 8 * a.size);
 
-	if (io.string)
-		return string_io(v, &io);
-	a.write = !io.in;
-	a.value = v->gpr[GPR_RAX] & mask;
+	if (q & IO_STRING)
+		return string_io(v, q);
+	a.value &= mask;
 	vm_dispatch(v->vm, BUS_PORT, &a);
-	if (io.in && io.size == 4)
+	if (!a.write && a.size == 4)
 		v->gpr[GPR_RAX] = (u32)a.value;
-	else if (io.in)
+	else if (!a.write)
 		v->gpr[GPR_RAX] = (v->gpr[GPR_RAX] & ~mask) | (a.value & mask);
-	else if (io.port == HYPERCALL_PORT && io.size == 4 &&
+	else if (a.addr == HYPERCALL_PORT && a.size == 4 &&
 		 v->gpr[GPR_RAX] >> 16 == HYPERCALL_BASE >> 16)
 		return exit_hypercall(v);
 	return EXIT_SKIP;

@@ -64,7 +64,7 @@ static int access(struct vcpu *v, gva_t gva, unsigned size, bool write,
 		}
 		*device = a.addr >> PAGE_SHIFT;
 	}
-	if (!bus_is_free(v->bus, BUS_MMIO, a.addr, a.addr))
+	if (bus_has(v->bus, BUS_MMIO, a.addr))
 		bus_dispatch(v->bus, BUS_MMIO, &a);
 	else
 		vm_dispatch(v->vm, BUS_MMIO, &a);
