@@ -470,6 +470,30 @@ def test_an_msr_that_nobody_has(m):
         assert fault.value.args == (GP, 0, None)
 
 
+@pytest.mark.parametrize("x2apic", [False, True])
+@pytest.mark.parametrize("value", [0, 1, 1 << 32])
+def test_an_eoi(m, x2apic, value):
+    """0 alone may be written, in x2APIC mode alone (SDM 10.12.1.2)."""
+    vcpu = Vcpu(m)
+    bus = vcpu.v.bus = m.new("struct bus *")
+    clock, apics = m.new("struct vclock *"), m.new("struct apic_bus *")
+    m.vclock_init(clock, 10**9)
+    assert m.lapic_init(vcpu.v.lapic, apics, bus, clock, 0, 39) == 0
+    vcpu.v.gpr[RCX], vcpu.v.gpr[RDX] = m.MSR_APIC_BASE, 0
+    vcpu.v.gpr[RAX] = 0xfee00900 | x2apic << 10
+    assert vcpu.run("exit_wrmsr") == "skip"
+    for vector in (0x41, 0x52):
+        m.lapic_ack(vcpu.v.lapic, vector)
+    if value or not x2apic:
+        with pytest.raises(Fault) as fault:
+            wrmsr(vcpu, 0x80b, value)
+        assert fault.value.args == (GP, 0, None)
+        assert m.lapic_priority(vcpu.v.lapic) == 0x50
+    else:
+        assert wrmsr(vcpu, 0x80b, value) == "skip"
+        assert m.lapic_priority(vcpu.v.lapic) == 0x40
+
+
 def test_a_device_s_msr(m):
     vcpu = Vcpu(m)
     vcpu.device(m.BUS_MSR, 0x800, 0x8ff, 0x1122334455667788)

@@ -17,7 +17,8 @@ ARCH_CAPABILITIES = 0x10a
 
 @pytest.fixture(scope="module")
 def m():
-    return vmxcpu.build("msr", ["vmm/vcpu/msr.c", "vmm/core/bus.c"],
+    return vmxcpu.build("msr", ["vmm/vcpu/msr.c", "vmm/core/bus.c",
+                                "vmm/devmodel/lapic_accept.c"],
                         headers=["vmm/vcpu/msr.h", "vmm/core/bus.h"])
 
 

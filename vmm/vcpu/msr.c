@@ -267,6 +267,11 @@ enum exit_action exit_wrmsr(struct vcpu *v)
 		.value = v->gpr[GPR_RDX] << 32 | (u32)v->gpr[GPR_RAX],
 	};
 
+	/* The one that comes by far most often: SDM 10.12.1.2, 10.8.5. */
+	if (a.addr == MSR_X2APIC_EOI && !a.value && lapic_is_x2apic(v->lapic)) {
+		lapic_eoi(v->lapic);
+		return EXIT_SKIP;
+	}
 	if (a.addr == MSR_EFER)
 		return write_efer(v, a.value);
 	return bus_dispatch(v->bus, BUS_MSR, &a) ? EXIT_GP : EXIT_SKIP;
