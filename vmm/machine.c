@@ -439,6 +439,28 @@ static void stop_for_smm(void *ctx)
 	vm_request(&m->vm, VM_STOP);
 }
 
+/* OVMF has it at 0xE0000000 since 2023; what stays at FIRMWARE_ECAM is no RAM. */
+static void move_ecam(void *ctx, gpa_t base)
+{
+	struct machine *m = ctx;
+	u8 last = m->roots[m->root_count - 1].last_bus;
+	u64 size = (last + 1) * MIB;
+	gpa_t at;
+
+	if (base == m->ecam)
+		return;
+	bus_unregister(&m->vm.bus, BUS_MMIO, m->ecam);
+	m->ecam = base;
+	if ((base == FIRMWARE_ECAM ||
+	     region_next_free(&m->vm.map, base, base + size, &at) == size) &&
+	    !vpci_add_ecam(&m->vpci, &m->vm.bus, base, last))
+		return;
+	log_error("module 'firmware': it wants ECAM at 0x%lx, where something "
+		  "of the hardware must stay",
+		  base);
+	vm_request(&m->vm, VM_STOP);
+}
+
 /* A vCPU's devices; its VMCS is its own CPU's to set up. */
 static int add_cpu(struct machine *m, struct percpu *host)
 {
@@ -561,6 +583,7 @@ static int init_pci(struct machine *m)
 	if (m->firmware.image) {
 		m->isa_bridge.pm_base = ACPI_PM1A_EVT_BLK;
 		m->host_bridge.no_smm = stop_for_smm;
+		m->host_bridge.move_ecam = move_ecam;
 		m->host_bridge.ctx = m;
 	}
 	if (!err)

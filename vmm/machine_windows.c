@@ -204,6 +204,19 @@ hpa_t machine_low_limit(const struct machine *m)
 	return m->firmware.image ? firmware_low_end(&m->vm.map, end) : end;
 }
 
+/* ECAM may be where the guest's firmware has moved it. */
+static void share_but_ecam(const struct machine *m,
+			   struct guest_acpi_config *cfg, u64 at, u64 end)
+{
+	u64 size = (m->roots[m->root_count - 1].last_bus + 1) * MIB;
+
+	if (m->ecam >= at && m->ecam + size <= end) {
+		share(m, cfg, at, m->ecam, false);
+		at = m->ecam + size;
+	}
+	share(m, cfg, at, end, false);
+}
+
 /* Memory of the graphics and ECAM lie among the BARs, and are none. */
 static void share_below_4_gib(const struct machine *m,
 			      struct guest_acpi_config *cfg)
@@ -217,10 +230,10 @@ static void share_below_4_gib(const struct machine *m,
 		    r->e820 == E820_NONE || r->gpa + r->size <= at ||
 		    r->gpa >= GUEST_IOAPIC)
 			continue;
-		share(m, cfg, at, r->gpa, false);
+		share_but_ecam(m, cfg, at, r->gpa);
 		at = r->gpa + r->size;
 	}
-	share(m, cfg, at, GUEST_IOAPIC, false);
+	share_but_ecam(m, cfg, at, GUEST_IOAPIC);
 }
 
 /* Where RAM above 4 GiB ends. */

@@ -1404,6 +1404,44 @@ def test_firmware_finds_windows_where_its_bars_are(m):
     assert owner(0xb0000000) == owner(2**39) == owner(4 * GIB) == []
 
 
+@pytest.mark.parametrize("written, where", [
+    (0xe0000001, 0xe0000000), (0xc0000001, 0xc0000000),
+    (0xb0000001, 0xb0000000), (0xe0000000, 0xb0000000)])
+def test_ecam_is_where_firmware_puts_it(m, written, where):
+    """Q35's PCIEXBAR, by its bit 0, in each of its lives; MCFG and the root's
+    windows follow."""
+    x = Firmware(m).build()
+
+    def look():
+        x.out(0xcf8, 0x80000060, 4)
+        x.out(0xcfc, written, 4)
+        for at in 0xb0000000, 0xc0000000, 0xe0000000:
+            assert x.mem(at) == (0x29c08086 if at == where else 0xffffffff)
+        key, script = fwcfg.directory(x)["etc/table-loader"]
+        fwcfg.read(x, key, script)
+        tables = fwcfg.file(x, "etc/acpi/tables")
+        at = tables.index(b"MCFG") + 44
+        assert int.from_bytes(tables[at:at + 8], "little") == where
+        cfg = m.new("struct guest_acpi_config *")
+        m.machine_windows(x.machine, cfg)
+        for w in cfg.windows[0:cfg.window_count]:
+            assert w.ports or not (w.base < where + 256 * MIB and
+                                   where < w.base + w.size)
+    x.run(lambda: (look(), x.reset()), lambda: (look(), x.power_off()))
+
+
+def test_ecam_where_the_hardware_is(m):
+    x = Firmware(m)
+    x.pin(0xe8000000, MIB)
+    x.build()
+
+    def guest():
+        x.out(0xcf8, 0x80000060, 4)
+        x.out(0xcfc, 0xe0000001, 4)
+    assert x.run(guest) == m.VM_STOP
+    assert "wants ECAM at 0xe0000000" in m.log_text()
+
+
 def test_firmware_that_wants_smm_is_ended(m):
     """OVMF's PlatformQ35TsegMbytesInitialization(). Others may write there."""
     x = Firmware(m).build()

@@ -18,6 +18,10 @@
 #define ACPI_ENABLE 0x80u
 /* QEMU's: all ones ask for its size. So begins OVMF with SMM_REQUIRE. */
 #define EXT_TSEG 0x50
+/* Q35 datasheet 5.1.15: where ECAM of 256 buses is, and whether. */
+#define PCIEXBAR 0x60
+#define PCIEXBAR_ON 1u
+#define PCIEXBAR_BASE 0xf0000000u
 
 struct register_row {
 	u8 first, last; /* offsets of dwords, inclusive */
@@ -116,6 +120,8 @@ static void bridge_write(void *dev, unsigned offset, unsigned size, u32 value)
 		b->no_smm(b->ctx);
 		return;
 	}
+	if (b->move_ecam && offset == PCIEXBAR && value & PCIEXBAR_ON)
+		b->move_ecam(b->ctx, value & PCIEXBAR_BASE);
 	if (b->layout != BRIDGE_PLAIN && (offset & ~7u) == MCHBAR) {
 		copy = &b->mchbar[(offset - MCHBAR) / 4];
 		*copy = (*copy & ~mask) | (value << shift & mask);

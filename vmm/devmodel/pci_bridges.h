@@ -33,6 +33,8 @@ struct pci_bridge {
 	u16 pm_base; /* shown by an ISA bridge, 0: not */
 	/* The guest's firmware looks for SMRAM, or NULL: that is no matter. */
 	void (*no_smm)(void *ctx);
+	void (*move_ecam)(void *ctx,
+			  gpa_t base); /* it puts it there, or NULL */
 	void *ctx;
 	u64 dropped; /* writes */
 };
