@@ -120,6 +120,33 @@ static void keep_log(void)
 	log_info("log: kept at 0x%lx for the next start", at);
 }
 
+/*
+ * What the loader has left, to the top, where Monocle's own is: low, where GRUB
+ * puts it, it would be a hole in the RAM of a guest with ram=identity.
+ */
+static void move_up(void)
+{
+	struct boot_info *b = &host.boot;
+	hpa_t at =
+		phys_alloc(&host_memory, b->info_size, PAGE_SIZE, page_limit);
+
+	if (at == PHYS_NONE)
+		return;
+	memcpy(phys_to_virt(at), phys_to_virt(b->info), b->info_size);
+	*b = (struct boot_info){.image = b->image, .image_size = b->image_size};
+	multiboot2_parse(b, at);
+	for (unsigned i = 0; i < b->module_count; i++) {
+		struct boot_module *m = &b->modules[i];
+
+		at = phys_alloc(&host_memory, m->size, PAGE_SIZE, page_limit);
+		if (at == PHYS_NONE || at < m->start)
+			continue;
+		memcpy(phys_to_virt(at), phys_to_virt(m->start), m->size);
+		m->start = at;
+	}
+	phys_init(b);
+}
+
 /* Own memory, page tables, descriptor tables, stack. */
 static void take_memory(void)
 {
@@ -128,6 +155,10 @@ static void take_memory(void)
 
 	page_limit = 4 * GIB;
 	phys_init(&host.boot);
+	if (host.options.ram == RAM_IDENTITY)
+		move_up();
+	log_info("memory: %llu MiB free in %u ranges",
+		 phys_total(&host_memory) / MIB, host_memory.count);
 	keep_log();
 	if (!host_paging_init(&host.boot))
 		cpu = percpu_create(0, cpuid(1, 0).ebx >> 24);

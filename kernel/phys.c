@@ -224,6 +224,4 @@ void phys_init(const struct boot_info *info)
 	if (info->fb.kind != DISPLAY_NONE)
 		phys_reserve(p, info->fb.base,
 			     (u64)info->fb.pitch * info->fb.height);
-	log_info("memory: %llu MiB free in %u ranges", phys_total(p) / MIB,
-		 p->count);
 }

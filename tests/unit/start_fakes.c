@@ -72,6 +72,7 @@ void fresh_start(void)
 	memset(&machine, 0, sizeof(machine));
 	memset(&here, 0, sizeof(here));
 	start.status = -1;
+	start.info = 0x1234;
 	page_limit = 0;
 	compose = NULL;
 }
@@ -79,7 +80,7 @@ void fresh_start(void)
 const struct host *start_reads(u32 magic)
 {
 	if (!setjmp(out))
-		read_boot_information(magic, 0x1234, 0x100000);
+		read_boot_information(magic, start.info, 0x100000);
 	return &host;
 }
 
@@ -113,6 +114,10 @@ int multiboot2_parse(struct boot_info *boot, hpa_t info)
 {
 	boot->cmdline = "";
 	boot->loader = "GRUB";
+	boot->info = info;
+	boot->info_size = start.info_size;
+	for (unsigned i = 0; i < 2 && start.modules[i].size; i++)
+		boot->modules[boot->module_count++] = start.modules[i];
 	note_number("info", info);
 	return NOTE;
 }
@@ -530,9 +535,17 @@ void log_keep(void *at)
 	NOTE;
 }
 
+u64 phys_total(const struct phys *p)
+{
+	(void)p;
+	return 510 * MIB;
+}
+
 hpa_t phys_alloc(struct phys *p, u64 size, u64 align, hpa_t limit)
 {
 	(void)p;
+	if (limit == 4 * GIB && start.top)
+		return start.top -= ALIGN_UP(size, align);
 	return limit == 768 * MIB && size == LOG_RAM_SIZE &&
 			       align == PAGE_SIZE && start.log_at
 		       ? start.log_at

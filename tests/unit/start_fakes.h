@@ -26,6 +26,10 @@ struct start {
 	unsigned uart_memory;
 	char last[64]; /* the last start's log */
 	hpa_t log_at;
+	u32 info; /* the loader's, and what it says */
+	u64 info_size;
+	struct boot_module modules[2];
+	hpa_t top; /* where free memory ends; 0: there is none */
 	/* Seen. */
 	struct vtd_config config;
 	struct vtd_pin pin;

@@ -2,13 +2,15 @@
 """The whole start (boot/main.c) between rooms that only note their calls: the
 order, what refuses before anything changes, and what each room is told."""
 
+import mmap
 import re
 
 import pytest
 
 import harness
 
-MAGIC, GIB, MIB = 0x36d76289, 2**30, 2**20
+MAGIC, GIB, MIB, PAGE = 0x36d76289, 2**30, 2**20, 4096
+MAP_32BIT = 0x40    # info's address is a word of 32 bits
 VERSION = re.search(r"^## \[(.*?)\]", (harness.ROOT / "CHANGELOG.md")
                     .read_text(), re.M)[1]
 
@@ -107,6 +109,7 @@ def test_monocles_own_memory(m, failing):
         assert "percpu_load" not in notes(m)
     else:
         assert notes(m)[3:] == ["cpu:12", "percpu_create", "percpu_load"]
+        assert "memory: 510 MiB free in 0 ranges" in m.log_text()
         assert end(m) == (-1, "")
 
 
@@ -121,6 +124,36 @@ def test_the_screen_is_mapped_as_large_as_it_is(m, on_screen):
         ["map:4000000000", "size:100010000", "mmio_map", "screen:4000000000"]
         if on_screen else notes(m)[-4:])
     assert ("mmio_map" in notes(m)) == on_screen
+
+
+@pytest.mark.parametrize("ram, top, moved", [
+    ("RAM_IDENTITY", True, True), ("RAM_IDENTITY", False, False),
+    ("RAM_RELOCATED", True, False)])
+def test_what_the_loader_left_is_no_hole_in_the_guests_memory(
+        m, ram, top, moved):
+    """With ram=identity it is copied to the top; what lies higher stays."""
+    memory = mmap.mmap(-1, 8 * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS |
+                       MAP_32BIT)
+    at = int(m.ffi.cast("size_t", m.ffi.from_buffer(memory)))
+    memory[:5], memory[PAGE:PAGE + 6], memory[7 * PAGE:7 * PAGE + 4] = (
+        b"words", b"kernel", b"high")
+    m.start.options.ram = getattr(m, ram)
+    m.start.info, m.start.info_size = at, 5
+    m.start.modules[0].start, m.start.modules[0].size = at + PAGE, 6
+    m.start.modules[1].start, m.start.modules[1].size = at + 7 * PAGE, 4
+    m.start.top = at + 7 * PAGE if top else 0
+    host = m.ffi.cast("struct host *", m.start_reads(MAGIC))
+    m.start_takes_memory()
+    boot = host.boot
+    places = [boot.info, boot.modules[0].start, boot.modules[1].start]
+    assert boot.module_count == 2 and boot.image == 0x100000
+    assert [(p - at) // PAGE for p in places] == (
+        [6, 5, 7] if moved else [0, 1, 7])
+    assert [bytes(m.ffi.buffer(m.ffi.cast("char *", p), n))
+            for p, n in zip(places, (5, 6, 4))] == [b"words", b"kernel",
+                                                    b"high"]
+    # What is free is asked again.
+    assert notes(m).count(f"phys:{4 * GIB:x}") == 1 + moved
 
 
 # -- the log, here and of the last start
