@@ -388,15 +388,16 @@ const char *list_functions(const struct machine *m)
 void list_verdict(const struct machine *m, const char *words, int err)
 {
 	const struct host *h = m->host;
+	bool dma = h->has_vtd || options_unsafe_dma(&h->options);
 	struct line line;
 
 	if (h->microcode)
 		log_info("microcode: revision 0x%x", h->microcode);
 	log_info("IOMMU: %s", iommu(h));
 	log_info("this machine %s",
-		 err	      ? "will not do: see the error above"
-		 : h->has_vtd ? "will do"
-			      : "will do for a guest and its display only");
+		 err   ? "will not do: see the error above"
+		 : dma ? "will do"
+		       : "will do for a guest and its display only");
 	if (!err) { /* the start that was planned, as a menu entry has it */
 		line_start(&line, "multiboot2");
 		line_words(&line, "/boot/monocle.elf", "");

@@ -378,6 +378,9 @@ def _compare_list(row, start, listing, words):
     # A refusal comes before the plan; the list goes on without VMX.
     elif start.assigned() != listing.assigned() and not start.error():
         row.faults.append("list names other functions than the start")
+    elif "display only" in row.listed and {*row.given.values()} - {"gfx"}:
+        row.faults.append("list promises the display only, and the start "
+                          "gives more")
     elif not listing.error() and listing.grub() != words:
         row.faults.append(f"list's line for GRUB is {listing.grub()}")
 
