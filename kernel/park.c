@@ -68,11 +68,13 @@ static void ask(struct percpu *cpu, u32 msr, u64 old, u64 value)
 /*
  * What this CPU asks for counts while it is awake, and on some for its
  * sibling: HWP's request where that is on (SDM 15.4.4), else IA32_PERF_CTL
- * (15.1.1) with the lowest ratio that MSR_PLATFORM_INFO names.
+ * (15.1.1) with the lowest ratio that MSR_PLATFORM_INFO names. PERF_STATUS shows
+ * in which byte: Nehalem's and Westmere's is the low one (coreboot,
+ * model_2065x/acpi.c); with both in use one is a voltage (Silvermont).
  */
 static void slow_down(struct percpu *cpu)
 {
-	u64 on = 0, info, low;
+	u64 on = 0, info, low, status;
 
 	if (cpuid(0, 0).eax >= 6 && cpuid(6, 0).eax & CPUID_6_EAX_HWP)
 		(void)rdmsr_safe(MSR_PM_ENABLE, &on);
@@ -83,11 +85,14 @@ static void slow_down(struct percpu *cpu)
 		ask(cpu, MSR_HWP_REQUEST, on,
 		    (on & ~(u64)(0xffffff | BIT(42))) | low << 8 | low);
 	} else if (cpuid(1, 0).ecx & CPUID_1_ECX_EIST &&
-		   !rdmsr_safe(MSR_PLATFORM_INFO, &info)) {
+		   !rdmsr_safe(MSR_PLATFORM_INFO, &info) &&
+		   !rdmsr_safe(MSR_PERF_STATUS, &status) &&
+		   !(status & 0xff && status & 0xff00)) {
 		low = info >> 40 & 0xff;
 		/* Not all models have it; none has it above the base ratio. */
 		if (low && low <= (info >> 8 & 0xff))
-			ask(cpu, MSR_PERF_CTL, rdmsr(MSR_PERF_CTL), low << 8);
+			ask(cpu, MSR_PERF_CTL, rdmsr(MSR_PERF_CTL),
+			    status & 0xff ? low : low << 8);
 	}
 }
 

@@ -350,6 +350,9 @@ def test_without_mwait_it_halts(m):
     # HWP, and off; no HWP: the ratio for the most efficiency.
     (EIST, HWP, {0x770: 0, 0xce: 0x800 << 32 | 0x1c00}, (0x199, 0x800)),
     (EIST, 0, {0xce: 0x800 << 32 | 0x1c00}, (0x199, 0x800)),
+    # Arrandale's ratio is the low byte; Silvermont has a voltage there.
+    (EIST, 0, {0xce: 0x900 << 32 | 0x1400, 0x198: 0x14}, (0x199, 0x9)),
+    (EIST, 0, {0xce: 0x800 << 32 | 0x1400, 0x198: 0x1444}, None),
     # No ratio, one above the base, no MSR, no P-states.
     (EIST, 0, {0xce: 0x1c00}, None),
     (EIST, 0, {0xce: 0x1d00 << 32 | 0x1c00}, None),
@@ -358,7 +361,8 @@ def test_without_mwait_it_halts(m):
 ])
 def test_its_lowest_p_state(m, leaf1, leaf6, msrs, written):
     cpu = sleeper(m, leaf1=MONITOR | leaf1, leaf6=leaf6)
-    for number, value in {0x199: 0x2800, **msrs}.items():
+    for number, value in {0x199: 0x2800, 0x198: 0x1d2700001c00,
+                          **msrs}.items():
         cpu.set_msr(number, value)
     asleep(m, 0x60)
     assert [(e.addr, e.value) for e in m.events("wrmsr", "no_msr")] == (
@@ -377,7 +381,8 @@ def test_each_cpu_asks_its_own_cpuid(m):
 def test_a_job_is_done_awake(m):
     """At the speed that it had; and it sleeps again behind it."""
     cpu = sleeper(m, leaf1=MONITOR | EIST)
-    for number, value in {0x199: 0x2800, 0xce: 0x800 << 32 | 0x1c00}.items():
+    for number, value in {0x199: 0x2800, 0x198: 0x1c00,
+                          0xce: 0x800 << 32 | 0x1c00}.items():
         cpu.set_msr(number, value)
     at_work = []
 
