@@ -357,6 +357,15 @@ static void decode_access(struct decoder *d, struct insn *insn)
 	insn->step_rdi = d->flags & TO_DI;
 }
 
+static bool is_plain(const struct decoder *d, const struct insn *insn)
+{
+	return insn->op == INSN_MOV && !(d->flags & STRING) &&
+	       d->cpu->bits == 64 && insn->address_size == 8 &&
+	       insn->segment < SEG_FS && insn->size >= 4 &&
+	       insn->size == insn->reg_size && insn->base != RSP &&
+	       !(insn->has_reg && insn->reg == RSP);
+}
+
 /* What has a row in the tables, but not with these prefixes. */
 static int check_prefixes(const struct decoder *d, const struct insn *insn)
 {
@@ -396,19 +405,14 @@ int insn_decode(struct insn *insn, const struct insn_cpu *cpu, const u8 *bytes,
 		return d.error;
 	insn->length = (u8)d.at;
 	decode_access(&d, insn);
+	insn->plain = is_plain(&d, insn);
 	return 0;
 }
 
 void insn_address(struct insn *insn, const struct insn_cpu *cpu)
 {
-	u64 offset = insn->displacement;
+	u64 offset = insn_offset(insn, cpu->regs, cpu->rip);
 
-	if (insn->base != INSN_NONE)
-		offset += cpu->regs[insn->base];
-	if (insn->index != INSN_NONE)
-		offset += cpu->regs[insn->index] << insn->scale;
-	if (insn->rip_relative)
-		offset += cpu->rip + insn->length;
 	insn->read_from = linear(insn, cpu, insn->segment, offset);
 	insn->write_to = insn->op == INSN_MOVS
 				 ? linear(insn, cpu, SEG_ES, cpu->regs[RDI])

@@ -76,7 +76,10 @@ struct insn {
 	bool lock, rep;
 	bool step_rsi, step_rdi; /* a string instruction moves these on */
 	bool reads, writes;	 /* both false: a repetition of none */
-	u64 displacement;	 /* and this; sign-extended, as imm */
+	/* A MOV of 4 or 8 bytes in 64-bit mode, of an immediate or a register
+	 * that is not RSP, at insn_offset(). */
+	bool plain;
+	u64 displacement; /* and this; sign-extended, as imm */
 	u64 imm;
 	/* By insn_address(): linear addresses; they differ for MOVS. */
 	gva_t read_from;
@@ -96,6 +99,18 @@ struct insn_result {
  */
 int insn_decode(struct insn *insn, const struct insn_cpu *cpu, const u8 *bytes,
 		unsigned count);
+
+/* The operand's offset in its segment, before it is truncated. */
+static inline u64 insn_offset(const struct insn *insn, const u64 *regs, u64 rip)
+{
+	u64 offset = insn->displacement;
+
+	if (insn->base != INSN_NONE)
+		offset += regs[insn->base];
+	if (insn->index != INSN_NONE)
+		offset += regs[insn->index] << insn->scale;
+	return insn->rip_relative ? offset + rip + insn->length : offset;
+}
 
 /*
  * Where its operands are, with registers as they stand now. A repetition of
