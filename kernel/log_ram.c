@@ -36,9 +36,11 @@ void log_ram_last(const void *place, char *to, size_t size)
 	u64 end = r->end, sum = 0;
 
 	*to = 0;
+	if (r->signature != SIGNATURE)
+		return;
 	for (u64 at = end - MIN(end, (u64)WINDOW); at < end; at++)
 		sum += part(r, at);
-	if (r->signature != SIGNATURE || r->sum != sum)
+	if (r->sum != sum)
 		return;
 	for (u64 at = end - MIN(end, size - 1); at < end; at++)
 		*to++ = r->text[at % LOG_RING];
