@@ -29,34 +29,64 @@ static void e1000_handler(struct frame *f)
 	lapic_write(LAPIC_EOI, 0);
 }
 
+/* Monocle's, or that of the bare machine's router. */
 static unsigned pin(void)
 {
-	return 16 + (at >> 11) % 4;
+	return (unsigned)option("pin", 16 + (at >> 11) % 4);
 }
 
-static void test_find(void)
+static bool find(void)
 {
 	for (u32 n = 0; n < 32; n++)
 		if (config_read(n << 11, CONFIG_ID) == E1000)
 			at = n << 11;
-	check_true(at);
+	return at != 0;
+}
+
+static void begin_to_raise(void)
+{
 	config_write(at, CONFIG_COMMAND, MEMORY);
 	bar = config_read(at, CONFIG_BAR0) & ~15u;
-	check_true(bar);
 	write32(bar + IMC, 0xffffffff);
 	read32(bar + ICR);
 	write32(bar + IMS, CAUSE | OTHER);
 }
 
-static void line_open(void)
+static void test_find(void)
 {
-	handlers[V_INTX] = e1000_handler;
+	check_true(find());
+	begin_to_raise();
+	check_true(bar);
+}
+
+static void open_line(handler *h)
+{
+	handlers[V_INTX] = h;
 	ioapic_route(pin(), V_INTX | RTE_LEVEL_LOW);
+}
+
+bool e1000_open(handler *h)
+{
+	if (!find())
+		return false;
+	begin_to_raise();
+	open_line(h);
+	return true;
+}
+
+void e1000_raise(void)
+{
+	write32(bar + ICS, CAUSE);
+}
+
+void e1000_lower(void)
+{
+	read32(bar + ICR);
 }
 
 static void test_line(void)
 {
-	line_open();
+	open_line(e1000_handler);
 	for (unsigned n = 1; n <= 20; n++) {
 		write32(bar + ICS, CAUSE);
 		check_true(wait_for(V_INTX, n, LONG_TIME));
@@ -68,7 +98,7 @@ static void test_line(void)
 /* A cause that the handler leaves keeps the level: it comes again. */
 static void test_level(void)
 {
-	line_open();
+	open_line(e1000_handler);
 	leave_one = true;
 	write32(bar + ICS, CAUSE);
 	check_true(wait_for(V_INTX, 2, LONG_TIME));
@@ -101,7 +131,7 @@ static void raise_many(u32 count)
 
 static void test_exits(void)
 {
-	line_open();
+	open_line(e1000_handler);
 	sti();
 	count_exits("e1000-interrupts", raise_many, 1000);
 	cli();

@@ -441,6 +441,11 @@ unsigned ahci(void);
 void windows(void);
 u8 windows_igd(void);
 unsigned e1000(void);
+/* Its line is this handler's, which lowers it. False: there is none. */
+bool e1000_open(handler *h);
+void e1000_raise(void);
+void e1000_lower(void);
+void latency(void);
 unsigned igd(void);
 /* DMA where Intel graphics shares memory. How many tests failed. */
 unsigned edu_igd(void);
