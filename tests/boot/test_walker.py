@@ -128,4 +128,4 @@ def test_small_page_in_place_of_a_large_one_is_found(run):
 def test_image_is_the_one_that_is_walked():
     """The breakpoint's symbol is where a guest starts."""
     image = str(runs.MONOCLE or BUILD / "monocle.elf")
-    assert walk._symbol(image, walk.START_SYMBOL) > walk.OWN_SPACE
+    assert walk.symbol(image, walk.START_SYMBOL) > walk.OWN_SPACE

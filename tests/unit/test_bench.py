@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What `make bench` writes into the documents, and that it can."""
 import json
+import types
 
 import pytest
 
@@ -59,6 +60,23 @@ def test_a_miss_needs_its_reason(monkeypatch, files, capsys, value, reasons,
     monkeypatch.setattr("sys.argv", ["bench"])
     assert bench.main() == status
     assert ("missed" in capsys.readouterr().out) == (value > 5)
+
+
+def stats(**exits):
+    """As monoclectl prints them."""
+    return f"{sum(exits.values())} exits, 1 of 9 ticks in Monocle (1.00 %)\n" \
+        "reason  exits  ticks  each\n" + "".join(
+            f"{reason:22} {n:9} {n * 7:12} {7:6}\n"
+            for reason, n in exits.items())
+
+
+def test_a_second_of_an_idle_guest(monkeypatch):
+    """Ten more seconds of sleep, and nothing of what is around them."""
+    texts = [stats(WRMSR=100), stats(WRMSR=140, CPUID=30),
+             stats(WRMSR=200, CPUID=30), stats(WRMSR=500, CPUID=62)]
+    monkeypatch.setattr(bench, "boot", lambda **_: types.SimpleNamespace(
+        serial="demo\n" + "".join(texts)))
+    assert bench.idle(None) == {"WRMSR": 26.0, "CPUID": 0.2}
 
 
 def test_the_text_around_stays(tmp_path):

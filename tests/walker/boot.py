@@ -205,7 +205,7 @@ def frozen(machine):
 
 
 @functools.lru_cache
-def _symbol(image, name):
+def symbol(image, name):
     text = subprocess.run(["nm", image], capture_output=True, text=True,
                           check=True).stdout
     return int(re.search(rf"^([0-9a-f]+) \w {name}$", text,
@@ -417,7 +417,7 @@ def install():
         if wanted(spec) and _has_symbols(image):
             # Set before the CPU's first instruction: there is no race.
             spec = dataclasses.replace(
-                spec, breakpoints=(_symbol(image, START_SYMBOL),))
+                spec, breakpoints=(symbol(image, START_SYMBOL),))
         machine = plain(spec, hooks, say)
         try:
             machine.walked = check_start(machine)
