@@ -33,8 +33,10 @@ README = REPOSITORY / "README.md"
 COMMAND = "make bench"
 EXIT = "exit cost: "
 LATENCY = "latency: "
+TWO = "two CPUs: "
 KEPT = "memory kept, of 4 GiB, for units with 2 MiB pages"
 OTHERS = "a second of an idle guest: other exits"
+FORKS = TWO + "50 forks and pipes on each: "
 GOALS = {
     "cpuid": 165, "port that nobody has": 270, "rdmsr": 195, "vmcall": 165,
     "mov cr8": 10, "LAPIC register by MMIO, eight instructions in turn": 600,
@@ -77,7 +79,7 @@ TOTAL = re.compile(r"(\d+) exits, (\d+) of (\d+) ticks in Monocle")
 REASON = re.compile(r"^(\w[\w /]*?) +(\d+) +(\d+) +(\d+)$", re.MULTILINE)
 # The rows of README's table, by their beginnings.
 CHOSEN = re.compile(
-    rf"{EXIT}|{LATENCY}.*: (median|most)|start: hand-over|memory kept|"
+    rf"{EXIT}|{LATENCY}.*: (median|most)|{TWO}IPI|start: hand-over|memory kept|"
     "a second of|Linux boot: share|"
     "VT-d: .*(: tables|contiguous: map: inv|contiguous: unmap a page: inv)")
 
@@ -233,6 +235,40 @@ def begin(monocle):
     return rows, plain(rows)
 
 
+def forks(monocle):
+    """Rows of a Linux with two CPUs, on each of which a shell forks and
+    pipes 50 times; what was before is taken off."""
+    result = boot(monocle=monocle, cpus=2, append=(
+        "demo.run='cd /tmp; monoclectl stats >a; for c in 0 1; do (for n in "
+        "$(seq 50); do echo $n | cat >/dev/null; done) & done; wait; "
+        "monoclectl stats >b; cat a b'"))
+    counts = [int(n) for n in re.findall(
+        r"^(?:lock:|CPU 0x\w+) +(\d+)", result.serial, re.MULTILINE)]
+    half = len(counts) // 2
+    spins, *each = (after - before for before, after in
+                    zip(counts[:half], counts[half:]))
+    longest = re.findall(r"held for (\d+)", result.serial)[-1]
+    return [
+        *(row(f"{FORKS}exits of CPU {n}", "exits", count)
+          for n, count in enumerate(each)),
+        row(f"{FORKS}spins at the devices' lock", "PAUSEs", spins),
+        row(f"{TWO}longest hold of that lock, since the start", "ticks",
+            int(longest))]
+
+
+def smp(monocle):
+    """(rows, table): the same with two CPUs, and what they send each other."""
+    kvm = on_kvm("bench", "storm-echo", cpus=2)
+    here = on_monocle("bench", monocle, cpus=2)
+    rows = [row(TWO + EXIT + name, "ticks", value, GOALS.get(name),
+                kvm.get(name)) for name, value in here.items()]
+    rows += [row(f"{TWO}{name}", "ticks", value, kvm=kvm.get(name))
+             for name, value in on_monocle("storm-echo", monocle,
+                                           cpus=2).items()]
+    rows += forks(monocle)
+    return rows, beside(rows)
+
+
 def vtd(_):
     """(rows, table): the IOMMU driver."""
     rows = [{**found, "kvm": None} for found in vtd_bench.rows()]
@@ -263,8 +299,8 @@ def text(table):
         for line in table) + "\n"
 
 
-PARTS = {"exits": exits, "latency": latency, "start": begin, "linux": linux,
-         "vtd": vtd}
+PARTS = {"exits": exits, "latency": latency, "start": begin, "smp": smp,
+         "linux": linux, "vtd": vtd}
 
 
 def place(part):
