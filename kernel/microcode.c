@@ -224,6 +224,33 @@ u32 microcode_revision(void)
 	return rdmsr_safe(MSR_MICROCODE, &value) ? 0 : revision();
 }
 
+/*
+ * The first revisions whose TSC deadline is right where firmware has used
+ * TSC_ADJUST: Linux's deadline_match[]. A stepping of 0 is any.
+ */
+static const struct {
+	u32 signature, revision;
+} deadlines[] = {
+	{0x306c0, 0x22},       {0x40650, 0x20},	      {0x40660, 0x17},
+	{0x306d0, 0x25},       {0x40670, 0x17},	      {0x406e0, 0xb2},
+	{0x506e0, 0xb2},       {0x806e0, 0x52},	      {0x906e0, 0x52},
+	{0x306f2, 0x3a},       {0x306f4, 0x0f},	      {0x406f0, 0x0b000020},
+	{0x50662, 0x11},       {0x50663, 0x0700000e}, {0x50664, 0x0f00000c},
+	{0x50665, 0x0e000003}, {0x50653, 0x01000136}, {0x50654, 0x02000014},
+};
+
+bool microcode_mends_deadline(void)
+{
+	u32 signature = cpuid(1, 0).eax & 0x0fff3fff;
+	u32 now = microcode_revision();
+
+	for (unsigned i = 0; now && i < ARRAY_SIZE(deadlines); i++)
+		if (deadlines[i].signature == signature ||
+		    deadlines[i].signature == (signature & ~0xfu))
+			return now >= deadlines[i].revision;
+	return true;
+}
+
 u32 microcode_load(bool tell)
 {
 	const struct update *u = NULL;

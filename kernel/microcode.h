@@ -20,5 +20,7 @@ void microcode_init(const struct boot_info *boot);
 u32 microcode_load(bool tell);
 /* The revision in force in this CPU, or 0. */
 u32 microcode_revision(void);
+/* Whether this CPU's TSC deadline comes when it is due. */
+bool microcode_mends_deadline(void);
 
 #endif

@@ -120,11 +120,11 @@ static int measure_timer(u64 window)
 	return counted ? 0 : -EIO;
 }
 
-int local_apic_timer_init(u8 vector, u64 window)
+int local_apic_timer_init(u8 vector, u64 window, bool deadline)
 {
 	int err;
 
-	apic.deadline = cpuid(1, 0).ecx & BIT(24);
+	apic.deadline = deadline && cpuid(1, 0).ecx & BIT(24);
 	err = apic.deadline ? 0 : measure_timer(window);
 	write(APIC_LVT_TIMER, vector | (apic.deadline ? LVT_DEADLINE : 0));
 	mfence(); /* SDM 11.5.4.1: before the MSR's first write */

@@ -57,10 +57,10 @@ int local_apic_send(u32 apic_id, u32 low);
 
 /*
  * The calling CPU's timer, to raise vector: by TSC deadline where there is
- * that mode, else one-shot, measured against the TSC for `window` of its
- * ticks. -EIO: it does not count.
+ * that mode and deadline allows it, else one-shot, measured against the TSC for
+ * `window` of its ticks. -EIO: it does not count.
  */
-int local_apic_timer_init(u8 vector, u64 window);
+int local_apic_timer_init(u8 vector, u64 window, bool deadline);
 /*
  * Once, when the TSC is at deadline or soon before; ~0: never. A long one-shot
  * ends far before: who gets the interrupt looks at the TSC and sets it anew.

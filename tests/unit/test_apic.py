@@ -175,7 +175,8 @@ class Timer(Apic):
     """Counts once for so many ticks of the TSC. smi: ticks that firmware
     takes while the count is read; dead: it does not count."""
 
-    def __init__(self, m, ticks=15, deadline=False, smi=0, dead=False, **apic):
+    def __init__(self, m, ticks=15, deadline=False, allowed=True, smi=0,
+                 dead=False, **apic):
         super().__init__(m, **apic)
         self.ticks, self.smi, self.dead = ticks, smi, dead
         self.started = None
@@ -186,7 +187,7 @@ class Timer(Apic):
         if deadline:
             self.cpu.set_msr(0x6e0, 0)
         self.written.clear()
-        self.status = m.local_apic_timer_init(0xfe, WINDOW)
+        self.status = m.local_apic_timer_init(0xfe, WINDOW, allowed)
 
     def write(self, kind, addr, size, value):
         super().write(kind, addr, size, value)
@@ -218,6 +219,13 @@ def test_a_timer_by_deadline(m):
     for deadline, msr in ((1000, 1000), (NEVER, 0), (2**63, 2**63)):
         m.local_apic_timer_set(deadline)
         assert x.cpu.msr(0x6e0) == msr
+
+
+def test_a_deadline_that_is_not_to_be_trusted(m):
+    x = Timer(m, deadline=True, allowed=False)
+    assert x.status == 0 and x.regs[LVT_TIMER] == 0xfe
+    m.local_apic_timer_set(m.tsc + 15_000_000)
+    assert x.over() != NEVER and x.cpu.msr(0x6e0) == 0
 
 
 @pytest.mark.parametrize("ticks", [15, 83.3, 1, 2.5])

@@ -164,6 +164,21 @@ def test_the_one_that_is_for_this_cpu(m, updates, revision):
         revision, " in place of 0x10" if m.taken else ""))]
 
 
+@pytest.mark.parametrize("signature, revision, right", [
+    (0x306c3, 0x21, False), (0x306c3, 0x22, True),      # Haswell, any stepping
+    (0x306c1, 0x21, False),
+    (0x506e3, 0xb1, False), (0x906ec, 0x51, False), (0x906ec, 0xea, True),
+    (0x50654, 0x02000013, False), (0x50654, 0x02000014, True),
+    (0x50657, 0x1, True),                   # none of Cascade Lake's has it
+    (0x306a9, 0x1, True), (0xb0671, 0x1, True),
+    (0x306c3, 0, True),                     # an emulator's CPU has no revision
+])
+def test_a_tsc_deadline_that_microcode_mends(m, signature, revision, right):
+    x = Machine(m, b"", revision)
+    x.cpu.cpuid(1, eax=signature)
+    assert m.microcode_mends_deadline() == right
+
+
 def test_the_caches_are_written_back_before(m):
     Machine(m, update(0x20)).load()
     kinds = [(e.kind, e.addr) for e in m.events("wbinvd", "wrmsr")]

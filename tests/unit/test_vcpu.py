@@ -125,9 +125,16 @@ int load_error;
 u64 apic_deadline;
 unsigned apic_sets;
 int apic_error;
+bool deadlines_are_right = true, by_deadline;
 
-int local_apic_timer_init(u8 vector, u64 window)
+bool microcode_mends_deadline(void)
 {
+	return deadlines_are_right;
+}
+
+int local_apic_timer_init(u8 vector, u64 window, bool deadline)
+{
+	by_deadline = deadline;
 	host_vector = vector;
 	apic_deadline = ~0ull;
 	return window ? apic_error : -1;
@@ -175,6 +182,7 @@ extern u64 handler_ticks;
 extern const char *handler_called;
 extern unsigned host_vector, unblocked_nmi, checked;
 extern u64 apic_deadline;
+extern bool deadlines_are_right, by_deadline;
 extern unsigned apic_sets;
 extern int apic_error;
 bool run_to_panic(struct vcpu *v);
@@ -969,6 +977,17 @@ def test_an_apic_timer_that_does_not_count(vm, init):
         assert vm.m.vcpu_init(vm.v) == -vm.m.EIO
     finally:
         vm.m.lib.apic_error = 0
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_deadline_that_microcode_would_mend(vm, init, right):
+    """One-shot; the log has it once, and on the first CPU."""
+    Clocks(vm, init, HABITS["stopped"], ARRANDALE)
+    vm.m.lib.deadlines_are_right = right
+    assert vm.m.vcpu_init(vm.v) == 0
+    vm.m.lib.deadlines_are_right = True
+    assert vm.m.by_deadline == right
+    assert vm.m.log_text().count("vmx: clock: one-shot") == 1 - right
 
 
 # --- Exits ---------------------------------------------------------------

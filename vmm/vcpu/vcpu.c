@@ -9,6 +9,7 @@
 #include "arch/x86/vmx/vmx_check.h"
 #include "kernel/host_paging.h"
 #include "kernel/log.h"
+#include "kernel/microcode.h"
 #include "kernel/panic.h"
 #include "kernel/percpu.h"
 #include "kernel/phys.h"
@@ -78,6 +79,7 @@ static int init_clock(struct vcpu *v)
 {
 	const struct vmx_capabilities *cap = v->vm->vmx;
 	u64 tsc_hz = v->vm->clock.tsc_hz;
+	bool deadline;
 
 	v->timer_max = cap->preemption_max;
 	v->timer_shift = (u8)cap->preemption_shift;
@@ -91,7 +93,11 @@ static int init_clock(struct vcpu *v)
 		return 0;
 	v->timer_limit = 0;
 	v->slack_max = (s64)(~0ull >> 1);
-	return local_apic_timer_init(HOST_VECTOR_TIMER, tsc_hz / 100);
+	deadline = microcode_mends_deadline();
+	if (!deadline && vcpu_is_first(v))
+		log_info("vmx: clock: one-shot, as this microcode's TSC "
+			 "deadline may come late");
+	return local_apic_timer_init(HOST_VECTOR_TIMER, tsc_hz / 100, deadline);
 }
 
 /* The deadline that the CPU's timer has is not the nearest any more. */
