@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Guests of others, as Debian's packages have them: other releases' kernels,
-and Xen with a Linux on it."""
+Xen with a Linux on it, and iPXE in real mode."""
 import gzip
+import time
 
 import pytest
 
 import rigs
-from boot import runs
+from boot import runs, screen
+from boot.realmode import HV
 from rigs.spec import BUILD, DEMO_APPEND, DEMO_INITRD, DEMO_READY
 
 # Beside the emulator's own limit.
@@ -54,3 +56,27 @@ def test_xen():
         machine.wait_for("Xen version 4.17", TIMEOUT)
         machine.wait_for("dom0 on xen: 42", TIMEOUT)
         assert machine.finish().status == 0
+
+
+def shows(machine, line, path):
+    """Waits until the screen has this line; its number among the lines."""
+    end = time.monotonic() + 300
+    lines = []
+    while line not in lines:
+        assert time.monotonic() < end, lines
+        machine.screenshot(path)
+        lines = screen.read(screen.text_picture(path))
+    return lines.index(line)
+
+
+def test_ipxe():
+    """Entered in real mode, it unpacks itself by what INT 15h tells; its shell
+    has a screen and a keyboard."""
+    path = runs.work("ipxe.png")
+    spec = rigs.Spec(rig="bochs", timeout=TIMEOUT, append="shell", hv=HV,
+                     kernel=CACHE / "ipxe" / "boot" / "ipxe.lkrn",
+                     monocle=runs.MONOCLE)
+    with rigs.start(spec) as machine:
+        prompt = shows(machine, "iPXE>", path)
+        machine.type("echo ${buildarch}\n")
+        assert shows(machine, "i386", path) > prompt
