@@ -1614,22 +1614,6 @@ def thorough():
         "__builtin_expect(v->attention, false) &&", "v &&"))}, "vcpu_thorough")
 
 
-def test_a_quiet_exit_reads_and_writes_little(m):
-    """Each is 20 to 30 cycles, and many a VMWRITE some hundred at the entry.
-    `make bench` has what is printed here."""
-    vm = Vm(m)
-    vm.v.slack_max = 1000   # ticks: the timer counts on over an exit
-
-    def accesses(exits):
-        m.lib.vmcs_reads = 0
-        vm.run(*[m.EXIT_CPUID] * exits)
-        return m.vmcs_reads, len(m.events("vmwrite"))
-    few, many = accesses(2), accesses(12)
-    reads, writes = ((b - a) // 10 for a, b in zip(few, many))
-    print(f"a CPUID's exit: {reads} VMREADs, {writes} VMWRITEs")
-    assert reads <= 5 and writes <= 1
-
-
 @settings(max_examples=300)
 @given(st.lists(st.sampled_from(DEEDS), max_size=12))
 def test_a_quiet_exit_puts_nothing_off(m, thorough, deeds):
