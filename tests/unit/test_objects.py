@@ -56,6 +56,7 @@ POINTERS = {
     "apic_bus.eoi": "a LAPIC's EOI goes to the IOAPIC, which sends to LAPICs",
     "ioapic.ended": "an assigned line's EOI, which opens the host's pin",
     "ioapic.routed": "as ended: whose CPU the host's interrupt goes to",
+    "pci_bridges.move_ecam": "as no_smm: the map is not the bridge's",
     "pci_bridges.no_smm": "the vCPU loop ends: this firmware cannot run",
     "fw_cfg.fill": "a file that is made when it is asked for",
     "firmware.fill": "as fw_cfg's",
