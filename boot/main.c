@@ -260,6 +260,8 @@ static int plan(void)
 	host.has_vmx = !err && !vmx_probe(&host.vmx);
 	if (host.has_vmx)
 		err = vmx_choose_clock(&host.vmx, host.options.clock);
+	if (host.has_vmx && !err)
+		err = vmx_choose_apicv(&host.vmx, host.options.apicv);
 	host.vmx.split_code = host.options.itlb;
 	if (err || !(host.has_vmx || host.options.list))
 		return -ENOTSUP;

@@ -127,6 +127,12 @@ static const struct option table[] = {
 	 "what keeps the guest's deadlines: VMX's timer or the local APIC's; "
 	 "auto: the APIC's where it runs on in deep sleep, or VMX's is "
 	 "unreliable"},
+	{"apicv",
+	 CHOICE,
+	 AT(apicv),
+	 {"auto", "on", "off"},
+	 "whether the CPU itself delivers the guest's interrupts and ends "
+	 "them; auto: where it can"},
 	{"itlb",
 	 CHOICE,
 	 AT(itlb),

@@ -32,6 +32,7 @@ struct options {
 	unsigned iommu;	    /* enum iommu_mode */
 	unsigned sinks;	    /* enum log_sink */
 	unsigned igd;	    /* enum igd_mode */
+	unsigned apicv;	    /* enum apicv_choice */
 	unsigned clock;	    /* enum clock_source */
 	unsigned itlb;	    /* 1: large pages hold no code */
 	u64 igd_gen;	    /* its generation, 0: by its ID */

@@ -88,7 +88,7 @@ static bool is_bios_guest(const struct machine *m)
 static int init_vm(struct machine *m)
 {
 	struct vm *vm = &m->vm;
-	hpa_t bitmaps = phys_alloc(&host_memory, 3 * PAGE_SIZE, PAGE_SIZE,
+	hpa_t bitmaps = phys_alloc(&host_memory, 4 * PAGE_SIZE, PAGE_SIZE,
 				   PHYS_ANYWHERE);
 	int err;
 
@@ -99,6 +99,9 @@ static int init_vm(struct machine *m)
 	vm->msr_bitmap = phys_to_virt(bitmaps + 2 * PAGE_SIZE);
 	memset(vm->io_bitmap, 0xff, 2 * PAGE_SIZE);
 	msr_bitmap_fill(vm->msr_bitmap);
+	vm->apicv_bitmap = phys_to_virt(bitmaps + 3 * PAGE_SIZE);
+	msr_bitmap_fill(vm->apicv_bitmap);
+	msr_bitmap_open_apic(vm->apicv_bitmap);
 	guest_features_init(&vm->features, vm->vmx->cpu2);
 	vm->features.mwait = vm->vmx->mwait;
 	vm->features.tsc_hz = m->host->tsc_exact ? m->host->tsc_hz : 0;

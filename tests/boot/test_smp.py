@@ -29,6 +29,9 @@ for _name, (_cpus, _seed, _seeds) in STORMS.items():
     runs.define(_name + "-native")(functools.partial(
         storm, _line, _cpus, native=True))
 
+runs.define("storm-apicv")(functools.partial(
+    storm, "storm cpus=2 seed=1 seeds=10", 2, hv="apicv=on"))
+
 for _cpus in (2, 4):
     runs.define(f"storm-resets-{_cpus}")(functools.partial(
         storm, "storm-resets", _cpus))
@@ -60,6 +63,12 @@ def test_the_bare_machine_loses_nothing(run, name):
 def test_nothing_is_lost(run, name):
     """IPIs, NMIs, INITs and SIPIs from all to all, and a BAR that moves."""
     assert lines(run(name)) == lines(run(name + "-native"))
+
+
+@pytest.mark.runs("storm-apicv", "storm-native")
+def test_apicv_loses_nothing(run):
+    """Where the CPU delivers what lies in the mailboxes."""
+    assert lines(run("storm-apicv")) == lines(run("storm-native"))
 
 
 @pytest.mark.parametrize("cpus", [

@@ -373,7 +373,7 @@ int vmx_enter(struct vmx_frame *frame)
 	tell_masters();
 	model_own_pages(tell_own);
 	tell_own(virt_to_phys(machine.vm.io_bitmap), 2 * PAGE_SIZE);
-	tell_own(virt_to_phys(machine.vm.msr_bitmap), PAGE_SIZE);
+	tell_own(virt_to_phys(machine.vm.msr_bitmap), 2 * PAGE_SIZE);
 	for (unsigned i = 0; i < host.boot.module_count; i++)
 		tell_own(host.boot.modules[i].start, host.boot.modules[i].size);
 	for (unsigned bus = 0; bus < 256; bus++)

@@ -449,6 +449,55 @@ static void test_self_ipi(void)
 	check(interrupts[V_IPI], 1);
 }
 
+static void registers(u32 count)
+{
+	for (u32 n = 0; n < count; n++) {
+		lapic_write(LAPIC_TPR, n & 0xff);
+		check(lapic_read(LAPIC_TPR), n & 0xff);
+		check(lapic_read(LAPIC_PPR), n & 0xff);
+		lapic_read(LAPIC_SVR);
+		lapic_read(LAPIC_TMR);
+	}
+	lapic_write(LAPIC_TPR, 0);
+}
+
+static void self_ipis(u32 count)
+{
+	u32 before = interrupts[V_IPI];
+
+	for (u32 n = 0; n < count; n++) {
+		wrmsr(MSR_SELF_IPI, V_IPI);
+		open_interrupts();
+	}
+	check(interrupts[V_IPI] - before, count);
+}
+
+static void test_x2apic_exits(void)
+{
+	count_exits("x2apic registers", registers, 1000);
+	count_exits("x2apic self-ipi", self_ipis, 1000);
+}
+
+/* One waits for IF, and a timer of the host's is due meanwhile. */
+static void test_if_off(void)
+{
+	u64 start;
+
+	if (!x2apic)
+		test_x2apic_enter();
+	lapic_write(LAPIC_LVT_TIMER, V_TIMER);
+	lapic_write(LAPIC_TIMER_INITIAL, 200000);
+	open_interrupts();
+	wrmsr(MSR_SELF_IPI, V_IPI);
+	start = rdtsc();
+	while (rdtsc() - start < 1000000)
+		relax();
+	check(interrupts[V_IPI], 0);
+	open_interrupts();
+	check(interrupts[V_IPI], 1);
+	check_true(wait_for(V_TIMER, 1, LONG_TIME));
+}
+
 /* Off and on again: SDM figure 10-28. */
 static void test_apic_off(void)
 {
@@ -487,6 +536,8 @@ const struct test apic_tests[] = {
 	{"x2apic-faults", test_x2apic_faults, false},
 	{"x2apic-ipi", test_ipi, false},
 	{"x2apic-self-ipi", test_self_ipi, false},
+	{"x2apic-exits", test_x2apic_exits, true},
+	{"x2apic-if-off", test_if_off, false},
 	{"x2apic-priority", test_priority, false},
 	{"x2apic-nmi", test_nmi, false},
 	{"x2apic-illegal-vector", test_illegal_vector, true},

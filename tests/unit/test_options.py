@@ -15,7 +15,7 @@ COM1, COM2, E9, SCREEN = 1, 2, 4, 8
 DEFAULTS = {"ram": 0, "igd_dma": 0, "iommu": 0, "guest": 0, "igd": 0,
             "igd_gen": 0, "igd_reset": 0, "rom_init": False,
             "usb_firmware": False, "no_hypervisor_bit": False,
-            "strict_groups": False, "serials": False, "clock": 0, "itlb": 0,
+            "strict_groups": False, "serials": False, "clock": 0, "itlb": 0, "apicv": 0,
             "sinks": COM1 | SCREEN, "memory": 0, "cpus": 0,
             "dma_faults": 0, "quiet": False, "debug": False,
             "help": False, "list": False, "unsafe_dma": False, "no_vga": False,
@@ -38,7 +38,8 @@ GOOD = [
     ("no-vga", "no_vga", True), ("help", "help", True),
     ("list", "list", True),
     ("clock=auto", "clock", 0), ("clock=preemption", "clock", 1),
-    ("clock=apic", "clock", 2), ("itlb=large", "itlb", 0),
+    ("clock=apic", "clock", 2), ("apicv=auto", "apicv", 0),
+    ("apicv=on", "apicv", 1), ("apicv=off", "apicv", 2), ("itlb=large", "itlb", 0),
     ("itlb=split", "itlb", 1),
     ("iommu=strict", "iommu", 0), ("iommu=off", "iommu", 1),
     ("unsafe-dma", "unsafe_dma", True),
@@ -68,7 +69,7 @@ BAD = ["ram", "ram=", "ram=identit", "ram=identityx", "ram=Identity",
        "log", "log=", "log=com3", "log=com1,", "log=,com1", "log=com1;com2",
        "quiet=", "quiet=1", "debug=yes", "iommu", "iommu=on",
        "dma-faults=many", "assign", "igd=", "igd=yes", "igd-gen", "igd-gen=x",
-       "guest", "guest=uefi", "clock", "clock=pit",
+       "guest", "guest=uefi", "clock", "clock=pit", "apicv",
        "itlb", "itlb=small"]
 
 
@@ -230,7 +231,7 @@ def test_help_lists_every_option_and_value(m):
                      "assign=...", "strict-groups", "usb-firmware", "igd=off|open|closed",
                      "igd-gen=N", "igd-reset=auto|never|reboot|always",
                      "igd-dma=remapped|direct", "rom-init", "no-hypervisor-bit", "iommu=strict|off", "unsafe-dma",
-                     "dma-faults=N", "clock=auto|preemption|apic",
+                     "dma-faults=N", "clock=auto|preemption|apic", "apicv=auto|on|off",
                      "itlb=large|split", "serials",
                      "list", "help"]
     assert all(len(text.partition(": ")[2]) >= 10 for _, text in m.log_lines())

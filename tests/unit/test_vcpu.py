@@ -198,6 +198,7 @@ IF, TF = 1 << 9, 1 << 8
 STI, MOV_SS, SMI, BY_NMI = 1, 2, 4, 8
 INTERRUPT_WINDOW, NMI_WINDOW, MWAIT_EXITING = 1 << 2, 1 << 22, 1 << 10
 TPR_SHADOW = 1 << 21
+APICV, CPU2 = 1 << 4 | 1 << 8 | 1 << 9, 0x10ac
 CPU = 0x84006172
 ACTIVE, HLT = 0, 1
 RIP, LENGTH = 0x1000, 3
@@ -334,8 +335,9 @@ class Vm:
         self.panicked = self.m.run_to_panic(self.v)
         return self.entries
 
-    def interrupt(self, vector):
-        message = self.m.new("struct apic_message *", {"vector": vector})
+    def interrupt(self, vector, level=False):
+        message = self.m.new("struct apic_message *", {
+            "vector": vector, "level": level})
         assert self.m.lapic_accept(self.lapic, message)
 
     def message(self, delivery):
@@ -420,66 +422,238 @@ def test_priority_threshold(vm):
     assert not any(e.windows for e in entries)
 
 
-def by_cr8(m, deeds, shadow):
-    """(the vectors that come, each with the number of deeds before it; MOV CR8s
-    that exit). With the TPR shadow those alone do that go below the threshold
-    (SDM 30.1.2)."""
-    vm, done, came, let_in, exits = Vm(m), 0, [], [], 0
-    if shadow:
+def test_a_self_ipi_that_cannot_be(vm):
+    """Below vector 16 it exits, written (SDM 30.5); an error bit tells of it."""
+    Apicv(vm)
+    vm.lapic.page[4 * vm.m.LAPIC_SELF_IPI] = 5
+    vm.run({"EXIT_REASON": vm.m.EXIT_APIC_WRITE, "QUALIFICATION": 0x3f0})
+    assert vm.lapic.errors == 1 << 5
+
+
+class Apicv:
+    """What the CPU does with the virtual-APIC page: SDM 30.1.3, 30.1.4, 30.2,
+    30.5. Its deeds cause no exit but where they return one."""
+
+    def __init__(self, vm):
+        self.vm, self.m = vm, vm.m
         vm.tpr_shadow()
+        vm.cap.apicv, vm.cap.cpu2, vm.lapic.base = APICV, CPU2, 0xfee00c00
+        self.came, self.wrong = [], []
+
+    def _bits(self, register):
+        return {32 * n + bit for n in range(8) for bit in range(32)
+                if self.vm.lapic.page[4 * (register + n)] >> bit & 1}
+
+    def _put(self, register, vector, on):
+        word = self.vm.lapic.page
+        at, bit = 4 * (register + vector // 32), 1 << vector % 32
+        word[at] = word[at] | bit if on else word[at] & ~bit
+
+    def status(self):
+        """RVI, SVI"""
+        status = self.vm["GUEST_INTERRUPT_STATUS"]
+        return status & 0xff, status >> 8
+
+    def entered(self):
+        """The state that the entry loads, and the interrupt that it lets in."""
+        loaded = (self.status(), self.vm["CPU_CONTROLS2"],
+                  self.vm.entries[-1].info, self.vm.entries[-1].threshold)
+        highest = [max(self._bits(reg), default=0) for reg in (
+            self.m.LAPIC_IRR, self.m.LAPIC_ISR)]
+        if loaded != (tuple(highest), CPU2 | APICV, 0, 0):
+            self.wrong.append((loaded, highest))
+        self.evaluate()
+
+    def evaluate(self):
+        """Bits that no status tells of are not there for the CPU."""
+        m, (rvi, svi) = self.m, self.status()
+        if rvi >> 4 <= max(svi >> 4, m.lapic_cr8(self.vm.lapic)):
+            return
+        self._put(m.LAPIC_IRR, rvi, False)
+        self._put(m.LAPIC_ISR, rvi, True)
+        self.came.append(rvi)
+        self._set(max(self._bits(m.LAPIC_IRR), default=0), rvi)
+
+    def _set(self, rvi, svi):
+        self.vm.set(GUEST_INTERRUPT_STATUS=rvi | svi << 8)
+
+    def cr8(self, value):
+        self.m.lapic_set_cr8(self.vm.lapic, value)
+        self.evaluate()
+
+    def self(self, vector):
+        rvi, svi = self.status()
+        self._put(self.m.LAPIC_IRR, vector, True)
+        self._set(max(rvi, vector), svi)
+        self.evaluate()
+
+    def eoi(self, _):
+        m, (rvi, svi) = self.m, self.status()
+        if svi:
+            self._put(m.LAPIC_ISR, svi, False)
+        self._set(rvi, max(self._bits(m.LAPIC_ISR), default=0))
+        if self.vm.cpu.read(m.VMCS_EOI_EXIT + 2 * (svi // 64)) >> svi % 64 & 1:
+            return {"EXIT_REASON": m.EXIT_EOI, "QUALIFICATION": svi}
+        self.evaluate()
+
+
+def by_deeds(m, deeds, how="exits"):
+    """(the vectors that come, and the EOIs that the IOAPIC hears of, each with
+    the number of deeds before it; exits of the guest's deeds). With the TPR
+    shadow MOV CR8 exits below the threshold alone (SDM 30.1.2)."""
+    vm, done, seen, let_in, exits = Vm(m), 0, [], [], 0
+    apicv = Apicv(vm) if how == "apicv" else None
+    ended = m.callback("void(*)(void *, u8)", lambda ctx, vector: seen.append(
+        (done, "EOI", vector)))
+    vm.apics.eoi = ended
+    if how == "shadow":
+        vm.tpr_shadow()
+
+    def others(name, value):
+        """A deed of the guest's that exits."""
+        if name == "cr8":
+            m.lapic_set_cr8(vm.lapic, value)
+            return m.EXIT_CR_ACCESS
+        if name == "eoi":
+            m.lapic_eoi(vm.lapic)
+        else:
+            vm.interrupt(value)
+        return m.EXIT_WRMSR
+
+    def look():
+        if apicv:
+            seen.extend((done, vector) for vector in apicv.came)
+            apicv.came.clear()
+        elif vm.entries[-1].info:
+            seen.append((done, vm.entries[-1].vector))
 
     def exit():
         nonlocal done, exits
-        if vm.entries[-1].info:
-            came.append((done, vm.entries[-1].vector))
+        if apicv:
+            apicv.entered()
+        look()
         while done < len(deeds):
             name, value = deeds[done]
             done += 1
-            if name == "cr8":
-                m.lapic_set_cr8(vm.lapic, value)
-                if not shadow:
-                    exits += 1
-                    return m.EXIT_CR_ACCESS
-                if value < vm["TPR_THRESHOLD"]:
-                    exits += 1
-                    let_in.append(len(vm.entries))
-                    return m.EXIT_TPR_BELOW_THRESHOLD
-            elif name == "interrupt":
-                vm.interrupt(value)
+            if name in ("edge", "level"):
+                vm.interrupt(value, name == "level")
                 return m.EXIT_EXTERNAL_INTERRUPT
-            elif name == "eoi":
-                m.lapic_eoi(vm.lapic)
-                return m.EXIT_WRMSR
+            if how == "shadow" and name == "cr8":
+                m.lapic_set_cr8(vm.lapic, value)
+                if value >= vm["TPR_THRESHOLD"]:
+                    continue
+                let_in.append(len(vm.entries))
+                reason = m.EXIT_TPR_BELOW_THRESHOLD
+            elif apicv:
+                reason = getattr(apicv, name)(value)
+                look()
+                if not reason:
+                    continue
+            else:
+                reason = others(name, value)
+            exits += 1
+            return reason
         return m.EXIT_CPUID
     vm.run(*[exit] * (len(deeds) + 2))
     assert done == len(deeds) and all(vm.entries[n].info for n in let_in)
     # SDM 27.2.1.1
-    assert not shadow or all(e.threshold <= e.cr8 for e in vm.entries)
-    return came, exits
+    assert how != "shadow" or all(e.threshold <= e.cr8 for e in vm.entries)
+    assert not apicv or not apicv.wrong
+    return seen, exits
 
 
-CR8_DEEDS = st.lists(st.one_of(
+VECTORS = st.integers(16, 255).map(lambda vector: vector & ~3 | 1)
+LAPIC_DEEDS = st.lists(st.one_of(
     st.tuples(st.just("cr8"), st.integers(0, 15)),
-    st.tuples(st.just("interrupt"), st.integers(16, 255)),
+    st.tuples(st.sampled_from(["edge", "self"]), VECTORS),
+    # A self-IPI leaves the TMR as it is: these are others.
+    st.tuples(st.just("level"), VECTORS.map(lambda vector: vector | 3)),
     st.tuples(st.just("eoi"), st.just(0))), max_size=30)
 
 
-@settings(max_examples=300, deadline=None)
-@given(CR8_DEEDS)
-def test_the_tpr_shadow_loses_and_adds_nothing(m, deeds):
-    """Each vector comes behind the deed that lets it in, as where each MOV CR8
-    exits; one that exits lets one in."""
-    assert by_cr8(m, deeds, True)[0] == by_cr8(m, deeds, False)[0]
+@pytest.mark.parametrize("how", ["shadow", "apicv"])
+@settings(max_examples=200, deadline=None)
+@given(LAPIC_DEEDS)
+def test_no_vector_is_lost_without_exits(m, how, deeds):
+    """Each comes behind the deed that lets it in, as where each deed exits; a
+    MOV CR8 that exits lets one in."""
+    assert by_deeds(m, deeds, how)[0] == by_deeds(m, deeds)[0]
 
 
-LOWERED = [("cr8", 6), ("interrupt", 0x41), ("interrupt", 0x52), ("cr8", 5),
+LOWERED = [("cr8", 6), ("edge", 0x41), ("edge", 0x52), ("cr8", 5),
            ("cr8", 15), ("cr8", 4), ("cr8", 3), ("cr8", 4), ("eoi", 0),
            ("cr8", 3), ("eoi", 0)] + [("cr8", n % 16) for n in range(100)]
 
 
 def test_mov_cr8_exits_for_what_waits_alone(m):
-    assert by_cr8(m, LOWERED, True) == ([(6, 0x52), (10, 0x41)], 2)
-    assert by_cr8(m, LOWERED, False) == ([(6, 0x52), (10, 0x41)], 107)
+    assert by_deeds(m, LOWERED, "shadow")[0] == [(6, 0x52), (10, 0x41)]
+    assert by_deeds(m, LOWERED, "shadow")[1] == 2 + 2
+    assert by_deeds(m, LOWERED) == ([(6, 0x52), (10, 0x41)], 107 + 2)
+
+
+ALONE = [("self", 0x61), ("eoi", 0), ("level", 0x42), ("edge", 0x31),
+         ("self", 0x43), ("eoi", 0), ("eoi", 0), ("eoi", 0)]
+
+
+def test_apicv_exits_for_the_ioapic_alone(m):
+    assert by_deeds(m, ALONE, "apicv") == (
+        [(1, 0x61), (3, 0x42), (6, "EOI", 0x42), (6, 0x43), (7, 0x31)], 1)
+
+
+def test_apicv_begins_and_ends_with_x2apic_mode(vm):
+    """Its MSRs are open no longer than that."""
+    apicv, bitmaps = Apicv(vm), (0x1000, 0x2000)
+    vm.vm.msr_bitmap, vm.vm.apicv_bitmap = (
+        vm.m.ffi.cast("void *", n) for n in bitmaps)
+    state = lambda: (vm["CPU_CONTROLS2"], vm["MSR_BITMAP"])
+    vm.run()
+    assert state() == (CPU2 | APICV, 0x2000)
+    access = vm.m.new("struct bus_access *", {
+        "addr": 0x1b, "size": 8, "write": True, "value": 0xfee00000})
+    vm.run(lambda: vm.m.bus_dispatch(vm.v.bus, vm.m.BUS_MSR, access) and None)
+    assert state() == (CPU2, 0x1000)
+    vm.lapic.base = 0xfee00900
+    vm.m.lapic_virtual_wire(vm.lapic)
+    vm.interrupt(0x41)
+    assert vm.run()[0].vector == 0x41 and apicv.status() == (0, 0)
+
+
+def test_apicv_wakes_a_guest_that_is_halted(vm):
+    """Bochs's CPU does not."""
+    apicv = Apicv(vm)
+    entries = vm.run(vm.m.EXIT_HLT, vm.m.EXIT_EXTERNAL_INTERRUPT,
+                     lambda: vm.interrupt(0x41))
+    assert [e.activity for e in entries] == [ACTIVE, HLT, HLT, ACTIVE]
+    assert apicv.status() == (0x41, 0) and not any(e.info for e in entries)
+
+
+def test_apicv_and_mwait(vm):
+    """With IF = 0 what waits ends it, by an exit."""
+    Apicv(vm)
+    vm.vm.features.mwait = 1
+    exiting = lambda: vm["CPU_CONTROLS"] & MWAIT_EXITING
+    vm.v.cpu_controls &= ~MWAIT_EXITING
+    vm.set(GUEST_RFLAGS=2, CPU_CONTROLS=vm.v.cpu_controls)
+    vm.run()
+    assert not exiting()
+    vm.interrupt(0x41)
+    assert vm.run()[0].windows == 0 and exiting()
+
+
+def test_apicv_and_the_8259(vm):
+    """Its interrupt is injected as ever, in its window; a virtual one is not
+    delivered meanwhile (SDM 30.2.2)."""
+    Apicv(vm)
+    vm.set(GUEST_RFLAGS=2)
+    vm.interrupt(0x41)
+    (entry,) = vm.run()
+    assert entry.windows == 0
+    wire_8259(vm)
+    vm.m.pic_set_line(vm.pic, 3, True)
+    entries = vm.run({"EXIT_REASON": vm.m.EXIT_INTERRUPT_WINDOW,
+                      "GUEST_RFLAGS": 2 | IF})
+    assert [e.windows for e in entries] == [INTERRUPT_WINDOW, 0]
+    assert [e.vector for e in entries] == [None, 0x23]
 
 
 def test_what_waits_for_if_needs_no_threshold(vm):
@@ -1058,7 +1232,7 @@ def test_every_reason(vm, reason):
     names = {getattr(m, f"EXIT_{n}"): n for n in (
         "EXTERNAL_INTERRUPT", "TRIPLE_FAULT", "INIT", "SIPI",
         "INTERRUPT_WINDOW", "NMI_WINDOW", "TPR_BELOW_THRESHOLD", "CPUID",
-        "HLT", "INVD", "WBINVD",
+        "EOI", "APIC_WRITE", "HLT", "INVD", "WBINVD",
         "RDPMC", "PREEMPTION_TIMER", "MONITOR_TRAP", *HANDLERS,
         *UNDEFINED)}
     name = names.get(reason)
@@ -1653,6 +1827,11 @@ def check(name, *more):
     return run
 
 
+def check_apicv(m):
+    assert by_deeds(m, ALONE, "apicv") == by_deeds(m, ALONE, "apicv")
+    test_apicv_exits_for_the_ioapic_alone(m)
+
+
 def check_cr8(m):
     test_mov_cr8_exits_for_what_waits_alone(m)
 
@@ -1663,8 +1842,8 @@ MUTANTS = {
         "on ? v->cpu_controls | control : v->cpu_controls;",
         check("the_interrupt_window", IF_OFF)),
     "no interrupt window": (
-        "	set_window(v, window, interrupt && !v->halted);\n",
-        "	(void)window;\n",
+        "	set_window(v, CPU_INTERRUPT_WINDOW | (v->apicv ? 0 : mwait),\n",
+        "	set_window(v, mwait,\n",
         check("the_interrupt_window", IF_OFF)),
     "no NMI window": (
         "	set_window(v, CPU_NMI_WINDOW, v->nmi_pending);\n", "",
@@ -1810,6 +1989,32 @@ MORE_MUTANTS = {
     "a threshold for what the ISR holds back": (
         ACCEPT, "in_service >> 4 >= (int)class", "in_service > 255",
         [check_cr8]),
+    "APICv: what waits is not told": (
+        VCPU, "		vmcs_write16(VMCS_GUEST_INTERRUPT_STATUS, status);\n",
+        "		(void)status;\n", [check_apicv]),
+    "APICv: delivered, and injected too": (
+        VCPU, "return v->apicv ? -1 : lapic", "return lapic", [check_apicv]),
+    "APICv: an EOI that no IOAPIC hears of": (
+        EXITS, "		lapic_level_eoi(v->lapic, (unsigned)v->qualification);\n",
+        "", [check_apicv]),
+    "APICv: no EOI exits": (
+        VCPU, "if (level != v->eoi_exits[n])", "if (v == NULL)",
+        [check_apicv]),
+    "APICv: in service as of old": (
+        ACCEPT, "	l->isr_words = (u8)isr;\n", "	(void)isr;\n",
+        [check_apicv]),
+    "APICv: asleep with what waits": (
+        VCPU, "interrupts_open(0))", "interrupts_open(1))",
+        [check("apicv_wakes_a_guest_that_is_halted")]),
+    "APICv: its MSRs stay open": (
+        VCPU, "on ? v->vm->apicv_bitmap", "cap ? v->vm->apicv_bitmap",
+        [check("apicv_begins_and_ends_with_x2apic_mode")]),
+    "APICv: another mode, and nobody looks": (
+        "vmm/devmodel/lapic.c", "	if (l->attention) /*", "	if (false) /*",
+        [check("apicv_begins_and_ends_with_x2apic_mode")]),
+    "APICv: an interrupt that MWAIT sleeps over": (
+        VCPU, "(interrupt || lapic_pending(v->lapic) >= 0) &&",
+        "interrupt &&", [check("apicv_and_mwait")]),
     "a line that nobody hears": (
         "vmm/devmodel/pic.c", "	if (pic->intr && pic->attention)\n",
         "	if (false)\n", [check(QUIET, "8259", 0x23)]),

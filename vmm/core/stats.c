@@ -37,6 +37,7 @@ static const char *const names[STATS_REASONS] = {
 	[37] = "monitor trap",
 	[39] = "MONITOR",
 	[43] = "TPR below threshold",
+	[45] = "EOI",
 	[41] = "machine check at entry",
 	[48] = "EPT violation",
 	[49] = "EPT misconfiguration",
@@ -45,6 +46,7 @@ static const char *const names[STATS_REASONS] = {
 	[53] = "INVVPID",
 	[54] = "WBINVD",
 	[55] = "XSETBV",
+	[56] = "APIC write",
 	[75] = "notify",
 };
 

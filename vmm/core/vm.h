@@ -81,6 +81,7 @@ struct vm {
 	u8 exit_code;
 	void *io_bitmap; /* two pages: A, B */
 	void *msr_bitmap;
+	void *apicv_bitmap; /* of MSRs, for a vCPU with APICv */
 	/* Of the n-th assigned function; false: there is none. NULL: none. */
 	bool (*device_stats)(void *ctx, unsigned n, struct device_stats *out);
 	void *device_ctx;

@@ -7,7 +7,6 @@
 
 #define MSR_APIC_BASE 0x1B
 #define MSR_TSC_DEADLINE 0x6E0
-#define MSR_X2APIC 0x800
 
 #define LVT_PERIODIC BIT(17)
 #define LVT_TSC_DEADLINE BIT(18)
@@ -203,6 +202,12 @@ static u32 reg_read(const struct lapic *l, unsigned reg)
 	return lapic_get(l, reg);
 }
 
+bool lapic_is_plain(unsigned reg)
+{
+	return rules[reg].access & X2R && reg != LAPIC_ICR &&
+	       reg != LAPIC_TIMER_CURRENT;
+}
+
 static void reg_write(struct lapic *l, unsigned reg, u32 value)
 {
 	value &= rules[reg].writable;
@@ -241,6 +246,12 @@ static void reg_write(struct lapic *l, unsigned reg, u32 value)
 	default:
 		lapic_set(l, reg, value);
 	}
+}
+
+void lapic_written(struct lapic *l, unsigned reg)
+{
+	if (reg < LAPIC_REGISTERS)
+		reg_write(l, reg, lapic_get(l, reg));
 }
 
 /*
@@ -346,6 +357,8 @@ static int base_set(struct lapic *l, u64 base)
 	if (was && !(is && page == old_page))
 		bus_unregister(l->bus, BUS_MMIO, old_page);
 	__atomic_store_n(&l->base, base, __ATOMIC_RELAXED);
+	if (l->attention) /* APICv begins with x2APIC mode, and ends */
+		*l->attention = true;
 	return 0;
 }
 

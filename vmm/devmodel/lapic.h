@@ -13,6 +13,7 @@
 #include "vmm/core/vclock.h"
 #include "vmm/devmodel/apic_bus.h"
 
+#define MSR_X2APIC 0x800
 #define LAPIC_DEFAULT_BASE 0xFEE00000ull
 
 /* Index of a register: its offset in the page / 16, its MSR - 0x800. */
@@ -117,6 +118,11 @@ void lapic_reset(struct lapic *l);
 /* INIT (SDM 10.4.7.3): registers as after reset, ID and mode stay. */
 void lapic_init_signal(struct lapic *l);
 
+/* May a read in x2APIC mode be one of the page's? So it is with APICv. */
+bool lapic_is_plain(unsigned reg);
+/* With APICv: the guest has written it; the value is in the page. */
+void lapic_written(struct lapic *l, unsigned reg);
+
 /*
  * What firmware leaves on the bootstrap processor: virtual-wire mode
  * (MP specification 3.6.2.2), for a guest that has no firmware.
@@ -178,6 +184,13 @@ u32 lapic_held_class(const struct lapic *l);
 /* The CPU took the vector that lapic_pending() gave: IRR to ISR. */
 void lapic_ack(struct lapic *l, unsigned vector);
 void lapic_eoi(struct lapic *l);
+/* With APICv: that of a level interrupt, which the CPU has ended. */
+void lapic_level_eoi(struct lapic *l, unsigned vector);
+/*
+ * With APICv the CPU has changed IRR and ISR. Returns the highest vector of
+ * the IRR, or 0, and that of the ISR << 8: RVI and SVI (SDM 25.4.2).
+ */
+u16 lapic_recount(struct lapic *l);
 
 /* CR8 is bits 7:4 of the TPR (SDM 10.8.6). */
 static inline u64 lapic_cr8(const struct lapic *l)

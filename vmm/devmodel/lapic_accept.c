@@ -68,6 +68,28 @@ void lapic_ack(struct lapic *l, unsigned vector)
 	vector_set(l, LAPIC_ISR, vector & 0xFF, &l->isr_words);
 }
 
+void lapic_level_eoi(struct lapic *l, unsigned vector)
+{
+	if (l->apics->eoi)
+		l->apics->eoi(l->apics->ioapic, (u8)vector);
+}
+
+u16 lapic_recount(struct lapic *l)
+{
+	unsigned irr = 0, isr = 0;
+	int rvi, svi;
+
+	for (unsigned word = 0; word < 8; word++) {
+		irr |= (lapic_get(l, LAPIC_IRR + word) ? 1u : 0) << word;
+		isr |= (lapic_get(l, LAPIC_ISR + word) ? 1u : 0) << word;
+	}
+	l->irr_words = (u8)irr;
+	l->isr_words = (u8)isr;
+	rvi = vector_highest(l, LAPIC_IRR, l->irr_words);
+	svi = vector_highest(l, LAPIC_ISR, l->isr_words);
+	return (u16)(MAX(svi, 0) << 8 | MAX(rvi, 0));
+}
+
 void lapic_eoi(struct lapic *l)
 {
 	int v = vector_highest(l, LAPIC_ISR, l->isr_words);
@@ -75,8 +97,8 @@ void lapic_eoi(struct lapic *l)
 	if (v < 0)
 		return;
 	vector_clear(l, LAPIC_ISR, (unsigned)v, &l->isr_words);
-	if (vector_test(l, LAPIC_TMR, (unsigned)v) && l->apics->eoi)
-		l->apics->eoi(l->apics->ioapic, (u8)v);
+	if (vector_test(l, LAPIC_TMR, (unsigned)v))
+		lapic_level_eoi(l, (unsigned)v);
 }
 
 void lapic_report_error(struct lapic *l, u8 error)

@@ -197,6 +197,12 @@ enum exit_action exit_dispatch(struct vcpu *v)
 	case EXIT_NMI_WINDOW:
 	case EXIT_TPR_BELOW_THRESHOLD:
 		return EXIT_RESUME; /* the loop does what is due */
+	case EXIT_EOI: /* RIP is behind the instruction, here and below */
+		lapic_level_eoi(v->lapic, (unsigned)v->qualification);
+		return EXIT_RESUME;
+	case EXIT_APIC_WRITE: /* its offset; a self-IPI below vector 16 */
+		lapic_written(v->lapic, (unsigned)v->qualification >> 4);
+		return EXIT_RESUME;
 	case EXIT_MONITOR_TRAP:
 		return monitor_trap(v);
 	case EXIT_NOTIFY: /* bit 0: the VMCS is not to be trusted any more */

@@ -109,6 +109,17 @@ void msr_bitmap_fill(void *bitmap)
 	}
 }
 
+void msr_bitmap_open_apic(void *bitmap)
+{
+	static const u8 written[] = {LAPIC_TPR, LAPIC_EOI, LAPIC_SELF_IPI};
+
+	for (unsigned reg = 0; reg < LAPIC_REGISTERS; reg++)
+		if (lapic_is_plain(reg))
+			open_bit(bitmap, MSR_X2APIC + reg, false);
+	for (unsigned i = 0; i < ARRAY_SIZE(written); i++)
+		open_bit(bitmap, MSR_X2APIC + written[i], true);
+}
+
 void msr_reset(void)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(open_rows); i++)

@@ -11,6 +11,8 @@
 
 /* bitmap: one page, filled with ones here and opened by the rows. */
 void msr_bitmap_fill(void *bitmap);
+/* What APICv serves without an exit: SDM 30.5. */
+void msr_bitmap_open_apic(void *bitmap);
 /* Those that the guest reaches and the VMCS does not switch, as after RESET. */
 void msr_reset(void);
 /* Puts the MSRs with fixed answers on the bus. Its errors. */

@@ -33,6 +33,18 @@ enum {
 #define NOTIFY_WINDOW BIT(23)
 #define PAT_AFTER_RESET 0x0007040600070406ull /* SDM 12.12.4 */
 
+static void write_apic(struct vcpu *v)
+{
+	const struct vmx_capabilities *cap = v->vm->vmx;
+
+	if (!(cap->cpu & CPU_TPR_SHADOW))
+		return;
+	vmcs_write64(VMCS_VIRTUAL_APIC, virt_to_phys(v->lapic->page));
+	vmcs_write32(VMCS_TPR_THRESHOLD, 0);
+	for (unsigned n = 0; cap->apicv && n < ARRAY_SIZE(v->eoi_exits); n++)
+		vmwrite(VMCS_EOI_EXIT + 2 * n, 0);
+}
+
 static void write_controls(struct vcpu *v)
 {
 	const struct vmx_capabilities *cap = v->vm->vmx;
@@ -59,10 +71,6 @@ static void write_controls(struct vcpu *v)
 	vmcs_write64(VMCS_IO_BITMAP_B,
 		     virt_to_phys(v->vm->io_bitmap) + PAGE_SIZE);
 	vmcs_write64(VMCS_MSR_BITMAP, virt_to_phys(v->vm->msr_bitmap));
-	if (cap->cpu & CPU_TPR_SHADOW) {
-		vmcs_write64(VMCS_VIRTUAL_APIC, virt_to_phys(v->lapic->page));
-		vmcs_write32(VMCS_TPR_THRESHOLD, 0);
-	}
 	vmcs_write64(VMCS_TSC_OFFSET, 0);
 	vmcs_write64(VMCS_LINK_POINTER, ~0ull);
 	if (cap->xsaves)
@@ -142,6 +150,7 @@ int vcpu_init(struct vcpu *v)
 	if (err)
 		return err;
 	write_controls(v);
+	write_apic(v);
 	err = init_clock(v);
 	if (err)
 		return err;
@@ -309,15 +318,21 @@ static void take_back(struct vcpu *v)
 	vmcs_write32(VMCS_ENTRY_INTERRUPTION, 0);
 }
 
+/* With APICv the CPU takes those of the LAPIC itself. */
+static int to_inject(const struct vcpu *v)
+{
+	return v->apicv ? -1 : lapic_pending(v->lapic);
+}
+
 static bool interrupt_waits(const struct vcpu *v)
 {
-	return lapic_pending(v->lapic) >= 0 || v->lapic->extint_pending ||
+	return to_inject(v) >= 0 || v->lapic->extint_pending ||
 	       (pic_pending(v->pic) && lapic_accepts_pic(v->lapic));
 }
 
 static u8 take_interrupt(struct vcpu *v)
 {
-	int vector = lapic_pending(v->lapic);
+	int vector = to_inject(v);
 	u8 from_pic;
 
 	if (vector >= 0) {
@@ -392,13 +407,44 @@ static void deliver(struct vcpu *v, bool interrupt)
 	v->halted = false;
 }
 
+/* What the CPU is to know of the LAPIC (SDM 30.2): which vectors wait, which
+ * are in service, and for whose EOI the IOAPIC waits. */
+static void sync_apicv(struct vcpu *v)
+{
+	u16 status = lapic_recount(v->lapic);
+
+	if (status != vmcs_read16(VMCS_GUEST_INTERRUPT_STATUS))
+		vmcs_write16(VMCS_GUEST_INTERRUPT_STATUS, status);
+	for (unsigned n = 0; n < ARRAY_SIZE(v->eoi_exits); n++) {
+		u64 level = lapic_get(v->lapic, LAPIC_TMR + 2 * n) |
+			    (u64)lapic_get(v->lapic, LAPIC_TMR + 2 * n + 1)
+				    << 32;
+
+		if (level != v->eoi_exits[n])
+			vmwrite(VMCS_EOI_EXIT + 2 * n, v->eoi_exits[n] = level);
+	}
+	/* Bochs 2.7 does not wake a guest that is halted. */
+	if (v->halted && lapic_pending(v->lapic) >= 0 && interrupts_open(0))
+		v->halted = false;
+}
+
+/* It begins with x2APIC mode and ends with it. */
+static void switch_apicv(struct vcpu *v, bool on)
+{
+	const struct vmx_capabilities *cap = v->vm->vmx;
+
+	v->apicv = on;
+	vmcs_write32(VMCS_CPU_CONTROLS2, cap->cpu2 | (on ? cap->apicv : 0));
+	vmcs_write64(VMCS_MSR_BITMAP, virt_to_phys(on ? v->vm->apicv_bitmap
+						      : v->vm->msr_bitmap));
+}
+
 /* Wakes a halted vCPU and hands it at most one event. */
 static void prepare_events(struct vcpu *v)
 {
 	bool interrupt = interrupt_waits(v);
 	/* One that waits for IF ends MWAIT; the CPU does not know of it. */
-	u32 window =
-		CPU_INTERRUPT_WINDOW | (v->vm->features.mwait ? CPU_MWAIT : 0);
+	u32 mwait = v->vm->features.mwait ? CPU_MWAIT : 0;
 
 	take_signals(v);
 	if (v->injection.info) {
@@ -409,7 +455,12 @@ static void prepare_events(struct vcpu *v)
 		deliver(v, interrupt);
 		interrupt = interrupt_waits(v);
 	}
-	set_window(v, window, interrupt && !v->halted);
+	if (v->apicv)
+		set_window(v, mwait,
+			   (interrupt || lapic_pending(v->lapic) >= 0) &&
+				   !v->halted);
+	set_window(v, CPU_INTERRUPT_WINDOW | (v->apicv ? 0 : mwait),
+		   interrupt && !v->halted);
 	set_window(v, CPU_NMI_WINDOW, v->nmi_pending);
 }
 
@@ -421,7 +472,7 @@ static void prepare_events(struct vcpu *v)
 static void set_threshold(struct vcpu *v)
 {
 	const struct lapic *l = v->lapic;
-	u32 class = l->irr_words ? lapic_held_class(l) : 0;
+	u32 class = l->irr_words && !v->apicv ? lapic_held_class(l) : 0;
 
 	if (v->cpu_controls & CPU_TPR_SHADOW && class != v->threshold)
 		vmcs_write32(VMCS_TPR_THRESHOLD, v->threshold = class);
@@ -560,6 +611,12 @@ static NOINLINE bool look_around(struct vcpu *v, u64 now)
 	run_timers(v, now);
 	if (v->cpu->attention)
 		hear_others(v);
+	if (v->vm->vmx->apicv) {
+		if (v->apicv != lapic_is_x2apic(l))
+			switch_apicv(v, !v->apicv);
+		if (v->apicv)
+			sync_apicv(v);
+	}
 	prepare_events(v);
 	set_threshold(v);
 	set_activity(v);

@@ -68,6 +68,8 @@ struct vcpu {
 	struct percpu *cpu; /* where it runs, and no other */
 	struct pic *pic;
 	u32 cpu_controls; /* as last written */
+	bool apicv;	  /* in force: the CPU delivers and ends interrupts */
+	u64 eoi_exits[4]; /* vectors whose EOI exits, likewise */
 	u32 threshold;	  /* of the TPR, likewise */
 	bool halted;	  /* waits for an event in HLT */
 	bool asleep;	  /* the VMCS's activity state is HLT */

@@ -20,6 +20,8 @@ enum {
 	BOCHS_REVISION = 0x2b,
 };
 
+#define CPU2_APICV (CPU2_X2APIC | CPU2_APIC_REGISTERS | CPU2_INTERRUPT_DELIVERY)
+
 /* A set of controls: what Monocle must have and what it takes if there. */
 struct control_set {
 	const char *name;
@@ -39,7 +41,8 @@ static const struct control_set sets[] = {
 	 CPU_TPR_SHADOW, CPU_INTERRUPT_WINDOW | CPU_NMI_WINDOW},
 	{"secondary", MSR_VMX_PROCBASED2, MSR_VMX_PROCBASED2,
 	 CPU2_EPT | CPU2_UNRESTRICTED | CPU2_VPID,
-	 CPU2_RDTSCP | CPU2_INVPCID | CPU2_XSAVES | CPU2_NOTIFY, 0},
+	 CPU2_RDTSCP | CPU2_INVPCID | CPU2_XSAVES | CPU2_NOTIFY | CPU2_APICV,
+	 0},
 	{"VM-exit", MSR_VMX_EXIT, MSR_VMX_TRUE_EXIT,
 	 EXIT_SAVE_DEBUG | EXIT_HOST_64 | EXIT_ACKNOWLEDGE | EXIT_SAVE_PAT |
 		 EXIT_LOAD_PAT | EXIT_SAVE_EFER | EXIT_LOAD_EFER,
@@ -181,6 +184,8 @@ int vmx_probe(struct vmx_capabilities *cap)
 		return too_old("enter a guest that is halted");
 	if (cap->cpu & CPU_TPR_SHADOW) /* then CR8 is the LAPIC's TPR */
 		cap->cpu &= ~(u32)(CPU_CR8_LOAD | CPU_CR8_STORE);
+	cap->apicv = cap->cpu2 & CPU2_APICV;
+	cap->cpu2 &= ~(u32)CPU2_APICV;
 	cap->xsaves = cap->cpu2 & CPU2_XSAVES;
 	cap->monitor_trap = rdmsr(MSR_VMX_PROCBASED) >> 32 & CPU_MONITOR_TRAP;
 	return probe_ept(cap);
@@ -240,6 +245,30 @@ int vmx_choose_clock(struct vmx_capabilities *cap, enum clock_source asked)
 	return 0;
 }
 
+/*
+ * Bochs 2.7 hands a pending virtual interrupt to a guest with IF = 0 where a
+ * physical one comes.
+ */
+int vmx_choose_apicv(struct vmx_capabilities *cap, enum apicv_choice asked)
+{
+	bool has = cap->apicv == CPU2_APICV && cap->cpu & CPU_TPR_SHADOW;
+
+	if (asked == APICV_ON && !has) {
+		log_error("apicv=on: this CPU cannot deliver a guest's "
+			  "interrupts; leave that option out");
+		return -ENOTSUP;
+	}
+	if (!has)
+		cap->no_apicv = "this CPU has none";
+	else if (asked == APICV_OFF)
+		cap->no_apicv = "apicv=off";
+	else if (asked == APICV_AUTO && cap->vmcs_revision == BOCHS_REVISION)
+		cap->no_apicv = "Bochs's does not heed IF";
+	if (cap->no_apicv)
+		cap->apicv = 0;
+	return 0;
+}
+
 static bool has_registers(const struct vmx_capabilities *cap)
 {
 	return !((rdmsr(MSR_VMX_CR0_FIXED0) & ~cap->cr0_fixed0) |
@@ -250,8 +279,8 @@ static bool has_registers(const struct vmx_capabilities *cap)
 
 const char *vmx_objection(const struct vmx_capabilities *cap)
 {
-	const u32 values[] = {cap->pin, cap->cpu, cap->cpu2, cap->exit,
-			      cap->entry};
+	const u32 values[] = {cap->pin, cap->cpu, cap->cpu2 | cap->apicv,
+			      cap->exit, cap->entry};
 	u64 basic, feature;
 
 	if (!(cpuid(1, 0).ecx & CPUID_VMX))
@@ -288,6 +317,9 @@ void vmx_log(const struct vmx_capabilities *cap)
 		cap->entry);
 	log_info("vmx: EPT with pages of 4K%s%s", cap->ept_2m ? " 2M" : "",
 		 cap->ept_1g ? " 1G" : "");
+	log_info("vmx: APICv %s%s",
+		 cap->no_apicv ? "is off: " : "in x2APIC mode",
+		 cap->no_apicv ? cap->no_apicv : "");
 	if (cap->apic_clock)
 		log_info("vmx: clock: the local APIC's timer (%s)",
 			 cap->apic_clock);

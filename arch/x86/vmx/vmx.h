@@ -25,7 +25,9 @@ struct vmx_capabilities {
 	u32 preemption_max;	   /* its largest value */
 	const char *apic_clock;	   /* why the local APIC's timer is the guest's
 				    * clock; NULL: the preemption timer is */
-	u32 mwait;		   /* of CPUID.5:EDX, the states that the guest
+	u32 apicv;	      /* of cpu2, while a guest is in x2APIC mode */
+	const char *no_apicv; /* why not; NULL: APICv is used */
+	u32 mwait;	      /* of CPUID.5:EDX, the states that the guest
 				    * may sleep in by MWAIT; 0: it has none */
 	bool ept_2m, ept_1g;
 	bool split_code; /* large pages hold no code: option itlb=split */
@@ -49,6 +51,14 @@ enum clock_source { CLOCK_AUTO, CLOCK_PREEMPTION, CLOCK_APIC };
  * cap->mwait. -ENOTSUP after one log_error line: there is no preemption timer.
  */
 int vmx_choose_clock(struct vmx_capabilities *cap, enum clock_source asked);
+
+enum apicv_choice { APICV_AUTO, APICV_ON, APICV_OFF };
+
+/*
+ * Whether the CPU delivers the local APIC's interrupts and ends them, without
+ * exits: cap->apicv. -ENOTSUP after one log_error line: it cannot.
+ */
+int vmx_choose_apicv(struct vmx_capabilities *cap, enum apicv_choice asked);
 void vmx_log(const struct vmx_capabilities *cap);
 /*
  * Why what another CPU has settled is not for this one, for the log; NULL: it

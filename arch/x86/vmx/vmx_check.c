@@ -169,7 +169,8 @@ static void check_threshold(struct check *c)
 	hpa_t page = vmcs_read64(VMCS_VIRTUAL_APIC);
 	u32 tpr;
 
-	if (!(c->cpu & CPU_TPR_SHADOW) || page & (c->beyond | PAGE_MASK))
+	if (!(c->cpu & CPU_TPR_SHADOW) || c->cpu2 & CPU2_INTERRUPT_DELIVERY ||
+	    page & (c->beyond | PAGE_MASK))
 		return;
 	tpr = ((const u8 *)phys_to_virt(page))[0x80]; /* SDM table 10-1 */
 	if (vmcs_read32(VMCS_TPR_THRESHOLD) > tpr >> 4)
