@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import guestram
 import vmxcpu
 from mutants import mutated
 
@@ -1812,6 +1813,161 @@ def test_a_kick_on_the_way_in(vm):
         vm.interrupt(0x41)
     vm.on_the_way.append(send)
     assert [e.vector for e in vm.run()] == [0x41]
+
+
+# --- What an exit costs, but for its ticks (tests/bench) -------------------
+
+HANDLERS_C = ["vmm/vcpu/exit_cr.c", "vmm/vcpu/exit_io.c",
+              "vmm/vcpu/exit_mmio.c", "vmm/vcpu/insn.c", "vmm/vcpu/msr.c",
+              "vmm/vcpu/hypercall.c", "vmm/devmodel/ioapic.c"]
+# The real handlers, and what is around them in turn.
+WHOLE_FAKES = "\n".join(
+    line for line in FAKES.split("void msr_reset")[0].splitlines()
+    if not line.startswith("HANDLER(") or "task_switch" in line) + """
+#include "kernel/log_sink.h"
+
+enum exit_action exit_lend(struct vcpu *v)
+{
+	(void)v;
+	return EXIT_STOP;
+}
+
+size_t log_read(u64 *from, char *buf, size_t size)
+{
+	(void)from, (void)buf;
+	return size & 0;
+}
+
+void host_irq""" + FAKES.split("void host_irq", 1)[1]
+MSRS = ("rdmsr", "wrmsr", "no_msr")
+LAPIC, IOAPIC, CODE, TABLE = 0xfee00000, 0xfec00000, 0x8000, 0x6000
+
+
+@pytest.fixture(scope="module")
+def whole_build():
+    return vmxcpu.harness.build(
+        "vcpu_whole", SOURCES + HANDLERS_C, fakes=WHOLE_FAKES, cdef=CDEF,
+        exports=["lapic_set_cr8", "lapic_cr8"],
+        headers=["arch/x86/vmx/ept.h", "vmm/vcpu/vcpu.h", "vmm/vcpu/msr.h",
+                 "vmm/devmodel/ioapic.h", "kernel/percpu.h",
+                 "arch/x86/vmx/vmx.h", "kernel/traps.h", *vmxcpu.HEADERS])
+
+
+class Whole(Vm):
+    """64-bit code at CODE; its MMIO is where it is on a PC."""
+
+    def __init__(self, m):
+        super().__init__(m)
+        self.v.slack_max = 1 << 60      # root time adds up to nothing
+        self.memory = guestram.Guest(m, (guestram.Row(0, 0x100000),))
+        self.vm.map = self.memory.list[0]
+        self.vm.features.physical_bits = 39
+        ram = self.memory.rows[0].memory
+        entry = lambda at: (at | 3).to_bytes(8, "little")
+        ram[TABLE:TABLE + 8] = entry(TABLE + 0x1000)
+        for n in range(4):      # GiB
+            at = TABLE + 0x1000 + 8 * n
+            ram[at:at + 8] = entry(n << 30 | 0x80)
+        ram[CODE:CODE + 2] = b"\x8b\x03"        # mov eax, [rbx]
+        self.set(GUEST_CR3=TABLE, GUEST_CR4=0x2020, GUEST_CR0=0x80010021)
+        assert m.msr_init(self.v.bus) == 0
+        self.ioapic = m.new("struct ioapic *")
+        assert m.ioapic_init(self.ioapic, self.v.bus, self.apics, 0) == 0
+
+    def cost(self, exit, **registers):
+        """(VMREADs, VMWRITEs, accesses to MSRs) of the third such exit."""
+        m, marks = self.m, []
+
+        def leave():
+            marks.append((m.vmcs_reads, len(m.events("vmwrite")),
+                          len(m.events(*MSRS))))
+            for name, value in registers.items():
+                self.v.gpr[("rax", "rcx", "rdx", "rbx").index(name)] = value
+            if "prepare" in exit:
+                exit["prepare"]()
+            self.set(GUEST_RIP=CODE)
+            return {n: v for n, v in exit.items() if n != "prepare"}
+        self.run(*[leave] * 4)
+        assert self.vm.request == m.VM_POWER_OFF, m.log_text()
+        return tuple(b - a for a, b in zip(marks[2], marks[3]))
+
+
+@pytest.fixture
+def whole(whole_build):
+    return Whole(whole_build)
+
+
+def x2apic(whole):
+    whole.lapic.base |= 1 << 10
+
+
+@pytest.mark.parametrize("leaf", [0, 7, 0x80000002, 0x40000000])
+def test_cost_of_cpuid(whole, leaf):
+    """Reason, RIP, its length, shadow and TF; RIP is written."""
+    assert whole.cost({"EXIT_REASON": whole.m.EXIT_CPUID}, rax=leaf,
+                      rcx=0) == (5, 1, 0)
+
+
+def test_cost_of_cpuid_that_shows_osxsave(whole):
+    assert whole.cost({"EXIT_REASON": whole.m.EXIT_CPUID}, rax=1,
+                      rcx=0) == (6, 1, 0)
+
+
+def test_cost_of_vmcall(whole):
+    assert whole.cost({"EXIT_REASON": whole.m.EXIT_VMCALL}, rax=0x4d4f0000,
+                      rcx=0) == (5, 1, 0)
+
+
+def test_cost_of_msrs(whole):
+    read = {"EXIT_REASON": whole.m.EXIT_RDMSR}
+    assert whole.cost(read, rcx=0x1b) == (5, 1, 0)
+    assert whole.cost(read, rcx=0x17) == (5, 1, 0)
+    # Its DEBUGCTL is the VMCS's.
+    assert whole.cost(read, rcx=0x1d9) == (6, 1, 0)
+
+
+def test_cost_of_an_eoi(whole):
+    x2apic(whole)
+    served = lambda: whole.m.lapic_ack(whole.lapic, 0x41)
+    assert whole.cost({"EXIT_REASON": whole.m.EXIT_WRMSR, "prepare": served},
+                      rcx=0x80b, rax=0, rdx=0) == (5, 1, 0)
+
+
+def test_cost_of_a_port(whole):
+    """With the qualification."""
+    for qualification in (0x12340008, 0x12340000, 0x12340003):
+        assert whole.cost({"EXIT_REASON": whole.m.EXIT_IO,
+                           "QUALIFICATION": qualification}) == (6, 1, 0)
+
+
+@pytest.mark.parametrize("at", [LAPIC + 0x30, IOAPIC + 0x10])
+def test_cost_of_a_register_in_memory(whole, at):
+    """Reason, qualification, a delivery that was cut short; RIP, CR3, EFER and
+    CS, which the kept decode hangs on; RF and TF; both addresses; shadow."""
+    assert whole.cost({
+        "EXIT_REASON": whole.m.EXIT_EPT_VIOLATION, "QUALIFICATION": 0x181,
+        "GUEST_LINEAR": at, "GUEST_PHYSICAL": at}, rbx=at) == (11, 1, 0)
+
+
+def test_cost_of_a_self_ipi(whole):
+    """And the vector that comes of it: if the guest takes interrupts, and
+    what it is, behind an instruction of no length."""
+    x2apic(whole)
+    ended = lambda: whole.m.lapic_eoi(whole.lapic)
+    assert whole.cost({"EXIT_REASON": whole.m.EXIT_WRMSR, "prepare": ended},
+                      rcx=0x83f, rax=0x41, rdx=0) == (7, 3, 0)
+
+
+def test_cost_of_a_deadline(whole):
+    """It is the preemption timer's at once, and that is written once."""
+    deadline = [1 << 30]
+
+    def later():
+        deadline[0] += 1 << 20
+        whole.v.gpr[0] = deadline[0]
+    whole.lapic.page[4 * whole.m.LAPIC_LVT_TIMER] = 2 << 17 | 0x41
+    assert whole.cost({"EXIT_REASON": whole.m.EXIT_WRMSR, "prepare": later},
+                      rcx=0x6e0, rdx=0) == (5, 2, 0)
 
 
 # --- Defects that must be noticed ---------------------------------------
