@@ -382,7 +382,8 @@ void vcpu_kick(void *vcpu)
 
 void vcpu_kick_others(struct vm *vm)
 {
-	(void)vm;
+	if (vm->request == VM_RUN)
+		note("kick");
 }
 
 void vcpu_serve(void *vcpu)

@@ -327,6 +327,15 @@ def test_a_display_that_uefi_draws_on_keeps_its_mode(m):
     assert x.notes() == [RESET, "kernel", RESET, "kernel", RESET]
 
 
+def test_waiting_cpus_look_when_the_devices_have_been_reset(m):
+    """For what these had sent them before."""
+    x = Machine(m).build()
+    x.machine.vm.smp = True
+    x.run(x.reset, x.power_off)
+    assert [note.split(",")[0] for note in x.notes()
+            if note.startswith(("kernel", "kick"))] == ["kernel", "kick"] * 2
+
+
 @pytest.mark.parametrize("policy, lost", [
     ("AUTO", []), ("NEVER", []), ("REBOOT", [1]), ("ALWAYS", [0, 1])])
 @pytest.mark.parametrize("method", ["FLR", "NONE"])
