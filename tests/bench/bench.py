@@ -43,7 +43,7 @@ GOALS = {
     "IOAPIC register (two exits)": 1100, "x2APIC EOI": 200,
     "x2APIC self-IPI, handler, EOI": 1000}
 ACCESS_GOALS = 5, 1
-COUNTS = "tests/unit/test_exit_cost.py::test_cpuid"
+COUNTS = "tests/unit/test_vcpu.py::test_cost_of_cpuid"
 SHARE_GOAL = 0.45
 VIOLATION_GOAL = 700
 START_GOAL = 3_000_000
