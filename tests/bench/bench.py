@@ -59,16 +59,10 @@ LINE = 11
 DEVICE = f"iommu=off unsafe-dma ram=identity assign=00:03.0,gsi={LINE}"
 BY_KVM = ("bench", "latency")
 # Why a row is more than its goal.
-LOOP = "what surrounds each exit: timers, statistics, another CPU's words"
-APIC = "the local APIC is a model: there is no APICv yet"
 WALK = "the guest's walk and the decode are compared each time"
 REASONS = {
-    **dict.fromkeys(("cpuid", "port that nobody has", "rdmsr", "vmcall"), LOOP),
-    "mov cr8": "there is no TPR shadow yet",
     "LAPIC register by MMIO, eight instructions in turn": WALK,
     "IOAPIC register (two exits)": WALK,
-    "x2APIC EOI": APIC,
-    "x2APIC self-IPI, handler, EOI": APIC,
     "Linux boot: share of ticks in Monocle": "half of it is Linux's "
     "accesses to ports, each of them an exit",
     KEPT: "8 MiB, and for tables of small pages alone 1/256, which large pages "
