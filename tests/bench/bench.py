@@ -218,8 +218,8 @@ def begin(monocle):
     rest = spent.pop("all") - sum(spent.values())
     exits_of = idle(monocle)
     own = sum(exits_of.get(reason, 0) for reason in TIMERS)
-    rows = [row("start: hand-over to the guest's first instruction, but for "
-                "the next three", "ticks", rest, START_GOAL),
+    rows = [row("start: hand-over to the guest, less clock, clearing and copy",
+                "ticks", rest, START_GOAL),
             *(row(f"start: {STARTS[part]}", "ticks", ticks)
               for part, ticks in spent.items()),
             row(KEPT, "MiB", memory_kept(), KEPT_GOAL),
