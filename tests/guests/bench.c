@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Ticks of the TSC that single exits cost the guest: of ten times so many rounds
- * the shortest, for a host that does something else meanwhile.
+ * Ticks of the TSC that single exits cost the guest: the shortest of ten times
+ * so many rounds, for a host that does something else meanwhile.
  */
 #include "guests/guest.h"
 

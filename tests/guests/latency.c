@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Ticks of the TSC from what is due to the first line of its handler: a deadline
- * of the local APIC's timer, while the CPU runs and while it sleeps; the line of
- * an e1000, if there is one.
+ * Ticks of the TSC from what is due to the first line of its handler: a
+ * deadline of the local APIC's timer, while the CPU runs and while it sleeps;
+ * the line of an e1000, if there is one.
  */
 #include "guests/guest.h"
 
