@@ -42,7 +42,7 @@ test: lint $(B)/monocle.iso
 
 # What tests boot that is not the project's own.
 OTHERS := memtest86+ xen-hypervisor-4.17-amd64 linux-image-6.12-amd64 \
-	linux-image-amd64@bullseye ipxe
+	linux-image-amd64@bullseye ovmf@trixie ipxe
 test-long: lint $(B)/monocle.iso $(OTHERS:%=$(CACHE)/%.fetched)
 	$(Q)MONOCLE_RANDOM=1 $(PYTEST)
 

@@ -464,11 +464,13 @@ def console_efi():
 # -- guest firmware
 
 OVMF = "/usr/share/ovmf/OVMF.fd"
+# Debian 12's has Secure Boot, and so forgets all variables at each reset.
+OVMF_13 = BUILD / "cache" / "ovmf@trixie" / "usr" / "share" / "ovmf" / "OVMF.fd"
 VARIABLE = "Monocle-6d4f1a8e-5b7c-4d0e-9a53-c6f1b2e07d94"
-# A display that OVMF has no driver for.
-ATI = "ati-vga,romfile=vgabios-ati.bin"
+# A display that OVMF has no driver for. The file has this model's IDs.
+ATI = "ati-vga,model=rv100,romfile=vgabios-ati.bin"
 ATI_BIOS = {"vgabios-ati.bin": "/usr/share/seabios/vgabios-ati.bin"}
-GRUB_READY = "GNU GRUB"
+GRUB_READY = "automatically in 57s"     # two seconds after it was drawn
 GRUB_MENU = f"""loadfont /EFI/BOOT/unicode.pf2
 serial
 set gfxmode={MODE}
@@ -476,27 +478,28 @@ set gfxpayload=keep
 terminal_output gfxterm serial
 menuentry Linux {{
 	linux /vmlinuz console=tty0 {rigs.DEMO_APPEND} loglevel=6 \\
-		tsc=reliable demo.run="tasks uefi={AHCI},{VARIABLE}"
+		tsc=reliable demo.run="tasks $tasks"
 	initrd /initrd
 }}
 """
 
 
-def esp(name, timeout):
+def esp(name, timeout, tasks=f"uefi={AHCI},{VARIABLE}"):
     """A disk that UEFI starts; GRUB's menu waits so long."""
     return disk_image.esp(
-        runs.work(f"esp-{name}"), f"set timeout={timeout}\n{GRUB_MENU}",
+        runs.work(f"esp-{name}"),
+        f"set timeout={timeout}\nset tasks={tasks}\n{GRUB_MENU}",
         {"/vmlinuz": DEMO_KERNEL, "/initrd": INITRD})
 
 
-def ovmf(disk=None, **fields):
+def ovmf(disk=None, image=OVMF, **fields):
     """Debian's OVMF as the guest, with GRUB's picture."""
     more = {} if not disk else {
         "devices": (f"ich9-ahci,id=sata,addr={AHCI[3:]}",
                     "ide-hd,bus=sata.0,drive=esp"),
         "drives": (f"id=esp,if=none,format=raw,file={disk}",)}
     return Spec(rig="nested", monocle=runs.MONOCLE, memory=512, module=False,
-                modules=((OVMF, "firmware"),), gfx=MODE, display=ATI,
+                modules=((image, "firmware"),), gfx=MODE, display=ATI,
                 hv=f"assign={AHCI}" if disk else "", **more, **fields)
 
 
@@ -508,14 +511,14 @@ def ovmf_shell():
 
 @define
 def ovmf_grub():
-    return Case(ovmf(esp("grub", -1), timeout=200), dump_at=GRUB_READY,
+    return Case(ovmf(esp("grub", 60), timeout=200), dump_at=GRUB_READY,
                 picture=True, files=ATI_BIOS)
 
 
 @define
 def ovmf_linux():
     """Linux on UEFI's framebuffer, a reboot, and the system partition."""
-    return Case(ovmf(esp("linux", 0), timeout=400), dump_at="uefi: set",
+    return Case(ovmf(esp("linux", 0), OVMF_13, timeout=400), dump_at="uefi: set",
                 dump=(), files=ATI_BIOS, drives_back=True,
                 back={nested.PICTURE: 1 << 20}, tell=(
                     ("screendump", {"filename": nested.PICTURE,

@@ -10,8 +10,8 @@ SECTOR = 512
 START = 2048                # of the one partition, in sectors
 GRUB = pathlib.Path("/usr/lib/grub/i386-pc")
 # What a UEFI GRUB needs of its own to boot Linux, with a picture.
-EFI_MODULES = ["part_msdos", "fat", "normal", "linux", "serial", "efi_gop",
-               "gfxterm"]
+EFI_MODULES = ["part_msdos", "fat", "normal", "linux", "chain", "serial",
+               "efi_gop", "gfxterm", "boot"]
 # INT 18h: a BIOS goes on to what is next.
 NEXT_DISK = b"\xcd\x18"
 FONT = pathlib.Path("/usr/share/grub/unicode.pf2")
@@ -161,7 +161,7 @@ def bochs(path):
             "boot: disk")
 
 
-def esp(path, config, files, size=128):
+def esp(path, config, files, size=48):
     """A disk with an EFI system partition of `size` MiB: GRUB, what it is to
     do, and files {path: file}. `mcopy -i PATH@@1M ::FILE` reads it."""
     work = path.parent
