@@ -308,6 +308,31 @@ static void sse_lapic(void)
 			 : "memory");
 }
 
+/* Its version, by a vector move, PUSH and SCAS as by MOV. */
+static void read_lapic(void)
+{
+	const u64 at = LAPIC_PAGE + 0x30;
+	u32 version = *(volatile u32 *)at, words[4] = {0};
+	u64 pushed, found = at;
+
+	__asm__ volatile("movups (%1), %%xmm0; movups %%xmm0, %0"
+			 : "=m"(words)
+			 : "r"(at)
+			 : "memory");
+	__asm__ volatile("push (%1); pop %0"
+			 : "=r"(pushed)
+			 : "r"(at)
+			 : "memory");
+	__asm__ volatile("scasl; je 1f; xor %0, %0; 1:"
+			 : "+D"(found)
+			 : "a"(version)
+			 : "memory", "cc");
+	if (version && words[0] == version && !words[1] &&
+	    (u32)pushed == version && found == at + 4)
+		print("hostile: all read the same\n");
+	finish(0);
+}
+
 static void cmpxchg_lapic(void)
 {
 	__asm__ volatile("lock cmpxchg %%ecx, (%0)"
@@ -357,6 +382,7 @@ static void one(const char *name)
 		{"sse-lapic", sse_lapic},     {"cmpxchg-lapic", cmpxchg_lapic},
 		{"fxsave-hole", fxsave_hole}, {"ins-hole", ins_hole},
 		{"init-self", init_self},     {"sipi-self", sipi_self},
+		{"read-lapic", read_lapic},
 	};
 
 	if (cmos_get() == 0xA55A) {

@@ -178,6 +178,70 @@ def test_a_device_on_the_page_is_not_nothing(m, first, last, lent):
     assert bool(guest.entry(WHERE)) == lent
 
 
+READ, WRITE = 1, 2
+
+
+def device_at(m, guest, first, size, bus=None):
+    """Registers that read their own offset; each access is noted."""
+    seen = []
+
+    def access(dev, a):
+        seen.append((a.addr - first, a.size, a.write))
+        a.value = (a.addr - first) * 0x1010101
+        return 0
+    handler = m.callback("bus_handler *", access)
+    assert m.bus_register(m.ffi.addressof(bus or guest.vm.bus), m.BUS_MMIO,
+                          first, first + size - 1, handler, m.NULL,
+                          b"x") == 0
+    return seen
+
+
+@pytest.mark.parametrize("offset, count", [(0, 16), (8, 16), (5, 17),
+                                           (PAGE - 4, 1), (PAGE - 9, 3)])
+def test_a_device_is_read_whatever_the_instruction(m, offset, count):
+    """The registers from where it reads on, in the device's sizes, as they
+    stand then; nothing can be written, and the next one reads anew."""
+    guest, page = Guest(m), WHERE & -PAGE
+    seen = device_at(m, guest, page, PAGE)
+    guest.v.qualification = READ
+    for _ in range(2):
+        seen.clear()
+        assert guest.violation(page + offset) == m.EXIT_RESUME
+        rights, data = guest.entry(page)
+        first = offset & -4
+        assert rights == 1 and seen == [
+            (at, 4, False) for at in range(first, first + 4 * count, 4)]
+        assert all(data[at:at + 4] == (at * 0x1010101 & 0xffffffff).to_bytes(
+            4, "little") for at, _, _ in seen)
+        # The other page of its operand, or what it would write.
+        for more, why in ((PAGE, READ), (0, WRITE)):
+            guest.v.qualification = why
+            assert guest.violation(page + more) == m.EXIT_STOP
+        guest.v.qualification = READ
+        m.lend_end(guest.v)
+        assert guest.entry(page) is None
+    assert guest.violation(page + PAGE) == m.EXIT_RESUME
+    assert guest.entry(page + PAGE) == (7, b"\xff" * PAGE)
+
+
+@pytest.mark.parametrize("why", [WRITE, READ | WRITE, FETCH, READ | FETCH])
+def test_a_device_is_not_written_nor_run(m, why):
+    guest, page = Guest(m), WHERE & -PAGE
+    seen = device_at(m, guest, page, PAGE)
+    guest.v.qualification = why
+    assert guest.violation() == m.EXIT_STOP
+    assert not seen and guest.entry(page) is None
+
+
+@pytest.mark.parametrize("smp", [False, True])
+def test_no_other_cpu_sees_this_ones_lapic(m, smp):
+    guest, page = Guest(m), WHERE & -PAGE
+    seen = device_at(m, guest, page, PAGE, guest.bus[0])
+    guest.v.qualification, guest.vm.smp = READ, smp
+    assert guest.violation() == (m.EXIT_STOP if smp else m.EXIT_RESUME)
+    assert bool(seen) != smp
+
+
 def test_without_memory_for_tables_it_stops(m):
     guest = Guest(m)
     m.lib.arena_limit = 2

@@ -60,10 +60,7 @@ static int access(struct vcpu *v, gva_t gva, unsigned size, bool write,
 		}
 		*device = a.addr >> PAGE_SHIFT;
 	}
-	if (bus_has(v->bus, BUS_MMIO, a.addr))
-		bus_dispatch(v->bus, BUS_MMIO, &a);
-	else
-		vm_dispatch(v->vm, BUS_MMIO, &a);
+	vcpu_dispatch(v, &a);
 	*value = a.value & bus_all_ones(size);
 	return 0;
 }

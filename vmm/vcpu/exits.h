@@ -7,6 +7,8 @@
 
 /* Of an EPT violation: SDM table 28-7 */
 enum ept_qualification {
+	ACCESS_READ = 1u << 0,
+	ACCESS_WRITE = 1u << 1,
 	ACCESS_FETCH = 1u << 2,
 	LINEAR_VALID = 1u << 7,
 	NOT_A_WALK = 1u << 8, /* of the guest's page tables */
@@ -37,12 +39,22 @@ enum exit_action exit_hypercall(struct vcpu *v);
 int vcpu_access(struct vcpu *v, gva_t gva, unsigned size, bool write,
 		u64 *value);
 
+/* A device's register: of the CPU's own LAPIC, or of one that all have. */
+static inline void vcpu_dispatch(struct vcpu *v, struct bus_access *a)
+{
+	if (bus_has(v->bus, BUS_MMIO, a->addr))
+		bus_dispatch(v->bus, BUS_MMIO, a);
+	else
+		vm_dispatch(v->vm, BUS_MMIO, a);
+}
+
 /* A load of CR3 with paging on. -EFAULT: PDPTEs that cannot be: #GP. */
 int vcpu_load_cr3(struct vcpu *v, u64 cr3);
 
 /*
  * An EPT violation that no decoder is needed for: EXIT_RESUME, and the
- * instruction runs; EXIT_STOP: something is there, or a CPU cannot do it.
+ * instruction runs; EXIT_STOP: a device is there that it would write, or a CPU
+ * cannot do it.
  */
 enum exit_action exit_lend(struct vcpu *v);
 /* Takes back what was lent; behind the instruction, and at a reset. */

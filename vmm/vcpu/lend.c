@@ -4,7 +4,8 @@
  * instruction: vector moves, CMPXCHG, a fetch, a walk of page tables, the
  * delivery of an event. None of them is decoded here: a page of ones is lent
  * for one instruction, behind which the CPU exits (monitor trap flag, SDM
- * 26.5.2), and taken back.
+ * 26.5.2), and taken back. So is one of what an emulated device's registers
+ * read, for an instruction that is not decoded and reads alone.
  */
 #include "arch/x86/cpu.h"
 #include "arch/x86/vmx/ept.h"
@@ -19,6 +20,32 @@ static bool is_nobodys(const struct vcpu *v, gpa_t page)
 	return !(r && r->cpu) &&
 	       bus_is_free(v->bus, BUS_MMIO, page, page + PAGE_MASK) &&
 	       bus_is_free(&v->vm->bus, BUS_MMIO, page, page + PAGE_MASK);
+}
+
+/* The device's page; not a LAPIC's that another CPU might see meanwhile. */
+static bool is_read(const struct vcpu *v, gpa_t page)
+{
+	const struct region *r = region_find(&v->vm->map, page);
+	const u64 access = ACCESS_READ | ACCESS_WRITE | ACCESS_FETCH;
+
+	return !v->lent_count && (v->qualification & access) == ACCESS_READ &&
+	       !(r && r->cpu) && !is_nobodys(v, page) &&
+	       !(v->vm->smp &&
+		 !bus_is_free(v->bus, BUS_MMIO, page, page + PAGE_MASK));
+}
+
+/* As much as an operand may have: 64 bytes from gpa on. */
+static void read_device(struct vcpu *v, gpa_t gpa)
+{
+	gpa_t end = MIN(gpa + 64, (gpa | PAGE_MASK) + 1);
+
+	for (gpa_t at = gpa & ~3ull; at < end; at += 4) {
+		struct bus_access a = {.addr = at, .size = 4};
+		u32 *to = (u32 *)((u8 *)v->ones + (at & PAGE_MASK));
+
+		vcpu_dispatch(v, &a);
+		*to = (u32)a.value;
+	}
 }
 
 /* A CPU without that flag, as Bochs 2.7's are, traps by TF, which exits. */
@@ -55,12 +82,14 @@ static bool is_code(struct vcpu *v, gpa_t page)
 
 enum exit_action exit_lend(struct vcpu *v)
 {
-	gpa_t page = vmcs_read64(VMCS_GUEST_PHYSICAL) & ~(u64)PAGE_MASK;
+	gpa_t gpa = vmcs_read64(VMCS_GUEST_PHYSICAL);
+	gpa_t page = gpa & ~(u64)PAGE_MASK;
+	bool device = is_read(v, page);
 	struct region ones = {
 		.gpa = page,
 		.size = PAGE_SIZE,
 		.hpa = virt_to_phys(v->ones),
-		.cpu = EPT_R | EPT_W | EPT_X,
+		.cpu = device ? EPT_R : EPT_R | EPT_W | EPT_X,
 		.memtype = MEMTYPE_WB,
 		.kind = REGION_DEVICE,
 	};
@@ -69,10 +98,12 @@ enum exit_action exit_lend(struct vcpu *v)
 	/* Before another CPU can reach it. */
 	if (!v->lent_count)
 		memset(v->ones, 0xff, PAGE_SIZE);
+	if (device)
+		read_device(v, gpa);
 	vm_lock(v->vm);
 	done = is_code(v, page);
-	lent = !done && v->lent_count < VCPU_LENT && is_nobodys(v, page) &&
-	       !ept_map(v->vm->ept, &ones);
+	lent = !done && !v->lent_device && v->lent_count < VCPU_LENT &&
+	       (device || is_nobodys(v, page)) && !ept_map(v->vm->ept, &ones);
 	vm_unlock(v->vm);
 	if (done)
 		return EXIT_RESUME;
@@ -81,6 +112,7 @@ enum exit_action exit_lend(struct vcpu *v)
 	if (!v->lent_count)
 		step(v, true);
 	v->lent[v->lent_count++] = page;
+	v->lent_device = device;
 	return EXIT_RESUME;
 }
 
@@ -89,6 +121,7 @@ void lend_end(struct vcpu *v)
 	if (!v->lent_count)
 		return;
 	step(v, false);
+	v->lent_device = false;
 	vm_lock(v->vm);
 	vm_change_begin(v->vm);
 	/* A table that is not split needs no memory: this cannot fail. */

@@ -89,7 +89,8 @@ struct vcpu {
 	void *ones; /* the page that is lent where nothing is: lend.c */
 	gpa_t lent[VCPU_LENT];
 	unsigned lent_count;
-	bool steps; /* TF is Monocle's, meanwhile */
+	bool lent_device; /* the one that is lent is a device's, to be read */
+	bool steps;	  /* TF is Monocle's, meanwhile */
 	struct decoded decoded[VCPU_DECODED];
 	struct answer answers[VCPU_ANSWERS];
 };
