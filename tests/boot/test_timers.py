@@ -61,3 +61,6 @@ def test_the_clock_is_said(run, clock):
             "apic": "the local APIC's timer (clock=apic)"}
     log = run(f"timers {clock}").log
     assert f"monocle: vmx: clock: {says[clock]}\n" in log
+    # By the other clock no timer of VMX's runs, right or wrong (SDM A.3.1).
+    pin = int(re.search(r"controls pin 0x(\w+)", log)[1], 16)
+    assert bool(pin & 1 << 6) == (clock == "preemption")
