@@ -104,6 +104,7 @@ static int init_vm(struct machine *m)
 	msr_bitmap_open_apic(vm->apicv_bitmap);
 	guest_features_init(&vm->features, vm->vmx->cpu2);
 	vm->features.mwait = vm->vmx->mwait;
+	vm->features.pv_eoi = !vm->vmx->apicv;
 	vm->features.tsc_hz = m->host->tsc_exact ? m->host->tsc_hz : 0;
 	vm->features.no_hypervisor_bit = m->host->options.no_hypervisor_bit;
 	vclock_init(&vm->clock, m->host->tsc_hz);
@@ -489,6 +490,8 @@ static int add_cpu(struct machine *m, struct percpu *host)
 	cpu->lapic.vcpu = v;
 	if (!err)
 		err = msr_init(&cpu->bus);
+	if (!err && m->vm.features.pv_eoi)
+		err = pv_eoi_init(v);
 	if (!err)
 		err = init_mtrr(m, cpu);
 	if (err)

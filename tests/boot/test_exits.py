@@ -130,6 +130,13 @@ def test_bochs_apicv_does_not_heed_if(run):
         run("apicv-if-off"), IF_OFF)
 
 
+@pytest.mark.runs("exits")
+def test_a_paravirtual_eoi_takes_no_exit(run):
+    """The self-IPI does, and the window in which it waits for IF."""
+    number, exits, _, _ = runs.counted(run("exits"), "paravirtual eoi")
+    assert number == 1000 and 2 <= exits / number <= 2.05
+
+
 @pytest.mark.runs("exits-apicv")
 def test_apicv_ends_a_level_interrupt(run):
     """The IOAPIC hears of it."""

@@ -472,6 +472,38 @@ static void self_ipis(u32 count)
 	check(interrupts[V_IPI] - before, count);
 }
 
+#define MSR_PV_EOI 0x4b564d04 /* KVM's */
+
+static volatile u32 pv_eoi;
+
+static void paravirtual(struct frame *f)
+{
+	bool ended;
+
+	(void)f;
+	__asm__ volatile("btrl $0, %0; setc %1" : "+m"(pv_eoi), "=q"(ended));
+	if (!ended)
+		lapic_write(LAPIC_EOI, 0);
+}
+
+static void test_pv_eoi(void)
+{
+	if (!(cpuid(0x40000101, 0).eax >> 6 & 1))
+		return;
+	handlers[V_IPI] = handlers[V_HIGH] = paravirtual;
+	wrmsr(MSR_PV_EOI, (u64)&pv_eoi | 1);
+	count_exits("paravirtual eoi", self_ipis, 1000);
+	send_self(V_IPI);
+	send_self(V_HIGH);
+	open_interrupts();
+	open_interrupts();
+	check(interrupts[V_IPI], 1001);
+	check(interrupts[V_HIGH], 1);
+	check(lapic_read(LAPIC_ISR + V_IPI / 32), 0);
+	wrmsr(MSR_PV_EOI, 0);
+	check(pv_eoi, 0);
+}
+
 static void test_x2apic_exits(void)
 {
 	count_exits("x2apic registers", registers, 1000);
@@ -537,6 +569,7 @@ const struct test apic_tests[] = {
 	{"x2apic-ipi", test_ipi, false},
 	{"x2apic-self-ipi", test_self_ipi, false},
 	{"x2apic-exits", test_x2apic_exits, true},
+	{"x2apic-pv-eoi", test_pv_eoi, true},
 	{"x2apic-if-off", test_if_off, false},
 	{"x2apic-priority", test_priority, false},
 	{"x2apic-nmi", test_nmi, false},

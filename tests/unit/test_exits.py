@@ -15,6 +15,7 @@ import vmxcpu
 from mutants import mutated
 
 SOURCES = ["vmm/vcpu/exit_cr.c", "vmm/vcpu/exit_io.c", "vmm/vcpu/exit_mmio.c", "vmm/vcpu/msr.c",
+           "vmm/vcpu/pv_eoi.c",
            "vmm/vcpu/vcpu_state.c", "vmm/core/stats.c", "vmm/core/guest_mem.c", "vmm/vcpu/insn.c",
            "vmm/core/bus.c", "vmm/core/vm.c", "vmm/core/vclock.c", "kernel/region.c",
            "vmm/devmodel/lapic.c", "vmm/devmodel/lapic_accept.c",
@@ -469,6 +470,32 @@ def test_an_msr_that_nobody_has(m):
         with pytest.raises(Fault) as fault:
             vcpu.run(handler)
         assert fault.value.args == (GP, 0, None)
+
+
+PV_EOI = 0x4b564d04
+
+
+@pytest.mark.parametrize("address, there", [
+    (0x5000, True), (MIB + 0xffc, True), (0, True), (0x5002, False),
+    (0xbffff, False), (0xc0000, False), (0xfec00000, False),
+    (2 * MIB, False), (1 << 40, False), (U64 & ~3, False)])
+def test_the_word_of_a_paravirtual_eoi(m, address, there):
+    """RAM alone, at a multiple of four; Linux's MSR_KVM_PV_EOI_EN."""
+    vcpu = Vcpu(m)
+    l = vcpu.v.lapic
+    assert m.pv_eoi_init(vcpu.v) == 0
+    assert wrmsr(vcpu, PV_EOI, 0x6001) == "skip"
+    old = l.pv_eoi
+    if there:
+        assert wrmsr(vcpu, PV_EOI, address | 1) == "skip"
+        assert l.pv_eoi == m.ffi.cast("u32 *", m.guest_ptr(
+            m.ffi.addressof(vcpu.vm.map), address, 4)) != m.NULL
+        assert wrmsr(vcpu, PV_EOI, 0) == "skip" and l.pv_eoi == m.NULL
+        return
+    with pytest.raises(Fault) as fault:
+        wrmsr(vcpu, PV_EOI, address | 1)
+    assert fault.value.args == (GP, 0, None)
+    assert l.pv_eoi == old != m.NULL and vcpu.v.pv_eoi == 0x6001
 
 
 @pytest.mark.parametrize("x2apic", [False, True])

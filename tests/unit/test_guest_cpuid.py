@@ -383,11 +383,14 @@ def test_hypervisor_leaves(m):
     assert text(own) == b"MonocleVMM\0\0" and own["eax"] == 0x40000001
     assert guest.see(0x40000001) == {"eax": 3, "ebx": 0x4d4f0000, "ecx": 0,
                                      "edx": 0}
-    # Linux asks KVM's for the highest leaf, and its features: none.
+    # Linux asks KVM's for the highest leaf, and its features: none but EOIs
+    # that are a word in memory, where the CPU ends no interrupts itself.
     assert text(kvm) == b"KVMKVMKVM\0\0\0" and kvm["eax"] == 0x40000101
     none = dict.fromkeys(REGS, 0)
     for leaf in (0x40000002, 0x40000010, 0x40000101, 0x40000102, 0x4000ffff):
         assert guest.see(leaf) == none
+    guest.features.pv_eoi = True
+    assert guest.see(0x40000101) == {**none, "eax": 1 << 6}
 
 
 def test_the_hypervisors_bit_can_be_left_out(m):

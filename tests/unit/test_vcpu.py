@@ -507,8 +507,11 @@ def by_deeds(m, deeds, how="exits"):
     ended = m.callback("void(*)(void *, u8)", lambda ctx, vector: seen.append(
         (done, "EOI", vector)))
     vm.apics.eoi = ended
+    word = m.new("u32 *")
     if how == "shadow":
         vm.tpr_shadow()
+    if how == "paravirtual":
+        m.lapic_pv_eoi(vm.lapic, word)
 
     def others(name, value):
         """A deed of the guest's that exits."""
@@ -545,6 +548,9 @@ def by_deeds(m, deeds, how="exits"):
                     continue
                 let_in.append(len(vm.entries))
                 reason = m.EXIT_TPR_BELOW_THRESHOLD
+            elif word[0] and name == "eoi":
+                word[0] = 0
+                continue
             elif apicv:
                 reason = getattr(apicv, name)(value)
                 look()
@@ -572,7 +578,7 @@ LAPIC_DEEDS = st.lists(st.one_of(
     st.tuples(st.just("eoi"), st.just(0))), max_size=30)
 
 
-@pytest.mark.parametrize("how", ["shadow", "apicv"])
+@pytest.mark.parametrize("how", ["shadow", "apicv", "paravirtual"])
 @settings(max_examples=200, deadline=None)
 @given(LAPIC_DEEDS)
 def test_no_vector_is_lost_without_exits(m, how, deeds):
@@ -599,6 +605,37 @@ ALONE = [("self", 0x61), ("eoi", 0), ("level", 0x42), ("edge", 0x31),
 def test_apicv_exits_for_the_ioapic_alone(m):
     assert by_deeds(m, ALONE, "apicv") == (
         [(1, 0x61), (3, 0x42), (6, "EOI", 0x42), (6, 0x43), (7, 0x31)], 1)
+
+
+WAITING = [("edge", 0x41), ("eoi", 0), ("edge", 0x52), ("edge", 0x61),
+           ("eoi", 0), ("eoi", 0), ("level", 0x43), ("eoi", 0), ("edge", 0x52),
+           ("edge", 0x41), ("eoi", 0), ("eoi", 0)]
+
+
+def test_a_paravirtual_eoi_exits_where_somebody_waits(m):
+    """Of a vector in service alone, and of the last, there is no exit; of a
+    level interrupt's, and of one behind which another waits, there is."""
+    assert by_deeds(m, WAITING, "paravirtual") == (
+        [(1, 0x41), (3, 0x52), (4, 0x61), (7, 0x43), (8, "EOI", 0x43),
+         (9, 0x52), (11, 0x41)], 3)
+    assert by_deeds(m, WAITING)[1] == 6
+
+
+def test_what_reads_the_lapic_hears_of_a_paravirtual_eoi(vm):
+    word = vm.m.new("u32 *")
+    vm.m.lapic_pv_eoi(vm.lapic, word)
+    vm.interrupt(0x41)
+    vm.run()
+    assert word[0] == 1
+    word[0] = 0
+    access = vm.m.new("struct bus_access *", {
+        "addr": 0xfee00000 + 16 * (vm.m.LAPIC_ISR + 2), "size": 4})
+    assert vm.m.bus_dispatch(vm.v.bus, vm.m.BUS_MMIO, access) == 0
+    assert access.value == 0
+    vm.interrupt(0x51)
+    vm.run()
+    vm.m.lapic_init_signal(vm.lapic)
+    assert vm.lapic.pv_eoi == vm.m.NULL
 
 
 def test_apicv_begins_and_ends_with_x2apic_mode(vm):
@@ -1986,6 +2023,10 @@ def check(name, *more):
     return run
 
 
+def check_pv(m):
+    test_a_paravirtual_eoi_exits_where_somebody_waits(m)
+
+
 def check_apicv(m):
     assert by_deeds(m, ALONE, "apicv") == by_deeds(m, ALONE, "apicv")
     test_apicv_exits_for_the_ioapic_alone(m)
@@ -2174,6 +2215,20 @@ MORE_MUTANTS = {
     "APICv: an interrupt that MWAIT sleeps over": (
         VCPU, "(interrupt || lapic_pending(v->lapic) >= 0) &&",
         "interrupt &&", [check("apicv_and_mwait")]),
+    "paravirtual: offered where one waits": (
+        ACCEPT, "v < 0 || l->irr_words ||\n", "v < 0 ||\n", [check_pv]),
+    "paravirtual: offered where an IOAPIC waits": (
+        ACCEPT, "	    vector_test(l, LAPIC_TMR, (unsigned)v))\n		return;\n	__",
+        "	    !l)\n		return;\n	__", [check_pv]),
+    "paravirtual: nobody hears of it": (
+        VCPU, "	lapic_pv_hear(v->lapic);\n", "", [check_pv]),
+    "paravirtual: ended, though it is not": (
+        ACCEPT, "	if (!(__atomic_fetch_and(l->pv_eoi, ~1u, __ATOMIC_RELAXED) & 1))",
+        "	if (__atomic_fetch_and(l->pv_eoi, ~1u, __ATOMIC_RELAXED) < 2)",
+        [check_pv]),
+    "paravirtual: the bit stays": (
+        ACCEPT, "fetch_and(l->pv_eoi, ~1u,", "fetch_and(l->pv_eoi, ~0u,",
+        [check_pv]),
     "a line that nobody hears": (
         "vmm/devmodel/pic.c", "	if (pic->intr && pic->attention)\n",
         "	if (false)\n", [check(QUIET, "8259", 0x23)]),

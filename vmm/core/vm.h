@@ -48,6 +48,7 @@ struct guest_features {
 	u32 cpu2;  /* secondary controls in force */
 	u32 mwait; /* states of CPUID.5:EDX that it may sleep in */
 	bool no_hypervisor_bit;
+	bool pv_eoi; /* KVM's: where the CPU ends no interrupts itself */
 	bool smp; /* its CPUs' places are the host's; else it has one thread */
 	u32 leaf6_eax, leaf6_ecx;	  /* of CPUID 6, whose MSRs are there */
 	bool limited;			  /* lacks is not all 0, perhaps */

@@ -193,8 +193,9 @@ static void svr_write(struct lapic *l, u32 value)
 		lapic_set(l, reg, lapic_get(l, reg) | LAPIC_LVT_MASKED);
 }
 
-static u32 reg_read(const struct lapic *l, unsigned reg)
+static u32 reg_read(struct lapic *l, unsigned reg)
 {
+	lapic_pv_hear(l);
 	if (reg == LAPIC_PPR)
 		return lapic_priority(l);
 	if (reg == LAPIC_TIMER_CURRENT)
@@ -328,6 +329,7 @@ static void registers_reset(struct lapic *l)
 	for (unsigned reg = 0; reg < LAPIC_REGISTERS; reg++)
 		lapic_set(l, reg, 0);
 	l->irr_words = l->isr_words = l->errors = 0;
+	l->pv_offered = false;
 	timer_arm(l, 0);
 	lapic_set(l, LAPIC_ID, l->id << 24);
 	/* The last LVT register is number 5. */
@@ -398,6 +400,7 @@ void lapic_init_signal(struct lapic *l)
 {
 	l->init_pending = l->nmi_pending = l->extint_pending = false;
 	registers_reset(l);
+	l->pv_eoi = NULL;
 }
 
 void lapic_reset(struct lapic *l)

@@ -80,6 +80,7 @@ struct lapic {
 
 	_Alignas(64) u32 id;
 	u8 irr_words, isr_words; /* bit n: word n of the register is not 0 */
+	bool pv_offered;	 /* bit 0 of *pv_eoi was set for the highest */
 	u8 errors;		 /* what the next write of ESR shows */
 
 	/* For the vCPU loop, which clears what it has taken. */
@@ -90,6 +91,7 @@ struct lapic {
 	bool extint_pending; /* by a message; taken with pic_ack() */
 	u8 sipi_vector;
 
+	u32 *pv_eoi;  /* in the guest's RAM; NULL: off */
 	u64 base;     /* IA32_APIC_BASE */
 	u64 deadline; /* of the timer, TSC ticks; 0: not armed */
 	u64 base_reserved;
@@ -184,6 +186,16 @@ u32 lapic_held_class(const struct lapic *l);
 /* The CPU took the vector that lapic_pending() gave: IRR to ISR. */
 void lapic_ack(struct lapic *l, unsigned vector);
 void lapic_eoi(struct lapic *l);
+/*
+ * Paravirtual EOI: word in the guest's RAM, or NULL. Offered for a vector behind
+ * which nothing waits, neither a lower one nor an IOAPIC; the guest ends it by
+ * clearing bit 0. Whoever looks at IRR and ISR hears of it first, and what is
+ * about to be sent has to be heard of before it is offered.
+ */
+void lapic_pv_eoi(struct lapic *l, u32 *word);
+void lapic_pv_offer(struct lapic *l);
+void lapic_pv_hear(struct lapic *l);
+
 /* With APICv: that of a level interrupt, which the CPU has ended. */
 void lapic_level_eoi(struct lapic *l, unsigned vector);
 /*

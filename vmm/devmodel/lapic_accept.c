@@ -90,7 +90,7 @@ u16 lapic_recount(struct lapic *l)
 	return (u16)(MAX(svi, 0) << 8 | MAX(rvi, 0));
 }
 
-void lapic_eoi(struct lapic *l)
+static void end_highest(struct lapic *l)
 {
 	int v = vector_highest(l, LAPIC_ISR, l->isr_words);
 
@@ -99,6 +99,40 @@ void lapic_eoi(struct lapic *l)
 	vector_clear(l, LAPIC_ISR, (unsigned)v, &l->isr_words);
 	if (vector_test(l, LAPIC_TMR, (unsigned)v))
 		lapic_level_eoi(l, (unsigned)v);
+}
+
+void lapic_eoi(struct lapic *l)
+{
+	lapic_pv_hear(l);
+	end_highest(l);
+}
+
+void lapic_pv_hear(struct lapic *l)
+{
+	if (!l->pv_offered)
+		return;
+	l->pv_offered = false;
+	if (!(__atomic_fetch_and(l->pv_eoi, ~1u, __ATOMIC_RELAXED) & 1))
+		end_highest(l);
+}
+
+void lapic_pv_offer(struct lapic *l)
+{
+	int v = vector_highest(l, LAPIC_ISR, l->isr_words);
+
+	if (!l->pv_eoi || v < 0 || l->irr_words ||
+	    vector_test(l, LAPIC_TMR, (unsigned)v))
+		return;
+	__atomic_fetch_or(l->pv_eoi, 1, __ATOMIC_RELAXED);
+	l->pv_offered = true;
+}
+
+void lapic_pv_eoi(struct lapic *l, u32 *word)
+{
+	lapic_pv_hear(l);
+	l->pv_eoi = word;
+	if (l->attention)
+		*l->attention = true;
 }
 
 void lapic_report_error(struct lapic *l, u8 error)

@@ -244,7 +244,7 @@ static const struct row extended[] = {
 	[8] = {0xff, 0, 0, 0, fix_8},	/* address widths */
 };
 
-static struct cpuid hypervisor(u32 leaf)
+static struct cpuid hypervisor(const struct cpuid_context *ctx, u32 leaf)
 {
 	switch (leaf) {
 	case CPUID_HYPERVISOR: /* "MonocleVMM" */
@@ -255,7 +255,10 @@ static struct cpuid hypervisor(u32 leaf)
 	case CPUID_KVM: /* "KVMKVMKVM", so that Linux uses its x2APIC */
 		return (struct cpuid){CPUID_KVM + 1, 0x4b4d564b, 0x564b4d56,
 				      0x4d};
-	default: /* KVM's features: none */
+	case CPUID_KVM + 1: /* of KVM's features this one: its MSR is there */
+		return (struct cpuid){ctx->features->pv_eoi ? BIT(6) : 0, 0, 0,
+				      0};
+	default:
 		return (struct cpuid){0, 0, 0, 0};
 	}
 }
@@ -299,7 +302,7 @@ struct cpuid guest_cpuid(const struct cpuid_context *ctx, u32 leaf, u32 subleaf)
 	struct cpuid r;
 
 	if (!row && leaf >> 16 == CPUID_HYPERVISOR >> 16)
-		return hypervisor(leaf);
+		return hypervisor(ctx, leaf);
 	if (!row)
 		return (struct cpuid){0, 0, 0, 0};
 	r = cpuid(leaf, subleaf);

@@ -264,6 +264,7 @@ void vcpu_reset(struct vcpu *v, const struct guest_entry *e)
 	v->halted = v->asleep = v->waits = false;
 	v->nmi_pending = false;
 	v->injection.info = 0;
+	v->pv_eoi = 0;
 	write_segments(e);
 	write_control_registers(v, e);
 	vmcs_write64(VMCS_GUEST_DEBUGCTL, 0);
@@ -611,6 +612,7 @@ static NOINLINE bool look_around(struct vcpu *v, u64 now)
 	run_timers(v, now);
 	if (v->cpu->attention)
 		hear_others(v);
+	lapic_pv_hear(v->lapic);
 	if (v->vm->vmx->apicv) {
 		if (v->apicv != lapic_is_x2apic(l))
 			switch_apicv(v, !v->apicv);
@@ -619,6 +621,8 @@ static NOINLINE bool look_around(struct vcpu *v, u64 now)
 	}
 	prepare_events(v);
 	set_threshold(v);
+	if (!v->apicv)
+		lapic_pv_offer(v->lapic);
 	set_activity(v);
 	if (l->irr_words || l->extint_pending || v->pic->intr ||
 	    v->nmi_pending || v->halted)

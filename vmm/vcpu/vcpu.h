@@ -70,6 +70,7 @@ struct vcpu {
 	u32 cpu_controls; /* as last written */
 	bool apicv;	  /* in force: the CPU delivers and ends interrupts */
 	u64 eoi_exits[4]; /* vectors whose EOI exits, likewise */
+	u64 pv_eoi;	  /* KVM's MSR of that, as written */
 	u32 threshold;	  /* of the TPR, likewise */
 	bool halted;	  /* waits for an event in HLT */
 	bool asleep;	  /* the VMCS's activity state is HLT */
@@ -113,6 +114,8 @@ enum exit_action {
  * is this one's. A zeroed page for the VMCS is allocated; -ENOMEM, -EIO.
  */
 int vcpu_init(struct vcpu *v);
+/* pv_eoi.c: its MSR, on the vCPU's bus, whose errors it returns. */
+int pv_eoi_init(struct vcpu *v);
 /* Of the first: it serves the devices' clock; a reset by INIT is all's. */
 static inline bool vcpu_is_first(const struct vcpu *v)
 {
