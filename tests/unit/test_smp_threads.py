@@ -48,9 +48,9 @@ MUTANTS = {
     "generation not counted": ("arch/x86/vmx/ept.c",
                                "ept->generation + 1,", "ept->generation,"),
     "devices without a lock": ("vmm/core/vm.c", """\
-	vm_lock(vm);
+	vm_lock_shared(vm);
 	err = bus_dispatch(&vm->bus, space, a);
-	vm_unlock(vm);
+	vm_unlock_shared(vm);
 """, """\
 	err = bus_dispatch(&vm->bus, space, a);
 """),
