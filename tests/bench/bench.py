@@ -59,12 +59,9 @@ LINE = 11
 DEVICE = f"iommu=off unsafe-dma ram=identity assign=00:03.0,gsi={LINE}"
 BY_KVM = ("bench", "latency")
 # Why a row is more than its goal.
-WALK = "the guest's walk and the decode are compared each time"
 REASONS = {
-    "LAPIC register by MMIO, eight instructions in turn": WALK,
-    "IOAPIC register (two exits)": WALK,
     "Linux boot: share of ticks in Monocle": "half of it is Linux's "
-    "accesses to ports, each of them an exit",
+    "accesses to ports, half of these in one loop on port 0x61",
     KEPT: "8 MiB, and for tables of small pages alone 1/256, which large pages "
     "do not need",
     OTHERS: "Linux's watchdog reads the PM timer beside its own clock",
