@@ -16,9 +16,12 @@ ENTRY = "Debian of this disk"
 KERNEL = next((BUILD / "cache" / "linux-image-amd64" / "boot").glob(
     "vmlinuz-*"), None)
 SIZE = 48                           # MiB
-DRIVE = "id=own,if=none,format=raw,file="
-# Of each: the function, its devices, the driver's modules. NVMe is behind the
+DRIVE = "if=none,format=raw,id={},file={}"
+# A boot sector's first bytes: hlt, and again.
+WAITS = b"\xf4\xeb\xfd".ljust(510, b"\0") + b"\x55\xaa"
+# Of each: the functions, its devices, the driver's modules. NVMe is behind the
 # second of two root ports, whose bus the guest numbers anew: it sees no other.
+# The stick is named first, beside a disk that would be started before it.
 DISKS = {
     "ahci": (AHCI, ("ich9-ahci,id=sata,addr=08.0",
                     "ide-hd,bus=sata.0,drive=own"), "ahci,sd_mod"),
@@ -26,8 +29,9 @@ DISKS = {
         "pcie-root-port,id=rp0,addr=1c.0,chassis=1,multifunction=on",
         "pcie-root-port,id=rp4,addr=1c.4,chassis=2",
         "nvme,bus=rp4,drive=own,serial=1"), "nvme"),
-    "usb": ("00:09.0", ("qemu-xhci,id=hub,addr=09.0",
-                        "usb-storage,bus=hub.0,drive=own"),
+    "usb": (f"00:09.0 assign={AHCI}",
+            ("qemu-xhci,id=hub,addr=09.0", "usb-storage,bus=hub.0,drive=own",
+             "ich9-ahci,id=sata,addr=08.0", "ide-hd,bus=sata.0,drive=other"),
             "xhci_pci,usb_storage,sd_mod"),
 }
 MENU = """serial
@@ -40,38 +44,53 @@ menuentry '{entry}' {{
 """
 
 
-def image(name, modules, timeout):
-    """A disk of its own; its path."""
+def image(name, menu, files):
+    """A disk of its own, and files {path: file}; its path."""
     root = runs.work(f"firmware-{name}") / "root"
     (root / "boot" / "grub").mkdir(parents=True)
-    shutil.copy(KERNEL, root / "boot" / "vmlinuz")
-    shutil.copy(INITRD, root / "boot" / "initrd.img")
-    (root / "boot" / "grub" / "grub.cfg").write_text(MENU.format(
-        timeout=timeout, entry=ENTRY, uuid=grubroot.UUID, modules=modules,
-        append=f"{DEMO_APPEND} tsc=reliable"))
+    for path, file in files.items():
+        shutil.copy(file, root / path)
+    (root / "boot" / "grub" / "grub.cfg").write_text(menu)
     return disk.build(root.parent / "disk.img", root, grubroot.UUID, SIZE)
 
 
-def spec(name, timeout=0, **fields):
+def other():
+    path = runs.work("firmware-other")
+    path.write_bytes(WAITS.ljust(1 << 20, b"\0"))
+    return path
+
+
+def seabios(name, path):
     """SeaBIOS, and the disk behind that kind of controller. The machine's own
     firmware starts Monocle from the CD."""
-    at, devices, modules = DISKS[name]
-    path = image(f"{name}-{timeout}", modules, timeout)
+    at, devices, _ = DISKS[name]
+    drives = {"own": path}
+    if "drive=other" in devices[-1]:
+        drives["other"] = other()
     return Spec(rig="nested", module=False, modules=((SEABIOS, "firmware"),),
                 memory=256, timeout=runs.TIMEOUT, hv=f"assign={at}",
-                monocle=runs.MONOCLE, devices=devices, drives=(DRIVE + str(path),),
-                qemu=("-boot", "d"), **fields)
+                monocle=runs.MONOCLE, devices=devices,
+                drives=tuple(map(DRIVE.format, drives, drives.values())),
+                qemu=("-boot", "d"))
+
+
+def own(name, timeout=0):
+    """... from which GRUB starts Debian's kernel, which writes to it."""
+    return image(f"{name}-{timeout}", MENU.format(
+        timeout=timeout, entry=ENTRY, uuid=grubroot.UUID,
+        modules=DISKS[name][2], append=f"{DEMO_APPEND} tsc=reliable"),
+        {"boot/vmlinuz": KERNEL, "boot/initrd.img": INITRD})
 
 
 @define
 def seabios_menu():
     """The last that GRUB draws is how long it waits."""
-    return Case(spec("ahci", timeout=60), dump_at="executed automatically",
-                picture=True)
+    return Case(seabios("ahci", own("ahci", 60)),
+                dump_at="executed automatically", picture=True)
 
 
 def own_disk(name):
-    return Case(spec(name), drives_back=True)
+    return Case(seabios(name, own(name)), drives_back=True)
 
 
 for _name in DISKS:

@@ -478,17 +478,16 @@ set gfxpayload=keep
 terminal_output gfxterm serial
 menuentry Linux {{
 	linux /vmlinuz console=tty0 {rigs.DEMO_APPEND} loglevel=6 \\
-		tsc=reliable demo.run="tasks $tasks"
+		tsc=reliable demo.run="tasks uefi={AHCI},{VARIABLE}"
 	initrd /initrd
 }}
 """
 
 
-def esp(name, timeout, tasks=f"uefi={AHCI},{VARIABLE}"):
+def esp(name, timeout):
     """A disk that UEFI starts; GRUB's menu waits so long."""
     return disk_image.esp(
-        runs.work(f"esp-{name}"),
-        f"set timeout={timeout}\nset tasks={tasks}\n{GRUB_MENU}",
+        runs.work(f"esp-{name}"), f"set timeout={timeout}\n{GRUB_MENU}",
         {"/vmlinuz": DEMO_KERNEL, "/initrd": INITRD})
 
 

@@ -14,15 +14,18 @@ TIMEOUT = 600
 LAST = "No bootable device."
 
 
+def diskless(**fields):
+    return rigs.Spec(rig="bochs", memory=128, timeout=TIMEOUT, module=False,
+                     modules=((cases.SEABIOS, "firmware"),
+                              (cases.TEXT, "opt/test")),
+                     monocle=runs.MONOCLE, **fields)
+
+
 @runs.define("seabios")
 def _seabios():
     """Without a disk. What it then waits for is a minute to pass."""
-    spec = rigs.Spec(rig="bochs", memory=128, timeout=TIMEOUT, module=False,
-                     modules=((cases.SEABIOS, "firmware"),
-                              (cases.TEXT, "opt/test")),
-                     monocle=runs.MONOCLE)
     path = runs.work("seabios.png")
-    with rigs.start(spec) as machine:
+    with rigs.start(diskless()) as machine:
         machine.wait_for(LAST, TIMEOUT, "log")
         machine.screenshot(path)
         return machine.text("log"), path
@@ -63,6 +66,19 @@ def test_its_picture_is_that_of_the_displays_rom(run):
     _, path = run("seabios")
     text = "\n".join(screen.read(screen.text_picture(path)))
     assert "SeaBIOS (version" in text and LAST in text
+
+
+@runs.define("seabios-2")
+def _two():
+    with rigs.start(diskless(cpus=2)) as machine:
+        machine.wait_for("Running option rom", TIMEOUT, "log")
+        return machine.text("log")
+
+
+@pytest.mark.runs("seabios-2")
+def test_seabios_starts_each_cpu(run):
+    """By INIT and SIPIs; those that come are counted."""
+    assert "firmware: Found 2 cpu(s) max supported 2 cpu(s)" in run("seabios-2")
 
 
 # -- from a disk
