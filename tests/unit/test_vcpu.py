@@ -211,7 +211,7 @@ def build(sources=(), name="vcpu"):
         name, [dict(sources).get(s, s) for s in SOURCES], fakes=FAKES,
         cdef=CDEF, headers=["arch/x86/vmx/ept.h", "vmm/vcpu/vcpu.h", "kernel/percpu.h",
                  "arch/x86/vmx/vmx.h", "kernel/traps.h", *vmxcpu.HEADERS],
-        exports=["lapic_set_cr8", "lapic_cr8"])
+        exports=["lapic_set_cr8", "lapic_cr8", "lapic_pending"])
 
 
 @pytest.fixture(scope="module")
@@ -816,7 +816,7 @@ def test_an_extint_message(vm):
 
 
 def test_a_request_that_is_withdrawn(vm):
-    """Masked before the guest took it: the window is shut again."""
+    """Masked before the guest took it: the window's exit shuts it again."""
     wire_8259(vm)
     vm.set(GUEST_RFLAGS=2)
     vm.m.pic_set_line(vm.pic, 3, True)
@@ -824,9 +824,25 @@ def test_a_request_that_is_withdrawn(vm):
     def mask():
         vm.pic.chip[0].imr = 0xff
         vm.m.pic_set_line(vm.pic, 3, False)
-    entries = vm.run(vm.m.EXIT_CPUID, mask, vm.m.EXIT_CPUID)
-    assert [e.windows for e in entries] == [INTERRUPT_WINDOW] * 2 + [0, 0]
+    entries = vm.run(vm.m.EXIT_CPUID, mask, {
+        "EXIT_REASON": vm.m.EXIT_INTERRUPT_WINDOW, "GUEST_RFLAGS": 2 | IF},
+        vm.m.EXIT_CPUID)
+    assert [e.windows for e in entries] == [INTERRUPT_WINDOW] * 3 + [0, 0]
     assert not any(e.info for e in entries)
+
+
+def test_a_request_that_the_lapic_does_not_pass_on(vm):
+    """No window tells of it: each exit looks whether it does."""
+    wire_8259(vm)
+    lint0 = 4 * vm.m.LAPIC_LVT_LINT0
+    was, vm.lapic.page[lint0] = vm.lapic.page[lint0], 1 << 16
+    vm.m.pic_set_line(vm.pic, 3, True)
+
+    def unmask():
+        vm.lapic.page[lint0] = was
+    entries = vm.run(vm.m.EXIT_CPUID, unmask)
+    assert [(e.vector, e.windows) for e in entries] == [
+        (None, 0), (None, 0), (0x23, 0)]
 
 
 def test_init_resets(vm):
@@ -854,13 +870,14 @@ def test_vectoring(vm, kind, vector, error, length):
            info | 1 << 12, "IDT_VECTORING_ERROR": error or 0,
            "EXIT_LENGTH": length}
     vm.m.lib.handler_action = vm.m.EXIT_RESUME
-    _, entry, after = vm.run(cut, vm.m.EXIT_CPUID)
+    _, entry, after, last = vm.run(cut, vm.m.EXIT_CPUID,
+                                   lambda: vm.interrupt(0x61))
     assert entry.info == info and entry.rip == RIP
     assert entry.error == (error or 0)
     if length:
         assert entry.length == length
     assert entry.windows == INTERRUPT_WINDOW
-    assert after.info == 0
+    assert after.info == last.info == 0
 
 
 def test_vectoring_of_an_nmi(vm):
@@ -1790,8 +1807,9 @@ DEEDS = ["interrupt", "low", "nmi", "hlt", "cpuid", "gp", "open", "shut",
 
 
 def play(m, deeds):
-    """What the entries of a run with these deeds are."""
-    vm = Vm(m)
+    """[(how many deeds are done, what an entry injects)], and what waits at the
+    end. A window is an exit (SDM 26.2) before the next deed."""
+    vm, done = Vm(m), 0
     m.tsc = 0
 
     def deed(name):
@@ -1815,8 +1833,20 @@ def play(m, deeds):
             "hlt": m.EXIT_HLT, "gp": m.EXIT_IO, "cut": m.EXIT_EPT_VIOLATION,
             "window": m.EXIT_INTERRUPT_WINDOW}.get(name, m.EXIT_CPUID),
             "IDT_VECTORING": VALID | 0x71 if name == "cut" else 0}
-    return vm.run(*[lambda name=name: deed(name) for name in deeds]), \
-        [(e.addr, e.value) for e in m.events("vmwrite")]
+    came = []
+
+    def exit():
+        nonlocal done
+        entry = vm.entries[-1]
+        if entry.info:
+            came.append((done, entry.info, entry.error))
+        elif (entry.windows & INTERRUPT_WINDOW and vm["GUEST_RFLAGS"] & IF and
+              not vm["GUEST_INTERRUPTIBILITY"] & (STI | MOV_SS)):
+            return m.EXIT_INTERRUPT_WINDOW
+        done += 1
+        return deed(deeds[done - 1]) if done <= len(deeds) else m.EXIT_CPUID
+    vm.run(*[exit] * (2 * len(deeds) + 4))
+    return came, vm.v.halted, m.lapic_pending(vm.lapic)
 
 
 @pytest.fixture(scope="module")
@@ -1884,7 +1914,7 @@ LAPIC, IOAPIC, CODE, TABLE = 0xfee00000, 0xfec00000, 0x8000, 0x6000
 def whole_build():
     return vmxcpu.harness.build(
         "vcpu_whole", SOURCES + HANDLERS_C, fakes=WHOLE_FAKES, cdef=CDEF,
-        exports=["lapic_set_cr8", "lapic_cr8"],
+        exports=["lapic_set_cr8", "lapic_cr8", "lapic_pending"],
         headers=["arch/x86/vmx/ept.h", "vmm/vcpu/vcpu.h", "vmm/vcpu/msr.h",
                  "vmm/devmodel/ioapic.h", "kernel/percpu.h",
                  "arch/x86/vmx/vmx.h", "kernel/traps.h", *vmxcpu.HEADERS])
@@ -2023,6 +2053,10 @@ def check(name, *more):
     return run
 
 
+def check_nmi(m):
+    assert [n for n, *_ in play(m, ["nmi", "nmi", "block"])[0]] == [1, 3]
+
+
 def check_pv(m):
     test_a_paravirtual_eoi_exits_where_somebody_waits(m)
 
@@ -2091,12 +2125,14 @@ MUTANTS = {
     "a vector that waits is forgotten": (
         "l->irr_words || l->ext", "l->ext", check("priority_threshold")),
     "an NMI that waits is forgotten": (
-        "	    v->nmi_pending || v->halted)", "	    v->halted)",
-        check("the_nmi_window", BY_NMI)),
+        "	if (v->nmi_pending || v->halted ||", "	if (v->halted ||",
+        check_nmi),
     "asleep and nobody looks": (
-        "v->nmi_pending || v->halted)", "v->nmi_pending)", check("hlt")),
+        "	if (v->nmi_pending || v->halted ||", "	if (v->nmi_pending ||",
+        check("hlt")),
     "a request that waits is forgotten": (
-        " || v->pic->intr ||", " ||", check("a_request_that_is_withdrawn")),
+        " || v->pic->intr)", ")",
+        check("a_request_that_the_lapic_does_not_pass_on")),
     "an event that was cut short is forgotten": (
         "	v->attention = true;\n	v->injection.info = info",
         "	v->injection.info = info",
@@ -2127,6 +2163,9 @@ QUIET = "what_comes_when_all_is_quiet"
 SAVED = check_clock("an_exit_does_not_set_the_preemption_timer", True)
 # (source, what it reads, what it would read, who notices)
 MORE_MUTANTS = {
+    "a window is no reason to look": (
+        EXITS, "		v->attention = true; /* the loop does", "		; /*",
+        [check("the_interrupt_window", {"GUEST_RFLAGS": 2})]),
     "no list of errata": (
         PROBE, "			return true;\n", "			return false;\n",
         [check_clock("a_clock_that_is_wrong", habit) for habit in HABITS]),

@@ -192,11 +192,13 @@ enum exit_action exit_dispatch(struct vcpu *v)
 	case EXIT_PREEMPTION_TIMER: /* it may have been the most that it can */
 		v->slack = -1;
 		return EXIT_RESUME;
-	case EXIT_SIPI:
 	case EXIT_INTERRUPT_WINDOW:
 	case EXIT_NMI_WINDOW:
 	case EXIT_TPR_BELOW_THRESHOLD:
-		return EXIT_RESUME; /* the loop does what is due */
+		v->attention = true; /* the loop does what is due */
+		return EXIT_RESUME;
+	case EXIT_SIPI:
+		return EXIT_RESUME;
 	case EXIT_EOI: /* RIP is behind the instruction, here and below */
 		lapic_level_eoi(v->lapic, (unsigned)v->qualification);
 		return EXIT_RESUME;

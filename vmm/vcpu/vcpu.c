@@ -527,7 +527,7 @@ static void failed_entry(struct vcpu *v, int fail)
 }
 
 /* vcpu_retire() where it has nothing to do, as a rule: two fields are read. */
-static inline void skip(void)
+static inline void skip(struct vcpu *v)
 {
 	u64 old = vmcs_readn(VMCS_GUEST_RIP);
 	u64 rip = old + vmcs_read32(VMCS_EXIT_LENGTH);
@@ -540,8 +540,11 @@ static inline void skip(void)
 	if (__builtin_expect(vmcs_read32(VMCS_GUEST_INTERRUPTIBILITY) &
 				     (BLOCKING_STI | BLOCKING_MOV_SS),
 			     false) ||
-	    __builtin_expect(vmcs_readn(VMCS_GUEST_RFLAGS) & RFLAGS_TF, false))
+	    __builtin_expect(vmcs_readn(VMCS_GUEST_RFLAGS) & RFLAGS_TF,
+			     false)) {
 		vcpu_retire();
+		v->attention = true; /* nothing is blocked any more */
+	}
 }
 
 static NOINLINE void finish(struct vcpu *v, enum exit_action action)
@@ -585,7 +588,7 @@ static void handle_exit(struct vcpu *v)
 	enum exit_action action = handler ? handler(v) : handle_event(v);
 
 	if (action == EXIT_SKIP)
-		skip();
+		skip(v);
 	else if (action != EXIT_RESUME)
 		finish(v, action);
 }
@@ -624,9 +627,11 @@ static NOINLINE bool look_around(struct vcpu *v, u64 now)
 	if (!v->apicv)
 		lapic_pv_offer(v->lapic);
 	set_activity(v);
-	if (l->irr_words || l->extint_pending || v->pic->intr ||
-	    v->nmi_pending || v->halted)
-		v->attention = true; /* it waits, perhaps in a window */
+	/* What waits for the guest's IF alone has an exit of its own. */
+	if (v->nmi_pending || v->halted ||
+	    (!(v->cpu_controls & CPU_INTERRUPT_WINDOW) &&
+	     (l->irr_words || l->extint_pending || v->pic->intr)))
+		v->attention = true;
 	return !v->waits && vm_requested(v->vm) == VM_RUN;
 }
 
