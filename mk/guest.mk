@@ -50,6 +50,7 @@ $(DRIVERS): PROGRAMS := tests/guests/tasks $(GUEST)/play
 $(DRIVERS): tests/guests/tasks $(GUEST)/play
 # The tests' own guest on Linux's KVM: what Monocle is measured beside.
 BESIDE := $(GUEST)/initrd-kvm.img
+bench: $(DEMO) $(BESIDE)
 $(BESIDE): MODULES := kvm_intel
 $(BESIDE): PROGRAMS := $(GUEST)/kvm $(B)/guests/guest.elf
 $(BESIDE): $(GUEST)/kvm $(B)/guests/guest.elf
