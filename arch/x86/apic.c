@@ -166,7 +166,7 @@ void ioapic_set_entry(volatile void *base, unsigned pin, u64 entry)
 {
 	u8 low = (u8)(IOAPIC_TABLE + 2 * pin);
 
-	ioapic_write(base, low, (u32)IOAPIC_MASKED);
+	ioapic_write(base, low, (u32)(entry | IOAPIC_MASKED));
 	ioapic_write(base, (u8)(low + 1), (u32)(entry >> 32));
 	ioapic_write(base, low, (u32)entry);
 }

@@ -69,7 +69,10 @@ void local_apic_timer_set(u64 deadline);
 
 /* IOAPIC (82093AA): base is the mapped register window. */
 unsigned ioapic_pins(volatile void *base);
-/* Redirection entry: high half first, so that it is never live half-set. */
+/*
+ * Redirection entry: masked while its halves are set, so that it is never live
+ * half-set; not as an edge's meanwhile, which would clear Remote IRR.
+ */
 void ioapic_set_entry(volatile void *base, unsigned pin, u64 entry);
 
 #define IOAPIC_MASKED BIT(16)

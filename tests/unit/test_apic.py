@@ -448,11 +448,12 @@ def test_the_timer_gives_no_vector_away(m):
 # --- IOAPICs -------------------------------------------------------------
 
 class Ioapic:
-    """24 pins; `live`: entries that were open with half of another."""
+    """24 pins; `live`: entries that were open with half of another;
+    `edges`: writes of an entry's low half that were not for a level."""
 
     def __init__(self, pins=24):
         self.index, self.pins, self.table = 0, pins, {}
-        self.live = []
+        self.live, self.edges = [], []
         for pin in range(pins):
             self.set(pin, 0x00000000000000fe)     # as firmware left it
 
@@ -473,6 +474,8 @@ class Ioapic:
         low = self.index & ~1
         if self.index & 1 and not self.table[low] & MASKED:
             self.live.append(self.index)
+        if not self.index & 1 and not value & LEVEL:
+            self.edges.append(self.index)
         self.table[self.index] = value
 
     def entry(self, pin):
@@ -561,13 +564,18 @@ def test_a_pci_line(m, madt):
 
 
 def test_a_line_for_another_cpu(m, madt):
-    """By the next write of the entry, its pin masked meanwhile."""
+    """By the next write of the entry, its pin masked meanwhile, and ever for a
+    level: as an edge's it would forget that an EOI is due (Linux:
+    __eoi_ioapic_pin), and send one cause to both."""
     line = m.new("struct host_irq_line *")
     assert m.host_irq_line(madt.madt, 31, 0x52, line) == 0
     m.host_irq_line_mask(line, False)
+    madt.x.ioapics[SECOND].edges.clear()
     assert m.host_irq_line_aim(line, 7) == 0
-    m.host_irq_line_mask(line, False)
+    for masked in True, False:
+        m.host_irq_line_mask(line, masked)
     assert madt.open() == {31: 7 << 56 | LEVEL | LOW | 0x52}
+    assert madt.x.ioapics[SECOND].edges == []
     madt.quiet()
 
 
