@@ -30,7 +30,7 @@ static void e1000_handler(struct frame *f)
 }
 
 /* Monocle's, or that of the bare machine's router. */
-static unsigned pin(void)
+unsigned e1000_pin(void)
 {
 	return (unsigned)option("pin", 16 + (at >> 11) % 4);
 }
@@ -62,7 +62,7 @@ static void test_find(void)
 static void open_line(handler *h)
 {
 	handlers[V_INTX] = h;
-	ioapic_route(pin(), V_INTX | RTE_LEVEL_LOW);
+	ioapic_route(e1000_pin(), V_INTX | RTE_LEVEL_LOW);
 }
 
 bool e1000_open(handler *h)
@@ -79,9 +79,9 @@ void e1000_raise(void)
 	write32(bar + ICS, CAUSE);
 }
 
-void e1000_lower(void)
+bool e1000_lower(void)
 {
-	read32(bar + ICR);
+	return read32(bar + ICR) & CAUSE;
 }
 
 static void test_line(void)
@@ -108,10 +108,10 @@ static void test_level(void)
 static void test_masks(void)
 {
 	handlers[V_INTX] = e1000_handler;
-	ioapic_route(pin(), V_INTX | RTE_LEVEL_LOW | RTE_MASKED);
+	ioapic_route(e1000_pin(), V_INTX | RTE_LEVEL_LOW | RTE_MASKED);
 	write32(bar + ICS, OTHER);
 	check(wait_for(V_INTX, 1, SHORT_TIME), 0);
-	ioapic_route(pin(), V_INTX | RTE_LEVEL_LOW);
+	ioapic_route(e1000_pin(), V_INTX | RTE_LEVEL_LOW);
 	check_true(wait_for(V_INTX, 1, LONG_TIME));
 	config_write(at, CONFIG_COMMAND, MEMORY | INTX_DISABLE);
 	write32(bar + ICS, OTHER);

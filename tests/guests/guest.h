@@ -444,7 +444,9 @@ unsigned e1000(void);
 /* Its line is this handler's, which lowers it. False: there is none. */
 bool e1000_open(handler *h);
 void e1000_raise(void);
-void e1000_lower(void);
+/* False: nothing has raised it. */
+bool e1000_lower(void);
+unsigned e1000_pin(void);
 void latency(void);
 unsigned igd(void);
 /* DMA where Intel graphics shares memory. How many tests failed. */
@@ -453,5 +455,6 @@ unsigned edu_parked(void);
 u8 storm(void);
 void storm_resets(void);
 void storm_echo(void);
+void storm_line(void);
 
 #endif

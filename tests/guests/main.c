@@ -24,6 +24,7 @@
  *	igd		looks at Intel graphics, see igd.c; accesses=N
  *	storm-resets	each CPU resets, see storm.c
  *	storm-echo	ticks of an IPI and its answer; rounds=N
+ *	storm-line	an e1000's, aimed at each CPU in turn; pin=N count=N
  *	storm		among all CPUs, see storm.c; cpus=N seed=N seeds=N
  *	exit status=N	nothing else
  */
@@ -112,6 +113,8 @@ void guest_main(u32 magic, u64 info)
 		storm_resets();
 	else if (starts(line, "storm-echo"))
 		storm_echo();
+	else if (starts(line, "storm-line"))
+		storm_line();
 	else if (starts(line, "storm"))
 		finish(storm());
 	else if (starts(line, "exit"))

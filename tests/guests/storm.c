@@ -730,6 +730,79 @@ void storm_echo(void)
 	finish(0);
 }
 
+/* -- an e1000's line, while one CPU aims its pin at each of them in turn */
+
+#define RTE_MASKED 0x10000
+#define V_LINE 0x52 /* by e1000_open() */
+
+static struct {
+	u32 aimed; /* how often */
+	volatile bool ended;
+} line;
+
+static void line_came(struct frame *f)
+{
+	struct cpu *me = this_cpu();
+
+	if (e1000_lower())
+		me->received[f->vector]++;
+	else
+		me->wrong++;
+	apic_set(LAPIC_EOI, 0);
+}
+
+/* As Linux does, masked meanwhile; or in one write. */
+static void task_aim(struct cpu *me)
+{
+	u8 low = (u8)(0x10 + 2 * e1000_pin());
+	u32 entry = ioapic_read(low);
+
+	for (; !line.ended; line.aimed++) {
+		bool masked = random(me, 2);
+
+		if (masked)
+			ioapic_write(low, entry | RTE_MASKED);
+		ioapic_write(low + 1, one_of(me, everybody())->id << 24);
+		if (masked)
+			ioapic_write(low, entry);
+		rest(random(me, 1000));
+	}
+}
+
+static void raise_line(struct cpu *me, u32 n)
+{
+	u64 start = rdtsc();
+
+	e1000_raise();
+	for (; sum(V_LINE) != n; relax())
+		if (rdtsc() - start > IPI_TIME)
+			lose(me);
+	rest(random(me, 2000));
+}
+
+void storm_line(void)
+{
+	u32 count = (u32)option("count", 3000), in_vain = 0;
+	struct cpu *me;
+
+	prepare();
+	me = this_cpu();
+	seed_all(1, 10);
+	check_true(e1000_open(line_came));
+	begin(one_of(me, everybody() & ~(1u << me->id)), task_aim);
+	for (u32 n = 1; n <= count; n++)
+		raise_line(me, n);
+	line.ended = true;
+	end_all();
+	for (u32 id = 0; id < cpu_count; id++) {
+		print("line: CPU %u: %u\n", id, cpus[id].received[V_LINE]);
+		in_vain += cpus[id].wrong;
+	}
+	print("line: raised %u, in vain %u, aimed %u\n", count, in_vain,
+	      line.aimed);
+	finish(failures ? 1 : 0);
+}
+
 /* -- each CPU resets the machine in each way, while the others are busy */
 
 #define STAGE 0x5B00 /* in CMOS: how many are done */
