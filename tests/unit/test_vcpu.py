@@ -831,6 +831,36 @@ def test_a_request_that_is_withdrawn(vm):
     assert not any(e.info for e in entries)
 
 
+def test_a_timer_that_is_due_behind_the_look(vm):
+    """What the look has handed over goes in first, the timer's own behind it."""
+    m, clock = vm.m, m_clock(vm)
+    keep = []
+
+    def timer(deadline, fire):
+        one = m.new("struct vtimer *")
+        call = m.callback("void(*)(void *, u64)", lambda *_: fire())
+        keep.extend((one, call))
+        assert m.vclock_add(clock, one, call, m.ffi.NULL) == 0
+        m.vtimer_set(clock, one, deadline)
+
+    def late():
+        vm.interrupt(0x41)
+        m.tsc = m.tsc + 200
+    timer(m.tsc + 100, late)
+    timer(m.tsc + 200, lambda: vm.interrupt(0x81))
+
+    def timer_exit():
+        m.tsc = max(m.tsc, 150)
+        return m.EXIT_PREEMPTION_TIMER
+    m.tsc = 0
+    entries = vm.run(*[timer_exit] * 3)
+    assert [e.vector for e in entries if e.info] == [0x41, 0x81]
+
+
+def m_clock(vm):
+    return vm.m.ffi.addressof(vm.v.clock)
+
+
 def test_a_request_that_the_lapic_does_not_pass_on(vm):
     """No window tells of it: each exit looks whether it does."""
     wire_8259(vm)

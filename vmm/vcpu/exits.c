@@ -190,6 +190,7 @@ enum exit_action exit_dispatch(struct vcpu *v)
 		vm_request(v->vm, VM_RESET);
 		return EXIT_RESUME;
 	case EXIT_PREEMPTION_TIMER: /* it may have been the most that it can */
+		v->attention |= vcpu_next_timer(v) <= rdtsc();
 		v->slack = -1;
 		return EXIT_RESUME;
 	case EXIT_INTERRUPT_WINDOW:

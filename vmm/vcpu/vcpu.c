@@ -653,46 +653,37 @@ static void set_clock(struct vcpu *v, u64 next, u64 now)
 	v->slack = v->slack_max;
 }
 
-/* When the nearest timer is due that is its to serve. */
-static u64 next_timer(const struct vcpu *v)
-{
-	u64 devices = __atomic_load_n(v->devices_next, __ATOMIC_RELAXED);
-
-	return MIN(v->clock.next, devices);
-}
-
 /*
  * The timer is set anew: it has come, its deadline is another, or it is late by
- * all the time for which it stood still, as the guest did not run. False: as
- * look_around().
+ * all the time for which it stood still, as the guest did not run. What is due
+ * by now comes at once, by an exit: a second look before the entry would put
+ * another event in the place of one that the first has handed over.
  */
-static NOINLINE bool renew_clock(struct vcpu *v)
+static NOINLINE void renew_clock(struct vcpu *v)
 {
-	u64 now = rdtsc(), next = next_timer(v);
+	u64 now = rdtsc();
 
-	if (next <= now) {
-		if (!look_around(v, now))
-			return false;
-		next = next_timer(v);
-	}
-	set_clock(v, next, now);
-	return true;
+	set_clock(v, vcpu_next_timer(v), now);
 }
 
 /* An NMI came behind the last look. */
 static bool turn_back(struct vcpu *v)
 {
+	bool goes_on;
+
 	take_back(v);
-	return look_around(v, rdtsc()) && renew_clock(v);
+	goes_on = look_around(v, rdtsc());
+	renew_clock(v);
+	return goes_on;
 }
 
 static void run(struct vcpu *v)
 {
 	struct vm *vm = v->vm;
 
-	if (vm_requested(vm) != VM_RUN || !look_around(v, rdtsc()) ||
-	    !renew_clock(v))
+	if (vm_requested(vm) != VM_RUN || !look_around(v, rdtsc()))
 		return;
+	renew_clock(v);
 	for (;;) {
 		int fail = vmx_enter(&v->frame);
 		u64 start, ticks;
@@ -714,8 +705,7 @@ static void run(struct vcpu *v)
 		ticks = rdtsc() - start;
 		v->slack -= (s64)(ticks + v->transition);
 		if (__builtin_expect(v->slack < 0, false)) {
-			if (!renew_clock(v))
-				return;
+			renew_clock(v);
 			ticks = rdtsc() - start;
 		}
 		stats_exit(&v->stats, v->reason, ticks);

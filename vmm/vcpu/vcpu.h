@@ -121,6 +121,13 @@ static inline bool vcpu_is_first(const struct vcpu *v)
 {
 	return v->vm->vcpus[0] == v;
 }
+/* When the nearest timer is due that is its to serve. */
+static inline u64 vcpu_next_timer(const struct vcpu *v)
+{
+	u64 devices = __atomic_load_n(v->devices_next, __ATOMIC_RELAXED);
+
+	return MIN(v->clock.next, devices);
+}
 /* Registers and VMCS guest state as entry says; all else as after RESET. */
 void vcpu_reset(struct vcpu *v, const struct guest_entry *entry);
 /* Until vm->request is not VM_RUN, or an INIT stops a further one. */
