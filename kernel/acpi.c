@@ -192,16 +192,15 @@ static bool rsdp_has_xsdt(hpa_t hpa, hpa_t top)
 	       reachable(hpa, r->length, top) && acpi_checksum_ok(r, r->length);
 }
 
-static hpa_t rsdp_search(hpa_t from, u64 size, hpa_t top)
+static hpa_t rsdp_search(hpa_t from, u64 size, hpa_t top, unsigned *n)
 {
 	for (hpa_t hpa = from; hpa < from + size; hpa += 16)
-		if (rsdp_ok(hpa, top))
+		if (rsdp_ok(hpa, top) && !(*n)--)
 			return hpa;
 	return 0;
 }
 
-/* ACPI 5.2.5.1: the EBDA's first KiB, then the BIOS, on 16 bytes. */
-static hpa_t rsdp_find(hpa_t top)
+hpa_t acpi_find_rsdp(hpa_t top, unsigned n)
 {
 	u16 segment = 0;
 	hpa_t ebda, found = 0;
@@ -210,8 +209,8 @@ static hpa_t rsdp_find(hpa_t top)
 		memcpy(&segment, phys_to_virt(0x40e), sizeof(segment));
 	ebda = (hpa_t)segment << 4;
 	if (ebda >= 0x500 && ebda < 0xa0000)
-		found = rsdp_search(ebda, KIB, top);
-	return found ? found : rsdp_search(0xe0000, 0x20000, top);
+		found = rsdp_search(ebda, KIB, top, &n);
+	return found ? found : rsdp_search(0xe0000, 0x20000, top, &n);
 }
 
 int acpi_init_below(struct acpi_tables *acpi, hpa_t rsdp, hpa_t top)
@@ -221,7 +220,7 @@ int acpi_init_below(struct acpi_tables *acpi, hpa_t rsdp, hpa_t top)
 
 	acpi->count = 0;
 	if (!rsdp)
-		rsdp = rsdp_find(top);
+		rsdp = acpi_find_rsdp(top, 0);
 	if (!rsdp_ok(rsdp, top)) {
 		log_error("acpi: no valid RSDP found");
 		return -ENOENT;

@@ -68,6 +68,12 @@ bool acpi_checksum_ok(const void *table, u32 length);
 int acpi_init_below(struct acpi_tables *acpi, hpa_t rsdp, hpa_t top);
 
 /*
+ * The n-th (0...) RSDP that is valid, on 16 bytes in the EBDA's first KiB, then
+ * in the BIOS (ACPI 5.2.5.1), or 0.
+ */
+hpa_t acpi_find_rsdp(hpa_t top, unsigned n);
+
+/*
  * The sleep types of \_S5 (ACPI 7.4.2): the package's bytes in the DSDT or
  * an SSDT, without an interpreter. -ENOENT: none that is a plain package.
  */

@@ -167,13 +167,12 @@ static int check_start(struct machine *m)
 		return -EINVAL;
 	if (m->firmware.image && firmware_check_memory(&m->firmware))
 		return -ENOMEM;
-	if (is_bios_guest(m))
-		return 0;
 	if (write_acpi(m)) {
 		log_error("the guest's ACPI tables do not fit their place");
 		return -ENOSPC;
 	}
-	return m->loader.kernel ? loader_check(&m->loader) : 0;
+	return m->loader.kernel && !is_bios_guest(m) ? loader_check(&m->loader)
+						     : 0;
 }
 
 /* All tables that the CPU and the IOMMU walk; in force is none. */
@@ -238,6 +237,7 @@ void machine_connect(struct machine *m, struct host *host)
 	m->loader.uefi = host->boot.uefi;
 	m->bios.loader = &m->loader;
 	m->bios.bus = &m->vm.bus;
+	m->rsdp = &m->bios.rsdp; /* or pin_bios() says where */
 	m->firmware.map = &m->vm.map;
 	m->firmware.boot = &host->boot;
 	m->firmware.options = &host->options;
@@ -665,7 +665,10 @@ static int load_kernel(struct machine *m, struct guest_entry *entry)
 	if (m->firmware.image)
 		return firmware_start(&m->firmware, entry);
 	err = write_acpi(m);
-	return err ? err : loader_load(&m->loader, entry);
+	if (err)
+		return err;
+	return is_bios_guest(m) ? bios_start(&m->bios, entry)
+				: loader_load(&m->loader, entry);
 }
 
 /* Nobody scans out what firmware has drawn: the guest is not told of it. */
@@ -710,8 +713,7 @@ static int start_guest(struct machine *m)
 	err = bring_picture_back(m);
 	if (err && !m->resets)
 		return err;
-	err = is_bios_guest(m) ? bios_start(&m->bios, &entry)
-			       : load_kernel(m, &entry);
+	err = load_kernel(m, &entry);
 	if (err)
 		return err;
 	vcpu_reset(&m->cpus[0]->vcpu, &entry);

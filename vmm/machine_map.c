@@ -181,7 +181,6 @@ int machine_map(struct machine *m)
 		.reserve = MEMORY_RESERVE + phys_total(&host_memory) / 256,
 		.low_limit = machine_low_limit(m),
 	};
-	bool bios = m->host->options.guest == GUEST_BIOS;
 	int err;
 
 	err = machine_roots(m);
@@ -190,7 +189,9 @@ int machine_map(struct machine *m)
 	if (!err)
 		err = pin_ecam(m, map.low_limit);
 	if (!err)
-		err = bios ? bios_regions(&m->bios, &m->vm.map) : pin_bios(m);
+		err = m->host->options.guest == GUEST_BIOS
+			      ? bios_regions(&m->bios, &m->vm.map)
+			      : pin_bios(m);
 	if (!err)
 		err = region_pin_hole(&m->vm.map, GUEST_IOAPIC, PAGE_SIZE,
 				      "IOAPIC");
@@ -199,7 +200,7 @@ int machine_map(struct machine *m)
 				      "local APIC");
 	if (!err && m->firmware.image)
 		err = firmware_regions(&m->firmware, &m->vm.map);
-	else if (!err && !bios) /* that guest reads the host's */
+	else if (!err)
 		err = pin_acpi(m, map.low_limit);
 	if (m->firmware.image) /* what is pinned counts */
 		map.low_limit = machine_low_limit(m);

@@ -7,7 +7,8 @@ PROGRAM = BUILD / "guests" / "real.bin"
 SECTOR, CD_SECTOR = 512, 2048
 HV = "guest=bios ram=identity"
 # tests/guests/bios/real.asm
-CASES = {"text": 0, "mode13": 1, "vbe": 2, "report": 3, "load": 4}
+CASES = {"text": 0, "mode13": 1, "vbe": 2, "report": 3, "load": 4,
+         "acpi": 5}
 # Rounds of load, each with four calls of the BIOS. Nested, each of VGABIOS's
 # many port accesses takes an exit to QEMU.
 ROUNDS = {"bochs": 100000, "nested": 25000}

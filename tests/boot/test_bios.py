@@ -2,6 +2,7 @@
 """Real-mode guests on the firmware's own services, beside the same natively."""
 import functools
 import re
+import struct
 import subprocess
 
 import pytest
@@ -30,10 +31,11 @@ def cd(program):
 
 def start(case, native, **fields):
     program = image(case, "nested" if "rig" in fields else "bochs")
-    fields = {"rig": "bochs", "memory": 64, "timeout": runs.TIMEOUT, **fields}
+    fields = {"rig": "bochs", "memory": 64, "timeout": runs.TIMEOUT, "hv": HV,
+              **fields}
     if native:
         return rigs.start(rigs.Spec(iso=cd(program), native=True, **fields))
-    return rigs.start(rigs.Spec(kernel=program, hv=HV, monocle=runs.MONOCLE,
+    return rigs.start(rigs.Spec(kernel=program, monocle=runs.MONOCLE,
                                 **fields))
 
 
@@ -150,6 +152,62 @@ def test_bios_tells_of_the_guests_memory(run):
 @pytest.mark.runs("bios-report-qemu")
 def test_another_bios_tells_of_the_guests_memory(nested, run):
     check_report(nested("bios-report"), run("bios-report-qemu")[0])
+
+
+@runs.define("bios-acpi-ebda")
+def acpi_ebda():
+    """GRUB puts an RSDP for a table of ours into the EBDA."""
+    table = bytearray(struct.pack("<4sIBB6s8sI4sI", b"OEM1", 36, 1, 0,
+                                  b"TEST  ", b"TEST    ", 1, b"TEST", 1))
+    table[9] = -sum(table) & 0xff
+    file = runs.work("bios-acpi-table")
+    file.write_bytes(table)
+    return play("acpi", False, cpus=2, hv=f"{HV} cpus=1",
+                grub=("acpi /boot/table",), files={"/boot/table": file})
+
+
+def acpi_tables(serial):
+    """[(address, bytes)] of RSDPs, and {signature: bytes} of tables."""
+    found = [(int(at, 16), bytes.fromhex(data)) for at, data in re.findall(
+        r"^@([0-9A-F]{8}) ([0-9A-F]+)$", serial, re.MULTILINE)]
+    rsdps = [(at, data) for at, data in found if data[:8] == b"RSD PTR "]
+    return rsdps, {data[:4]: data for at, data in found
+                   if (at, data) not in rsdps}
+
+
+def check_acpi(result, places):
+    """By ACPI 5.2.5.1 and 5.2.6, and no more CPUs than it has."""
+    rsdps, tables = acpi_tables(result.serial)
+    assert len(rsdps) == places, result.report()
+    assert (rsdps[0][0] < 0xa0000) == (places == 2)
+    for _, rsdp in rsdps:
+        assert sum(rsdp[:20]) % 256 == 0
+        assert rsdp[15] < 2 or sum(rsdp) % 256 == 0
+    assert tables.keys() == {b"RSDT", b"FACP", b"DSDT", b"APIC", b"MCFG"}
+    for signature, data in tables.items():
+        assert int.from_bytes(data[4:8], "little") == len(data), signature
+        assert sum(data) % 256 == 0, signature
+    madt, at, kinds = tables[b"APIC"], 44, []
+    while at < len(madt):
+        kinds.append(madt[at])
+        at += madt[at + 1]
+    assert kinds.count(0) == 1 and 9 not in kinds
+
+
+@pytest.mark.parametrize("name, places", [
+    pytest.param(name, places, marks=pytest.mark.runs(name), id=name)
+    for name, places in (("bios-acpi", 1), ("bios-acpi-ebda", 2))])
+def test_acpi_is_the_guests(run, name, places):
+    result, _ = run(name)
+    assert result.status == 0, result.report()
+    check_acpi(result, places)
+
+
+@pytest.mark.long
+@pytest.mark.nested("bios-acpi")
+def test_acpi_is_the_guests_by_another_bios(nested):
+    """SeaBIOS's tables have a DMAR and more."""
+    check_acpi(nested("bios-acpi"), 1)
 
 
 @runs.define("bios-reset")

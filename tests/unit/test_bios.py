@@ -98,8 +98,8 @@ def build():
     return harness.build(
         "bios", ["vmm/load/bios.c", "vmm/rom_init.c", "vmm/load/loader.c", "vmm/load/loader_ram.c",
                  "vmm/load/linux.c", "vmm/load/multiboot.c", "vmm/core/guest_mem.c",
-                 "kernel/region.c", "vmm/core/bus.c", "vmm/core/vm.c", "vmm/core/vclock.c",
-                 "vmm/devmodel/pic.c", "vmm/devmodel/pit.c"],
+                 "kernel/region.c", "kernel/acpi.c", "vmm/core/bus.c", "vmm/core/vm.c",
+                 "vmm/core/vclock.c", "vmm/devmodel/pic.c", "vmm/devmodel/pit.c"],
         headers=["vmm/load/bios.h", "vmm/rom_init.h", "vmm/devmodel/pit.h",
                  "kernel/phys.h", "kernel/log.h"],
         fakes=FAKES, cdef=CDEF)
@@ -182,6 +182,7 @@ class Pc:
             self.ram(*row)
         assert self.m.bios_save(self.bios) == 0
         self.devices()
+        self.m.bios_restore(self.bios)
         entry = self.m.new("struct guest_entry *")
         assert self.m.bios_start(self.bios, entry) == 0
         return entry
@@ -470,6 +471,91 @@ def test_reset_restores_what_the_guest_changed(pc):
     m.bios_restore(pc.bios)
     now = pc.get()
     same(now, was[:0xa0000] + b"\x77" * 0x20000 + was[0xc0000:])
+
+
+def rsdp(revision, mark=b"H", tables=0x7fe0000):
+    """ACPI 5.2.5.3: 20 bytes, and from revision 2 on 36."""
+    data = bytearray(struct.pack("<8sB6sBI", b"RSD PTR ", 0, mark * 6,
+                                 revision, tables))
+    data[8] = -sum(data) & 0xff
+    if revision >= 2:
+        data += struct.pack("<IQI", 36, tables + 0x1000, 0)
+        data[32] = -sum(data) & 0xff
+    return bytes(data)
+
+
+def own_tables(pc):
+    pc.m.ffi.buffer(pc.m.ffi.addressof(pc.bios.rsdp))[:] = rsdp(
+        2, b"M", 0x3ff0000)
+
+
+def guest_view(pc):
+    """The first MiB as the guest's CPU reads it; who is not there: zeros."""
+    view = bytearray(MIB)
+    for r in pc.map.regions[0:pc.map.count]:
+        if r.gpa < MIB:
+            view[r.gpa:r.gpa + r.size] = pc.m.ffi.buffer(
+                pc.m.phys_to_virt(r.hpa), r.size)
+    return bytes(view)
+
+
+RSDPS = {
+    "Bochs's": {0xf9bc0: 0}, "long": {0xe0010: 2}, "over a page": {0xf0fe0: 2},
+    "the last page": {0xff000: 1}, "the last bytes": {0xfffe0: 0},
+    "EBDA": {EBDA: 0}, "EBDA, long": {EBDA + 976: 2},
+    "several": {EBDA + 16: 2, 0xe7ff0: 2, 0xe8020: 0, 0xf0000: 0},
+}
+
+
+@pytest.mark.parametrize("name", RSDPS)
+def test_every_rsdp_is_the_guests(pc, name):
+    """In the firmware's form; every other byte is the firmware's."""
+    pc.put(0x40e, (EBDA >> 4).to_bytes(2, "little"))
+    pc.put(0xc0000, bytes(n * 13 & 0xff for n in range(0x40000)))
+    for at, revision in RSDPS[name].items():
+        pc.put(at, rsdp(revision))
+    was = pc.get()
+    own_tables(pc)
+    pc.m.lib.low_protect(0xc0000, 0x40000)      # ROM takes no store
+    entry = pc.start()
+    expected = bytearray(was)
+    for at, revision in RSDPS[name].items():
+        new = rsdp(revision if revision >= 2 else 0, b"M", 0x3ff0000)
+        expected[at:at + len(new)] = new
+    for _ in range(2):
+        now = guest_view(pc)
+        same(now[EBDA:0xa0000] + now[0xc0000:],
+             bytes(expected[EBDA:0xa0000] + expected[0xc0000:]))
+        last = pc.map.regions[pc.map.count - 1]
+        size = min(last.size, 0x1000)           # the guest may write there
+        if last.hpa != last.gpa:
+            pc.m.ffi.buffer(pc.m.phys_to_virt(last.hpa), size)[:] = bytes(size)
+        pc.m.bios_restore(pc.bios)
+        assert pc.m.bios_start(pc.bios, entry) == 0
+    pc.m.bios_restore(pc.bios)
+    same(pc.get(), was)
+
+
+def test_the_copy_of_the_bios_is_not_more_than_it_must_be(pc):
+    m = pc.m
+    pc.put(0xf9bc0, rsdp(0))
+    pc.put(0xd0000, rsdp(0))                    # no place for one
+    pc.put(0xf2001, rsdp(0))                    # nor that
+    pc.put(0xf4000, rsdp(0)[:19] + b"\1")       # its sum is wrong
+    assert m.bios_regions(pc.bios, pc.map) == 0
+    rows = [(r.gpa, r.size, r.hpa == r.gpa, r.kind, r.e820, r.cpu, r.dma)
+            for r in pc.map.regions[2:pc.map.count]]
+    rom = (m.REGION_ROM, m.E820_RESERVED, m.REGION_RWX, 0)
+    assert rows == [(0xc0000, 0x39000, True, *rom),
+                    (0xf9000, 0x1000, False, *rom),
+                    (0xfa000, 0x6000, True, *rom)]
+
+
+def test_no_memory_for_the_copy(pc):
+    pc.put(0xf9bc0, rsdp(0))
+    pc.m.lib.out_of_memory = True
+    assert pc.m.bios_regions(pc.bios, pc.map) == -pc.m.ENOMEM
+    assert "copy of the BIOS" in pc.line()
 
 
 def test_no_memory_to_save_it(pc):

@@ -118,6 +118,52 @@ static int pin(struct region_list *map, gpa_t from, gpa_t to,
 	return region_pin(map, &r);
 }
 
+/* From the first RSDP's page to the last one's: in ROM none can be changed. */
+static int copy_bios(struct bios *b)
+{
+	struct region *r = &b->copied;
+	gpa_t at;
+
+	*r = (struct region){.gpa = MIB,
+			     .kind = REGION_ROM,
+			     .memtype = MEMTYPE_WB,
+			     .e820 = E820_RESERVED,
+			     .cpu = REGION_RWX,
+			     .name = "BIOS, a copy"};
+	for (unsigned n = 0; (at = acpi_find_rsdp(MIB, n)); n++) {
+		if (at < BIOS_AREA)
+			continue;
+		r->gpa = MIN(r->gpa, ALIGN_DOWN(at, PAGE_SIZE));
+		r->size = ALIGN_UP(at + sizeof(b->rsdp), PAGE_SIZE) - r->gpa;
+		r->size = MIN(r->size, MIB - r->gpa);
+	}
+	if (!r->size)
+		return 0;
+	r->hpa = phys_alloc(&host_memory, r->size, PAGE_SIZE, PHYS_ANYWHERE);
+	if (r->hpa != PHYS_NONE)
+		return 0;
+	log_error("guest=bios: too little memory for a copy of the BIOS");
+	return -ENOMEM;
+}
+
+/* The chipset says what of it can be written, as natively. */
+static int pin_bios(struct bios *b, struct region_list *map)
+{
+	struct region *copied = &b->copied;
+	gpa_t end;
+	int err = copy_bios(b);
+
+	if (!err)
+		err = pin(map, BIOS_AREA, copied->gpa, REGION_ROM,
+			  E820_RESERVED, "BIOS");
+	if (!err && copied->size)
+		err = region_pin(map, copied);
+	end = copied->gpa + copied->size;
+	if (!err && end < MIB)
+		err = pin(map, end, MIB, REGION_ROM, E820_RESERVED, "BIOS");
+	return err;
+}
+
 int bios_regions(struct bios *b, struct region_list *map)
 {
 	const char *fault;
@@ -139,11 +185,7 @@ int bios_regions(struct bios *b, struct region_list *map)
 	if (!err)
 		err = pin(map, b->stub, LOW_END, REGION_RAM, E820_RESERVED,
 			  "EBDA");
-	/* The chipset says what of it can be written, as natively. */
-	if (!err)
-		err = pin(map, BIOS_AREA, MIB, REGION_ROM, E820_RESERVED,
-			  "BIOS");
-	return err;
+	return err ? err : pin_bios(b, map);
 }
 
 int bios_save(struct bios *b)
@@ -170,8 +212,7 @@ static void restore(const struct bios *b, hpa_t from, hpa_t to)
 			is[at] = was[at];
 }
 
-/* In low memory, which is 1:1. */
-static void put(gpa_t at, const void *data, u64 size)
+static void put(hpa_t at, const void *data, u64 size)
 {
 	memcpy(phys_to_virt(at), data, size);
 }
@@ -202,6 +243,29 @@ static void put_stub(const struct bios *b)
 		put(at + code + sizeof(row) * p.rows++, &row, sizeof(row));
 	put(at, bios_stub, code);
 	put(at + in_stub(bios_stub_parameters), &p, sizeof(p));
+}
+
+/* Each in its form: what stands behind a short one (revision 0) stays. */
+static void put_rsdp(const struct bios *b)
+{
+	const struct region *copied = &b->copied;
+	gpa_t at, end = copied->gpa + copied->size;
+
+	for (unsigned n = 0; (at = acpi_find_rsdp(MIB, n)); n++) {
+		const struct acpi_rsdp *was = phys_to_virt(at);
+		struct acpi_rsdp r = b->rsdp;
+		u64 size = sizeof(r);
+
+		if (was->revision < 2) {
+			size = offsetof(struct acpi_rsdp, length);
+			r.checksum = (u8)(r.checksum + r.revision);
+			r.revision = 0;
+		}
+		if (at + size <= LOW_END)
+			put(at, &r, size);
+		else if (at >= copied->gpa && at + size <= end)
+			put(copied->hpa + at - copied->gpa, &r, size);
+	}
 }
 
 static void hook_vectors(const struct bios *b)
@@ -243,6 +307,7 @@ void bios_restore(const struct bios *b)
 {
 	restore(b, 0, LOW_END);
 	restore(b, BIOS_AREA, MIB);
+	put(b->copied.hpa, (u8 *)b->memory + b->copied.gpa, b->copied.size);
 }
 
 static int put_setup(const struct loader_input *in, struct guest_entry *entry)
@@ -276,6 +341,7 @@ int bios_start(struct bios *b, struct guest_entry *entry)
 {
 	const struct loader_input *in = b->loader;
 
+	put_rsdp(b);
 	put_stub(b);
 	hook_vectors(b);
 	set_up_devices(b->bus);

@@ -77,7 +77,7 @@ finish:	xor ax, ax
 times 510 - ($ - $$) db 0
 	db 0x55, 0xaa
 
-cases:	dw text, mode13, vbe, report, load
+cases:	dw text, mode13, vbe, report, load, acpi
 
 ready:	db "bios: ready", 10, 0
 
@@ -324,6 +324,66 @@ report:	mov dword [BUFFER], 'VBE2'
 .row:	db "e820 ", 0
 .memory: db "memory ", 0
 .disk:	db "disk ", 0
+
+; --- ACPI -------------------------------------------------------------------
+; Whatever has an RSDP's signature where 5.2.5.1 has it searched, and by its RSDT
+; every table, in hex
+acpi:	call unreal
+	movzx esi, word [0x40e]	; the EBDA
+	shl esi, 4
+	mov cx, 1024 / 16
+	call .search
+	mov esi, 0xe0000
+	mov cx, 0x20000 / 16
+.search:
+	cmp dword [fs:esi], 'RSD '
+	jne .next
+	cmp dword [fs:esi + 4], 'PTR '
+	je .rsdp
+.next:	add esi, 16
+	loop .search
+	ret
+.rsdp:	pushad
+	mov edi, esi
+	mov ecx, 36
+	call dump
+	mov edi, [fs:esi + 16]
+	call table
+	sub cx, 36
+	shr cx, 2
+	jz .last
+.entry:	add edi, 4
+	push cx
+	push edi
+	mov edi, [fs:edi + 32]
+	call table
+	cmp dword [fs:edi], 'FACP'
+	jne .other
+	mov edi, [fs:edi + 40]	; DSDT
+	call table
+.other:	pop edi
+	pop cx
+	loop .entry
+.last:	popad
+	jmp .next
+
+table:	mov ecx, [fs:edi + 4]	; at EDI
+	cmp ecx, 0x4000
+	jb dump
+	mov ecx, 36		; it is none
+dump:	pushad
+	mov al, '@'
+	call put
+	mov eax, edi
+	call hex32
+	call blank
+.byte:	mov al, [fs:edi]
+	call hex8
+	inc edi
+	loop .byte
+	call line
+	popad
+	ret
 
 ; --- every mode under load --------------------------------------------------
 load:	mov ax, 3
