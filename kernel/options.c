@@ -132,7 +132,7 @@ static const struct option table[] = {
 	 AT(apicv),
 	 {"auto", "on", "off"},
 	 "whether the CPU itself delivers the guest's interrupts and ends "
-	 "them; auto: where it can"},
+	 "them; auto: off, until a machine has shown it"},
 	{"itlb",
 	 CHOICE,
 	 AT(itlb),

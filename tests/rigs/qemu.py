@@ -130,7 +130,8 @@ class Qemu(Machine):
         # QEMU waits, its monitor too, while nobody reads the log: the guest
         # begins when the thread does.
         super().start(image)
-        self.qmp.command("cont")
+        if "-S" not in self.spec.qemu:      # else gdb says when
+            self.qmp.command("cont")
         return self
 
     def launch(self, image):

@@ -323,6 +323,15 @@ int vmx_probe(struct vmx_capabilities *cap)
 	return NOTE;
 }
 
+int vmx_choose_apicv(struct vmx_capabilities *cap, enum apicv_choice asked)
+{
+	int err = note(cap == &host.vmx && asked == host.options.apicv
+			       ? "vmx_choose_apicv"
+			       : "?");
+
+	return err ? -ENOTSUP : 0;
+}
+
 int vmx_choose_clock(struct vmx_capabilities *cap, enum clock_source asked)
 {
 	int err = note(cap == &host.vmx && asked == host.options.clock

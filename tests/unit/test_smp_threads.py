@@ -69,8 +69,8 @@ MUTANTS = {
 	vm_pause(v->vm);
 	return;
 """),
-    "no entry, no event": ("vmm/vcpu/vcpu.c", "\ttake_back(v);\n\treturn",
-                           "\treturn"),
+    "no entry, no event": ("vmm/vcpu/vcpu.c", "\ttake_back(v);\n\tgoes_on",
+                           "\tgoes_on"),
     "interrupts are not taken": (
         "vmm/vcpu/serve.c", "\t\t\ttake_interrupts(v->vm);\n", ""),
     "interrupts without a lock": (

@@ -215,7 +215,7 @@ BEFORE = ["microcode_init", "microcode:1",
           "map:e0000000", "size:100000", "mmio_map", "pci_use_ecam", "pci_scan",
           "host_irq_alloc", "vtd_handle_faults", "vtd_init", "pci_acs_probe",
           "bios_check", "vmx_probe", "vmx_choose_clock",
-          "timer:0", "tsc_frequency", "machine_connect", "machine_plan"]
+          "vmx_choose_apicv", "timer:0", "tsc_frequency", "machine_connect", "machine_plan"]
 INTERRUPTS = ["assigned_take_over", "map:fee00000", "size:1000", "mmio_map",
               "apic:fee00000", "spurious:ff", "host_irq_init"]
 IOMMU = ["vtd_start", "host_irq_remap"]
@@ -238,8 +238,8 @@ def test_the_order_of_the_start(m):
 
 
 @pytest.mark.parametrize("step", [
-    "bios_check", "vmx_probe", "vmx_choose_clock", "tsc_frequency",
-    "machine_plan"])
+    "bios_check", "vmx_probe", "vmx_choose_clock", "vmx_choose_apicv",
+    "tsc_frequency", "machine_plan"])
 def test_what_refuses_does_so_before_anything_changes(m, step):
     fail(m, step)
     m.start_runs()

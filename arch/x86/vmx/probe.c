@@ -247,7 +247,8 @@ int vmx_choose_clock(struct vmx_capabilities *cap, enum clock_source asked)
 
 /*
  * Bochs 2.7 hands a pending virtual interrupt to a guest with IF = 0 where a
- * physical one comes.
+ * physical one comes; below KVM on it, an entry was seen to fail. No hardware
+ * has been at hand.
  */
 int vmx_choose_apicv(struct vmx_capabilities *cap, enum apicv_choice asked)
 {
@@ -262,8 +263,8 @@ int vmx_choose_apicv(struct vmx_capabilities *cap, enum apicv_choice asked)
 		cap->no_apicv = "this CPU has none";
 	else if (asked == APICV_OFF)
 		cap->no_apicv = "apicv=off";
-	else if (asked == APICV_AUTO && cap->vmcs_revision == BOCHS_REVISION)
-		cap->no_apicv = "Bochs's does not heed IF";
+	else if (asked == APICV_AUTO)
+		cap->no_apicv = "no machine has shown it yet; apicv=on tries";
 	if (cap->no_apicv)
 		cap->apicv = 0;
 	return 0;
