@@ -694,6 +694,22 @@ def test_apicv_and_the_8259(vm):
     assert [e.vector for e in entries] == [None, 0x23]
 
 
+def test_a_tpr_that_an_exit_lowers(vm):
+    """By MMIO, while a window is open for the 8259's: no entry has a threshold
+    above the TPR (SDM 27.2.1.1)."""
+    wire_8259(vm)
+    vm.tpr_shadow()
+    vm.set(GUEST_RFLAGS=2)
+    vm.m.lapic_set_cr8(vm.lapic, 6)
+    vm.interrupt(0x61)
+    vm.m.pic_set_line(vm.pic, 3, True)
+    entries = vm.run(vm.m.EXIT_CPUID, lambda: vm.m.lapic_set_cr8(vm.lapic, 3),
+                     vm.m.EXIT_CPUID)
+    assert entries[0].threshold == 6 and entries[-1].cr8 == 3
+    assert all(e.windows == INTERRUPT_WINDOW for e in entries)
+    assert all(e.threshold <= e.cr8 for e in entries)
+
+
 def test_what_waits_for_if_needs_no_threshold(vm):
     """Nor may one be above the TPR (SDM 27.2.1.1)."""
     vm.tpr_shadow()

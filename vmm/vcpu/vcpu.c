@@ -628,7 +628,7 @@ static NOINLINE bool look_around(struct vcpu *v, u64 now)
 		lapic_pv_offer(v->lapic);
 	set_activity(v);
 	/* What waits for the guest's IF alone has an exit of its own. */
-	if (v->nmi_pending || v->halted ||
+	if (v->nmi_pending || v->halted || v->threshold ||
 	    (!(v->cpu_controls & CPU_INTERRUPT_WINDOW) &&
 	     (l->irr_words || l->extint_pending || v->pic->intr)))
 		v->attention = true;
