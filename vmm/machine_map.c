@@ -13,7 +13,8 @@
 #define BIOS_SIZE 0x40000u
 #define ECAM_FROM 0xe0000000u
 #define BUSES_LEAST 32u		 /* of each root, for the guest's firmware */
-#define MEMORY_RESERVE (8 * MIB) /* for EPT, tables and what comes */
+#define MEMORY_RESERVE (3 * MIB) /* messages, contexts, and what comes */
+#define CPU_RESERVE (128 * KIB)	 /* of each: vCPU, VMCS, stacks */
 
 /* The video BIOS's part of the BIOS area is a window. */
 static int close_video_bios(struct machine *m, struct region *bios, u64 size)
@@ -172,13 +173,30 @@ static int pin_ecam(struct machine *m, gpa_t limit)
 	return m->ecam ? region_pin_hole(&m->vm.map, m->ecam, size, "ECAM") : 0;
 }
 
+/*
+ * For the EPT and the IOMMU's tables of RAM in so many pieces: large pages
+ * leave the ends of each (physmap.c gives 4 MiB at most where none fits) and
+ * a table for 1 GiB; without them there is an entry for each page. That is an
+ * IOMMU without 2 MiB pages, and with itlb=split what the guest executes.
+ */
+static u64 tables(const struct machine *m)
+{
+	const struct vmx_capabilities *vmx = &m->host->vmx;
+	u64 ram = phys_total(&host_memory);
+	u64 pieces = m->vm.map.count + host_memory.count;
+	u64 small = !vmx->ept_2m || vmx->split_code;
+
+	small += m->host->has_vtd && vtd_leaf_levels(&m->host->vtd) == 1;
+	return pieces * 8 * PAGE_SIZE + ram / 512 * small +
+	       2 * PAGE_SIZE * (ram / GIB);
+}
+
 int machine_map(struct machine *m)
 {
 	struct physmap map = {
 		.mode = m->host->options.ram,
 		.host = &host_memory,
 		.limit = m->host->options.memory,
-		.reserve = MEMORY_RESERVE + phys_total(&host_memory) / 256,
 		.low_limit = machine_low_limit(m),
 	};
 	int err;
@@ -204,6 +222,8 @@ int machine_map(struct machine *m)
 		err = pin_acpi(m, map.low_limit);
 	if (m->firmware.image) /* what is pinned counts */
 		map.low_limit = machine_low_limit(m);
+	map.reserve = MEMORY_RESERVE + tables(m) +
+		      m->host->madt.cpu_count * CPU_RESERVE;
 	if (!err)
 		err = physmap_fill(&m->vm.map, &map);
 	return err;

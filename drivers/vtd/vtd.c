@@ -292,11 +292,20 @@ void vtd_log(const struct vtd *v)
 			 v->eim ? "x2APIC" : "xAPIC");
 }
 
-/* What every unit can walk, since a function of any may come to a domain */
-static void set_format(const struct vtd *v, struct second_level *sl)
+unsigned vtd_leaf_levels(const struct vtd *v)
 {
 	u64 cap = ~0ull;
 
+	for (unsigned i = 0; i < v->unit_count; i++)
+		cap &= v->units[i].cap;
+	return !(cap & VTD_CAP_SLLPS_2M)   ? 1
+	       : !(cap & VTD_CAP_SLLPS_1G) ? 2
+					   : 3;
+}
+
+/* What every unit can walk, since a function of any may come to a domain */
+static void set_format(const struct vtd *v, struct second_level *sl)
+{
 	sl->width = 63;
 	sl->host_width = (u8)(v->dmar->host_width + 1);
 	for (unsigned i = 0; i < v->unit_count; i++) {
@@ -305,11 +314,8 @@ static void set_format(const struct vtd *v, struct second_level *sl)
 		sl->levels = MAX(sl->levels, u->levels);
 		sl->width = MIN(sl->width, u->width);
 		sl->flush |= u->flush;
-		cap &= u->cap;
 	}
-	sl->leaf_levels = !(cap & VTD_CAP_SLLPS_2M)   ? 1
-			  : !(cap & VTD_CAP_SLLPS_1G) ? 2
-						      : 3;
+	sl->leaf_levels = (u8)vtd_leaf_levels(v);
 }
 
 int vtd_domain_create(struct vtd *v, const struct region_list *list,

@@ -128,6 +128,8 @@ int vtd_start(struct vtd *v);
 /* Units and what is in force, in words. */
 void vtd_log(const struct vtd *v);
 
+/* The largest page that all units have: 1 is 4 KiB, 2 is 2 MiB, 3 is 1 GiB. */
+unsigned vtd_leaf_levels(const struct vtd *v);
 /*
  * A domain that maps what of the list has DMA rights; the list must stay;
  * NULL: of none. Errors: sl_map(); -ENOSPC.

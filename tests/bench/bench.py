@@ -62,8 +62,6 @@ BY_KVM = ("bench", "latency")
 REASONS = {
     "Linux boot: share of ticks in Monocle": "half of it is Linux's "
     "accesses to ports, half of these in one loop on port 0x61",
-    KEPT: "8 MiB, and for tables of small pages alone 1/256, which large pages "
-    "do not need",
     OTHERS: "Linux's watchdog reads the PM timer beside its own clock",
 }
 TOTAL = re.compile(r"(\d+) exits, (\d+) of (\d+) ticks in Monocle")

@@ -366,6 +366,8 @@ int vmx_enter(struct vmx_frame *frame)
 	(void)frame;
 	/* Says what a CPU would not enter, by the SDM. */
 	printf("\nfact entry %d\n", vmx_check(&host.vmx));
+	printf("fact left %llx\n",
+	       (unsigned long long)phys_total(&host_memory));
 	printf("fact tsc %llu %llu\n", (unsigned long long)host.tsc_hz,
 	       (unsigned long long)model.tsc_hz);
 	tell_given();

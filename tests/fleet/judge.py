@@ -23,6 +23,7 @@ PROGRAM = ROOT / "build" / "fleet" / "fleet"
 SPACE = 1 << 46
 LIMIT = 60
 PAGE = 4096
+TABLES = 2 << 20        # for BARs that the guest moves
 ERROR = re.compile(r"^monocle: error: (.*)$", re.MULTILINE)
 ASSIGNED = re.compile(r"^monocle: assigned: (\w\w:\w\w\.\w)", re.MULTILINE)
 END = re.compile(r"^monocle: end: (\d+) ", re.MULTILINE)
@@ -417,6 +418,8 @@ def _judge_start(row, run, words):
     row.faults += [*start.walk(), *start.lacks(), *start.strays(),
                    *(" ".join(words) for words in run.facts("differs"))]
     row.faults += LOST_LINE.findall(run.log)
+    if int(run.facts("left")[0][0], 16) < TABLES:
+        row.faults.append("too little is left for tables")
     said, is_so = (int(n) for n in run.facts("tsc")[0])
     if abs(said - is_so) > is_so // 100:
         row.faults.append(f"the TSC is taken for {said} Hz, not {is_so}")

@@ -515,6 +515,25 @@ def test_a_guest_that_cannot_be_entered_is_found():
         lambda f: [["entry", "2"] if f[0] == "entry" else f])), "enter")
 
 
+def test_too_little_memory_for_tables_is_found():
+    has(spoiled("usb-rmrr", facts(
+        lambda f: [["left", "1fffff"] if f[0] == "left" else f])),
+        "left for tables")
+
+
+@pytest.mark.parametrize("name, words, share", [
+    ("nine", "", 0), ("nine", "ram=identity", 0), ("nine", "itlb=split", 512),
+    ("ports-without-acs", "", 512)])
+def test_the_guest_has_all_memory_but_what_tables_need(name, words, share):
+    """An entry of 8 bytes for each page of 4 KiB where a unit has no larger
+    ones, or where a large one may hold no code."""
+    run = judge.Run(own(name), f"{HV} {words}")
+    free, given = (int(re.search(rf"{what}: (\d+) MiB", run.log)[1])
+                   for what in ("memory", "guest memory"))
+    run.close()
+    assert 0 < free - given - (share and free // share) <= 6
+
+
 def test_another_list_is_found():
     def less(run, listing):
         if listing:

@@ -166,6 +166,12 @@ int vtd_domain_create(struct vtd *v, const struct region_list *list,
 	return STATUS;
 }
 
+/* A unit here has small pages alone. */
+unsigned vtd_leaf_levels(const struct vtd *v)
+{
+	return v->unit_count ? 1 : 3;
+}
+
 enum pci_reset pci_reset_method(const struct pci_host *pci, bdf_t bdf)
 {
 	(void)pci, (void)bdf;

@@ -1514,19 +1514,34 @@ def test_what_stands_in_every_map(m, guest, names):
         "ACPI tables", "BIOS"} == names
 
 
-@pytest.mark.parametrize("limit, given", [(0, None), (20 * MIB, 20 * MIB)])
-def test_how_much_the_guest_is_given(m, limit, given):
-    """As the option says, or all but Monocle's own: 8 MiB and 1/256."""
+def test_how_much_the_guest_is_given(m):
     x = Machine(m)
-    x.host.options.memory = limit
+    x.host.options.memory = 20 * MIB
     assert m.machine_map(x.machine) == 0
-    ram = sum(r.size for r in x.regions() if r.e820 == m.E820_RAM)
-    if given:
-        assert ram == given
-    left = m.phys_total(m.ffi.addressof(m.lib, "host_memory"))
-    total = sum(size for _, size in MEMORY)
-    assert left >= 8 * MIB + total // 256
-    assert given or left < 12 * MIB
+    assert sum(r.size for r in x.regions() if r.e820 == m.E820_RAM) == \
+        20 * MIB
+
+
+def kept(m, ept_2m=1, code=0, unit=0, cpus=0):
+    x = Machine(m)
+    x.host.vmx.ept_2m, x.host.vmx.split_code = ept_2m, code
+    x.host.has_vtd, x.host.vtd.unit_count = 1, unit
+    x.host.madt.cpu_count = cpus
+    assert m.machine_map(x.machine) == 0
+    return m.phys_total(m.ffi.addressof(m.lib, "host_memory"))
+
+
+@pytest.mark.parametrize("small, pages", [
+    ({"unit": 1}, 1), ({"code": 1}, 1), ({"ept_2m": 0}, 1),
+    ({"ept_2m": 0, "code": 1, "unit": 1}, 2)])
+def test_what_of_the_memory_monocle_keeps(m, small, pages):
+    """8 bytes for each 4 KiB where there is no larger page, of CPU or DMA,
+    and something for each CPU."""
+    least = kept(m)
+    assert 3 * MIB < least < 5 * MIB
+    assert kept(m, cpus=8) == least + MIB
+    entries = sum(size for _, size in MEMORY) // 512 * pages
+    assert abs(kept(m, **small) - least - entries) <= PAGE
 
 
 @pytest.mark.parametrize("ecam", [0xe0000000, 0xfe000000])
