@@ -4,7 +4,7 @@ NESTED := $(B)/nested/initrd.img
 
 .PHONY: nested
 nested: $(NESTED) $(DRIVERS)
-test test-long: $(NESTED) $(DRIVERS)
+test test-long bench: $(NESTED) $(DRIVERS)
 
 $(NESTED): $(KERNEL_TREE).fetched $(BUSYBOX_TREE).fetched \
 		tools/nested/initrd.py tools/nested/init tools/demo/initrd.py

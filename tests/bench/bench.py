@@ -23,7 +23,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import rigs  # noqa: E402
 from bench import marked, start, vtd_bench  # noqa: E402
 from fleet import judge  # noqa: E402
-from rigs.spec import BUILD, REPOSITORY  # noqa: E402
+from rigs import nested as nested_rig  # noqa: E402
+from rigs.spec import BUILD, REPOSITORY, Spec  # noqa: E402
 
 GUEST = BUILD / "guests" / "guest.elf"
 BESIDE = BUILD / "guest" / "initrd-kvm.img"
@@ -33,6 +34,7 @@ README = REPOSITORY / "README.md"
 COMMAND = "make bench"
 EXIT = "exit cost: "
 LATENCY = "latency: "
+NESTED = "nested latency: "
 TWO = "two CPUs: "
 KEPT = "memory kept, of 4 GiB, for units with 2 MiB pages"
 OTHERS = "a second of an idle guest: other exits"
@@ -179,6 +181,28 @@ def latency(monocle):
                     for name in native)]
 
 
+def nested_specs(monocle):
+    """Monocle on KVM, and there its guest alone, with QEMU's edu."""
+    same = {"rig": "nested", "memory": 64, "kernel": str(GUEST),
+            "append": "latency-msi", "timeout": 60}
+    return (Spec(hv="assign=00:05.0", monocle=monocle, **same),
+            Spec(native=True, **same))
+
+
+def nested(monocle):
+    """(rows, table): ticks from a device's access to its message's handler."""
+    done = nested_rig.run(nested_specs(monocle))
+    for result in done:
+        if result.status != 0:
+            raise SystemExit(result.report())
+    here, alone = map(told, done)
+    rows = [row(NESTED + name, "ticks", value, kvm=alone.get(name))
+            for name, value in here.items()]
+    return rows, [["ticks, nested", "guest on KVM", "on Monocle on KVM"],
+                  *([name, number(alone.get(name)), number(value)]
+                    for name, value in here.items())]
+
+
 def idle(monocle):
     """{reason: exits} in a second of a Linux that sleeps: of a long sleep
     what a short one has is taken off, and so are the programs around it."""
@@ -288,8 +312,8 @@ def text(table):
         for line in table) + "\n"
 
 
-PARTS = {"exits": exits, "latency": latency, "start": begin, "smp": smp,
-         "linux": linux, "vtd": vtd}
+PARTS = {"exits": exits, "latency": latency, "nested": nested,
+         "start": begin, "smp": smp, "linux": linux, "vtd": vtd}
 
 
 def place(part):

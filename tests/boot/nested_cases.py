@@ -12,6 +12,7 @@ import subprocess
 import threading
 
 import rigs
+from bench import bench
 from boot import dmar_tables as tables, realmode, runs
 from rigs import disk as disk_image, nested, qemu
 from rigs.nested import Case
@@ -144,6 +145,16 @@ def x2apic():
 def gsi():
     """Its own line: q35 leads INTA of device 5 to pin 21."""
     return tiny("edu", hv="assign=00:05.0,gsi=21")
+
+
+@define
+def latency():
+    return bench.nested_specs(runs.MONOCLE)[0]
+
+
+@define
+def latency_native():
+    return bench.nested_specs(runs.MONOCLE)[1]
 
 
 @define

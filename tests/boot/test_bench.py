@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
 """An exit costs what docs/bench.md says: `make bench` writes its figures."""
+import re
+
 import pytest
 
 from bench import bench, marked
@@ -29,3 +31,30 @@ def test_an_exit_costs_what_is_promised(run, which, name):
 @pytest.mark.parametrize("which", runs.each(PROMISED))
 def test_each_exit_is_promised(run, which):
     assert run(which).keys() == PROMISED[which].keys()
+
+
+def counts(text, pattern):
+    """The numbers that it finds."""
+    return list(map(int, re.findall(pattern, text, re.MULTILINE)))
+
+
+@pytest.mark.long
+@pytest.mark.nested("latency", "latency-native")
+@pytest.mark.parametrize("name", ["latency", "latency-native"])
+def test_each_message_comes_once(nested, name):
+    """The guest ends by itself where one does not come, or comes again."""
+    done = nested(name)
+    assert done.status == 0, done.report()
+    told = bench.told(done)
+    assert told.keys() == {
+        cells[0] for cells in marked.rows(bench.DOCS, bench.place("nested"))}
+    for what in {name.rpartition(": ")[0] for name in told}:
+        assert 0 < told[f"{what}: median"] <= told[f"{what}: 99 of 100"] <= \
+            told[f"{what}: most"]
+    assert counts(done.serial, r"^latency: (\d+) messages$") == [1000]
+    # A tick is an instruction; two of these read the counter.
+    ticks, = counts(done.serial, r"1000 instructions: (\d+) ticks$")
+    assert ticks == pytest.approx(1000, 0.01)
+    # As many as Monocle has taken.
+    assert counts(done.log, r"00:05.0: .* (\d+) interrupts") == (
+        [1000] if name == "latency" else [])

@@ -375,6 +375,35 @@ static void raise(u32 value)
 	write32(bar + EDU_IRQ_RAISE, value);
 }
 
+bool edu_open(handler *h)
+{
+	find_edu();
+	if (!edu_at)
+		return false;
+	test_bar();
+	handlers[V_MSI] = h;
+	msi_on(edu_at, find_capability(edu_at, CAP_MSI), V_MSI);
+	return !failures;
+}
+
+void edu_raise(void)
+{
+	raise(1);
+}
+
+void edu_touch(void)
+{
+	write32(bar + EDU_LIVENESS, 1);
+}
+
+bool edu_lower(void)
+{
+	u32 status = read32(bar + EDU_IRQ_STATUS);
+
+	write32(bar + EDU_IRQ_ACK, status);
+	return status;
+}
+
 static void raise_many(unsigned vector, u32 count)
 {
 	u32 before = interrupts[vector];

@@ -434,6 +434,12 @@ void chain(u64 info);
 void bench(void);
 /* How many tests failed. */
 unsigned edu(void);
+/* Its message is this handler's, which lowers it. False: there is none. */
+bool edu_open(handler *h);
+void edu_raise(void);
+/* The same access, which raises nothing. */
+void edu_touch(void);
+bool edu_lower(void);
 unsigned edu_own(void);
 void edu_resets(void);
 /* AHCI by its ports. How many tests failed. */
@@ -448,6 +454,7 @@ void e1000_raise(void);
 bool e1000_lower(void);
 unsigned e1000_pin(void);
 void latency(void);
+void latency_msi(void);
 unsigned igd(void);
 /* DMA where Intel graphics shares memory. How many tests failed. */
 unsigned edu_igd(void);

@@ -2,7 +2,7 @@
 /*
  * Ticks of the TSC from what is due to the first line of its handler: a
  * deadline of the local APIC's timer, while the CPU runs and while it sleeps;
- * the line of an e1000, if there is one.
+ * the line of an e1000, if there is one; the message of an edu.
  */
 #include "guests/guest.h"
 
@@ -14,7 +14,7 @@
 
 static u64 late[EVENTS], due;
 static volatile u32 come;
-static bool by_line;
+static bool (*lower)(void); /* of a device */
 
 static void stamp(struct frame *f)
 {
@@ -24,8 +24,10 @@ static void stamp(struct frame *f)
 	if (come < EVENTS)
 		late[come] = now - due;
 	come++;
-	if (by_line)
-		e1000_lower();
+	if (lower && !lower()) {
+		print("latency: event %u was no device's\n", come);
+		finish(1);
+	}
 	lapic_write(LAPIC_EOI, 0);
 }
 
@@ -76,18 +78,25 @@ static void deadlines(const char *what, bool asleep)
 	tell(what);
 }
 
+static void device(const char *what, void (*raise)(void))
+{
+	come = 0;
+	for (u32 n = 0; n < EVENTS; n++) {
+		sti();
+		due = rdtsc();
+		raise();
+		await(n + 1, false);
+		cli();
+	}
+	tell(what);
+}
+
 static void line(void)
 {
 	if (!e1000_open(stamp))
 		return;
-	by_line = true;
-	come = 0;
-	for (u32 n = 0; n < EVENTS; n++) {
-		due = rdtsc();
-		e1000_raise();
-		await(n + 1, false);
-	}
-	tell("a device's line");
+	lower = e1000_lower;
+	device("a device's line", e1000_raise);
 }
 
 void latency(void)
@@ -99,5 +108,44 @@ void latency(void)
 	deadlines("timer, running", false);
 	deadlines("timer, asleep", true);
 	line();
+	finish(0);
+}
+
+/* A tick is to be an instruction: there is no other clock. */
+static u64 ticks_of_a_thousand(void)
+{
+	u64 least = ~0ull;
+
+	for (unsigned i = 0; i < 10; i++) {
+		u64 start = rdtsc(), ticks;
+		u32 n = 500;
+
+		__asm__ volatile("1: dec %0; jnz 1b" : "+r"(n));
+		ticks = rdtsc() - start;
+		if (ticks < least)
+			least = ticks;
+	}
+	return least;
+}
+
+void latency_msi(void)
+{
+	print("latency: 1000 instructions: %lu ticks\n", ticks_of_a_thousand());
+	if (!edu_open(stamp)) {
+		print("latency: no edu\n");
+		finish(1);
+	}
+	lower = edu_lower;
+	device("edu's message", edu_raise);
+	/* What of that is the way to the device and back. */
+	for (u32 n = 0; n < EVENTS; n++) {
+		due = rdtsc();
+		edu_touch();
+		late[n] = rdtsc() - due;
+	}
+	tell("the same access without one");
+	for (u64 start = rdtsc(); rdtsc() - start < PATIENCE / 10;)
+		open_interrupts();
+	print("latency: %u messages\n", come);
 	finish(0);
 }

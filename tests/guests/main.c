@@ -11,6 +11,7 @@
  *	state		what of the CPU a reset leaves, see state.c
  *	bench		ticks of single exits
  *	latency		ticks from an event to its handler; pin=N: an e1000's
+ *	latency-msi	... of an edu
  *	chain		starts the module on the bare machine, see chain.c
  *	edu		drives QEMU's edu, see edu.c; hold=TICKS, see guest.h
  *	edu-resets	resets in the middle of a transfer, see edu.c; count=N
@@ -83,6 +84,8 @@ void guest_main(u32 magic, u64 info)
 		state();
 	else if (starts(line, "bench"))
 		bench();
+	else if (starts(line, "latency-msi"))
+		latency_msi();
 	else if (starts(line, "latency"))
 		latency();
 	else if (starts(line, "timers"))
