@@ -42,6 +42,10 @@ OUT = ROOT / "build" / "unit"
 CC = os.environ.get("HOSTCC", "gcc")
 SANITIZE = ["-fsanitize=undefined,address", "-fno-sanitize-recover=all",
             "-fno-omit-frame-pointer"]
+# Calls before each access: tests/unit/touched.c
+LINES = ["-O2", "-fsanitize=kernel-address",
+         "--param=asan-instrumentation-with-call-threshold=0",
+         "--param=asan-stack=0", "--param=asan-globals=0"]
 WARN = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror",
         "-Wstrict-prototypes", "-Wmissing-prototypes", "-Wvla", "-Wundef"]
 BASE = ["-std=c17", "-DMONOCLE_HOST", "-g1", "-O1", "-fPIC",
@@ -360,16 +364,17 @@ def program(name, sources, sanitize):
 
 
 def build(name, sources, headers=(), fakes=None, cdef="", exports=(),
-          defines=(), sanitize=True):
+          defines=(), sanitize=True, lines=False):
     """A Module of the C files `sources` (paths from the tree's root).
 
     headers: what tests call; exports: their static inline functions to call
     as well; fakes: C text, or the path of a C file; cdef: declarations of
-    what the tests use of the fakes (plain C); defines: ["NAME=VALUE"].
+    what the tests use of the fakes (plain C); defines: ["NAME=VALUE"];
+    lines: no sanitizers, but the fakes hear of each access (touched.c).
     """
     flags = (*BASE, *(f"-D{d}" for d in defines))
-    sanitizers = SANITIZE if sanitize else []
-    strict = [*flags, *WARN, *sanitizers]
+    sanitizers = SANITIZE if sanitize and not lines else []
+    strict = [*flags, *WARN, *(LINES if lines else sanitizers)]
     objects = [_object(s, strict) for s in sources]
     if fakes is not None:
         if "\n" in fakes or not (ROOT / fakes).exists():

@@ -9,6 +9,7 @@ the real ones.
 
 import collections
 import dataclasses
+import typing
 
 import pytest
 from hypothesis import given, settings
@@ -251,18 +252,18 @@ class Vm:
         at = int(m.ffi.cast("uintptr_t", self._keep[0]))
         self.lapic = m.ffi.cast("struct lapic *", at + -at % 4096)
         part, self.apics = m.ffi.addressof, m.new("struct apic_bus *")
-        self.v = m.new("struct vcpu *")
+        self.v, self.bus = m.new("struct vcpu *"), m.new("struct bus *")
         m.vclock_init(part(self.vm.clock), 1 << 30)
         m.vclock_init(part(self.v.clock), 1 << 30)
         assert m.pic_init(self.pic, part(self.vm.bus)) == 0
-        assert m.lapic_init(self.lapic, self.apics, part(self.vm.bus),
+        assert m.lapic_init(self.lapic, self.apics, self.bus,
                             part(self.v.clock), 0, 39) == 0
         m.lapic_virtual_wire(self.lapic)
         self.vm.vcpus[0] = self.v
         self.changed = m.callback("void(void *)",
                                   lambda _: setattr(self.v, "slack", -1))
         self.vm.clock.changed = self.v.clock.changed = self.changed
-        self.v.bus = part(self.vm.bus)
+        self.v.bus = self.bus
         self.v.devices_next = part(self.vm.clock, "next")
         self.percpu = self.v.cpu = m.new("struct percpu *")
         self.v.vm, self.v.lapic, self.v.cpu_controls = self.vm, self.lapic, CPU
@@ -1935,7 +1936,21 @@ HANDLERS_C = ["vmm/vcpu/exit_cr.c", "vmm/vcpu/exit_io.c",
               "vmm/vcpu/hypercall.c", "vmm/devmodel/ioapic.c"]
 # The real handlers, and what is around them in turn.
 WHOLE_FAKES = "\n".join(
-    line for line in FAKES.split("void msr_reset")[0].splitlines()
+    line for line in FAKES.split("void msr_reset")[0].replace(
+        "return enter_hook();", "return entered(enter_hook(), frame);"
+    ).replace("/* As entry.asm does:", """
+#include "tests/unit/touched.c"
+
+/* What entry.asm has touched, and nothing before it. */
+static int entered(int fail, struct vmx_frame *frame)
+{
+	touched_count = 0;
+	touch((u64)frame, sizeof(*frame), true);
+	touch((u64)&((struct vcpu *)frame)->cpu->attention, 4, false);
+	return fail;
+}
+
+/* As entry.asm does:""").splitlines()
     if not line.startswith("HANDLER(") or "task_switch" in line) + """
 #include "kernel/log_sink.h"
 
@@ -1959,11 +1974,23 @@ LAPIC, IOAPIC, CODE, TABLE = 0xfee00000, 0xfec00000, 0x8000, 0x6000
 @pytest.fixture(scope="module")
 def whole_build():
     return vmxcpu.harness.build(
-        "vcpu_whole", SOURCES + HANDLERS_C, fakes=WHOLE_FAKES, cdef=CDEF,
+        "vcpu_whole", SOURCES + HANDLERS_C, fakes=WHOLE_FAKES, lines=True,
+        cdef=CDEF + "extern u64 touched[256]; extern bool stored[256];"
+        "extern unsigned touched_count;",
         exports=["lapic_set_cr8", "lapic_cr8", "lapic_pending"],
         headers=["arch/x86/vmx/ept.h", "vmm/vcpu/vcpu.h", "vmm/vcpu/msr.h",
                  "vmm/devmodel/ioapic.h", "kernel/percpu.h",
                  "arch/x86/vmx/vmx.h", "kernel/traps.h", *vmxcpu.HEADERS])
+
+
+class Cost(typing.NamedTuple):
+    """Of an exit, from its entry on. The lines are those of the cache."""
+    reads: int          # VMREADs
+    writes: int         # VMWRITEs
+    msrs: int           # accesses
+    vcpu: int           # lines of struct vcpu
+    vm: int             # ... of struct vm
+    others: int         # ... of what else there is
 
 
 class Whole(Vm):
@@ -1985,15 +2012,28 @@ class Whole(Vm):
         self.set(GUEST_CR3=TABLE, GUEST_CR4=0x2020, GUEST_CR0=0x80010021)
         assert m.msr_init(self.v.bus) == 0
         self.ioapic = m.new("struct ioapic *")
-        assert m.ioapic_init(self.ioapic, self.v.bus, self.apics, 0) == 0
+        assert m.ioapic_init(self.ioapic, m.ffi.addressof(self.vm.bus),
+                             self.apics, 0) == 0
+
+    def touched(self, of, stored=False):
+        """How many cache lines of a struct that exit has touched."""
+        at = int(self.m.ffi.cast("uintptr_t", of))
+        last = at + self.m.ffi.sizeof(self.m.ffi.typeof(of).item) - 1
+        return len([line for line, is_stored in self.lines.items()
+                    if at // 64 <= line <= last // 64
+                    and (is_stored or not stored)])
 
     def cost(self, exit, **registers):
-        """(VMREADs, VMWRITEs, accesses to MSRs) of the third such exit."""
+        """The third such exit's."""
         m, marks = self.m, []
 
         def leave():
             marks.append((m.vmcs_reads, len(m.events("vmwrite")),
                           len(m.events(*MSRS))))
+            count = m.touched_count
+            assert len(marks) == 1 or count < len(m.touched)
+            if len(marks) == 4:
+                self.lines = dict(zip(m.touched[0:count], m.stored[0:count]))
             for name, value in registers.items():
                 self.v.gpr[("rax", "rcx", "rdx", "rbx").index(name)] = value
             if "prepare" in exit:
@@ -2002,7 +2042,9 @@ class Whole(Vm):
             return {n: v for n, v in exit.items() if n != "prepare"}
         self.run(*[leave] * 4)
         assert self.vm.request == m.VM_POWER_OFF, m.log_text()
-        return tuple(b - a for a, b in zip(marks[2], marks[3]))
+        lines = self.touched(self.v), self.touched(self.vm)
+        return Cost(*(b - a for a, b in zip(marks[2], marks[3])), *lines,
+                    len(self.lines) - sum(lines))
 
 
 @pytest.fixture
@@ -2014,64 +2056,98 @@ def x2apic(whole):
     whole.lapic.base |= 1 << 10
 
 
-@pytest.mark.parametrize("leaf", [0, 7, 0x80000002, 0x40000000])
-def test_cost_of_cpuid(whole, leaf):
-    """Reason, RIP, its length, shadow and TF; RIP is written. `make bench` has
-    what is printed here."""
-    reads, writes, msrs = whole.cost({"EXIT_REASON": whole.m.EXIT_CPUID},
-                                     rax=leaf, rcx=0)
-    print(f"{reads} VMREADs, {writes} VMWRITEs")
-    assert (reads, writes, msrs) == (5, 1, 0)
+def of_a_port(qualification):
+    """Its exit."""
+    return lambda w: ({"EXIT_REASON": w.m.EXIT_IO,
+                       "QUALIFICATION": qualification}, {})
+
+
+def of_a_register(at):
+    """The exit of one in memory, read."""
+    return lambda w: ({
+        "EXIT_REASON": w.m.EXIT_EPT_VIOLATION, "QUALIFICATION": 0x181,
+        "GUEST_LINEAR": at, "GUEST_PHYSICAL": at}, {"rbx": at})
+
+
+def of_wrmsr(prepare, **registers):
+    """The exit of one in x2APIC mode."""
+    def exit(w):
+        x2apic(w)
+        return {"EXIT_REASON": w.m.EXIT_WRMSR,
+                "prepare": lambda: prepare(w)}, registers
+    return exit
+
+
+# What a guest does again and again: (the exit, registers).
+GUEST_EXITS = {
+    "cpuid": lambda w: ({"EXIT_REASON": w.m.EXIT_CPUID}, {"rax": 0, "rcx": 0}),
+    "vmcall": lambda w: ({"EXIT_REASON": w.m.EXIT_VMCALL},
+                         {"rax": 0x4d4f0000, "rcx": 0}),
+    "rdmsr": lambda w: ({"EXIT_REASON": w.m.EXIT_RDMSR}, {"rcx": 0x1b}),
+    "port that nobody has": of_a_port(0x12340008),
+    "port of the PIC": of_a_port(0x210008),
+    "LAPIC register by MMIO": of_a_register(LAPIC + 0x30),
+    "IOAPIC register": of_a_register(IOAPIC + 0x10),
+    "x2APIC EOI": of_wrmsr(lambda w: w.m.lapic_ack(w.lapic, 0x41),
+                           rcx=0x80b, rax=0, rdx=0),
+    "x2APIC self-IPI": of_wrmsr(lambda w: w.m.lapic_eoi(w.lapic),
+                                rcx=0x83f, rax=0x41, rdx=0),
+}
+# VMREADs: reason, RIP, its length, shadow and TF. A port's: and the
+# qualification; a register's: a delivery that was cut short; CR3, EFER and CS,
+# which the kept decode hangs on; RF; both addresses. A self-IPI's: and the
+# vector that comes of it, if the guest takes interrupts, and what it is, behind
+# an instruction of no length. VMWRITEs: RIP.
+# Lines: struct vcpu's are two of registers, one of what the loop looks at, one
+# of statistics; struct vm's are its first and the bus.
+COSTS = {
+    "cpuid": Cost(5, 1, 0, 6, 1, 2),
+    "vmcall": Cost(5, 1, 0, 5, 1, 2),
+    "rdmsr": Cost(5, 1, 0, 4, 1, 5),
+    "port that nobody has": Cost(6, 1, 0, 4, 3, 2),
+    "port of the PIC": Cost(6, 1, 0, 4, 4, 3),
+    "LAPIC register by MMIO": Cost(11, 1, 0, 11, 2, 12),
+    "IOAPIC register": Cost(11, 1, 0, 11, 5, 8),
+    "x2APIC EOI": Cost(5, 1, 0, 4, 1, 5),
+    "x2APIC self-IPI": Cost(7, 3, 0, 9, 3, 14),
+}
+
+
+@pytest.mark.parametrize("name", GUEST_EXITS)
+def test_cost_of_an_exit(whole, name):
+    """`make bench` has what is printed here."""
+    exit, registers = GUEST_EXITS[name](whole)
+    cost = whole.cost(exit, **registers)
+    print(f"cost of {name}: {' '.join(map(str, cost))}")
+    assert cost == COSTS[name]
+
+
+def cost_in_vmcs(whole, exit, **registers):
+    return whole.cost(exit, **registers)[:3]
+
+
+@pytest.mark.parametrize("leaf", [7, 0x80000002, 0x40000000])
+def test_cost_of_other_leaves(whole, leaf):
+    assert cost_in_vmcs(whole, {"EXIT_REASON": whole.m.EXIT_CPUID}, rax=leaf,
+                        rcx=0) == (5, 1, 0)
 
 
 def test_cost_of_cpuid_that_shows_osxsave(whole):
-    assert whole.cost({"EXIT_REASON": whole.m.EXIT_CPUID}, rax=1,
-                      rcx=0) == (6, 1, 0)
+    assert cost_in_vmcs(whole, {"EXIT_REASON": whole.m.EXIT_CPUID}, rax=1,
+                        rcx=0) == (6, 1, 0)
 
 
-def test_cost_of_vmcall(whole):
-    assert whole.cost({"EXIT_REASON": whole.m.EXIT_VMCALL}, rax=0x4d4f0000,
-                      rcx=0) == (5, 1, 0)
-
-
-def test_cost_of_msrs(whole):
+def test_cost_of_other_msrs(whole):
     read = {"EXIT_REASON": whole.m.EXIT_RDMSR}
-    assert whole.cost(read, rcx=0x1b) == (5, 1, 0)
-    assert whole.cost(read, rcx=0x17) == (5, 1, 0)
+    assert cost_in_vmcs(whole, read, rcx=0x17) == (5, 1, 0)
     # Its DEBUGCTL is the VMCS's.
-    assert whole.cost(read, rcx=0x1d9) == (6, 1, 0)
+    assert cost_in_vmcs(whole, read, rcx=0x1d9) == (6, 1, 0)
 
 
-def test_cost_of_an_eoi(whole):
-    x2apic(whole)
-    served = lambda: whole.m.lapic_ack(whole.lapic, 0x41)
-    assert whole.cost({"EXIT_REASON": whole.m.EXIT_WRMSR, "prepare": served},
-                      rcx=0x80b, rax=0, rdx=0) == (5, 1, 0)
-
-
-def test_cost_of_a_port(whole):
-    """With the qualification."""
-    for qualification in (0x12340008, 0x12340000, 0x12340003):
-        assert whole.cost({"EXIT_REASON": whole.m.EXIT_IO,
-                           "QUALIFICATION": qualification}) == (6, 1, 0)
-
-
-@pytest.mark.parametrize("at", [LAPIC + 0x30, IOAPIC + 0x10])
-def test_cost_of_a_register_in_memory(whole, at):
-    """Reason, qualification, a delivery that was cut short; RIP, CR3, EFER and
-    CS, which the kept decode hangs on; RF and TF; both addresses; shadow."""
-    assert whole.cost({
-        "EXIT_REASON": whole.m.EXIT_EPT_VIOLATION, "QUALIFICATION": 0x181,
-        "GUEST_LINEAR": at, "GUEST_PHYSICAL": at}, rbx=at) == (11, 1, 0)
-
-
-def test_cost_of_a_self_ipi(whole):
-    """And the vector that comes of it: if the guest takes interrupts, and
-    what it is, behind an instruction of no length."""
-    x2apic(whole)
-    ended = lambda: whole.m.lapic_eoi(whole.lapic)
-    assert whole.cost({"EXIT_REASON": whole.m.EXIT_WRMSR, "prepare": ended},
-                      rcx=0x83f, rax=0x41, rdx=0) == (7, 3, 0)
+def test_cost_of_other_sizes(whole):
+    for qualification in (0x12340000, 0x12340003):
+        exit, _ = of_a_port(qualification)(whole)
+        assert cost_in_vmcs(whole, exit) == (6, 1, 0)
 
 
 def test_cost_of_a_deadline(whole):
@@ -2082,8 +2158,23 @@ def test_cost_of_a_deadline(whole):
         deadline[0] += 1 << 20
         whole.v.gpr[0] = deadline[0]
     whole.lapic.page[4 * whole.m.LAPIC_LVT_TIMER] = 2 << 17 | 0x41
-    assert whole.cost({"EXIT_REASON": whole.m.EXIT_WRMSR, "prepare": later},
-                      rcx=0x6e0, rdx=0) == (5, 2, 0)
+    assert cost_in_vmcs(whole, {"EXIT_REASON": whole.m.EXIT_WRMSR,
+                                "prepare": later},
+                        rcx=0x6e0, rdx=0) == (5, 2, 0)
+
+
+@pytest.mark.parametrize("name", GUEST_EXITS)
+def test_cpus_that_exit_share_no_line_that_one_writes(whole, name):
+    """But for those of the devices, whose lock they take."""
+    exit, registers = GUEST_EXITS[name](whole)
+    whole.vm.smp, whole.percpu.self = True, whole.percpu
+    whole.m.fake_gs_base(whole.percpu)
+    whole.cost(exit, **registers)
+    part = whole.m.ffi.addressof
+    devices = "port" in name or "IOAPIC" in name
+    assert bool(whole.touched(part(whole.vm.lock))) == devices
+    if not devices:
+        assert not whole.touched(whole.vm, stored=True)
 
 
 # --- Defects that must be noticed ---------------------------------------
