@@ -66,7 +66,6 @@ def test_nobody_answers(m, bus):
     assert bus.access(m.BUS_PORT, 0x80, 4, value=9) == (0, 9)
     assert bus.access(m.BUS_MSR, 0x10, 8)[0] == -m.EFAULT
     assert bus.access(m.BUS_MSR, 0x10, 8, value=9)[0] == -m.EFAULT
-    assert list(bus.b.unclaimed) == [4, 4, 2]
 
 
 def test_a_range_answers_at_both_ends_and_no_further(m, bus):
@@ -78,7 +77,6 @@ def test_a_range_answers_at_both_ends_and_no_further(m, bus):
     assert bus.access(m.BUS_MMIO, 0x3f8) == (0, 0xff)
     assert bus.access(m.BUS_PORT, 0x3ff, 4, value=0x1234) == (0, 0x1234)
     assert bus.seen[-1] == ("uart", 0x3ff, 4, True, 0x1234)
-    assert bus.b.ranges[m.BUS_PORT][0].hits == 3
 
 
 def test_a_range_that_is_gone_answers_no_more(m, bus):
@@ -112,7 +110,6 @@ def test_a_range_where_nobody_was(m, bus):
         assert bus.access(m.BUS_PORT, port) == (0, 0x5a)
         assert m.bus_has(bus.b, m.BUS_PORT, port)
         assert bus.access(m.BUS_PORT, 0x100) == (0, 0x5a)
-    assert bus.b.unclaimed[m.BUS_PORT] == 9
 
 
 DEFECTS = {
@@ -169,7 +166,6 @@ def test_spaces_do_not_disturb_each_other(m, bus):
             gone = space == m.BUS_MMIO and n % 3 == 0
             assert [s[0] for s in bus.seen] == ([] if gone else
                                                 [f"{space} {n}"])
-    assert list(bus.b.unclaimed) == [0, m.BUS_RANGES // 3, 0]
 
 
 def test_a_handler_may_move_its_own_range(m, bus):

@@ -2103,13 +2103,13 @@ GUEST_EXITS = {
 COSTS = {
     "cpuid": Cost(5, 1, 0, 6, 1, 2),
     "vmcall": Cost(5, 1, 0, 5, 1, 2),
-    "rdmsr": Cost(5, 1, 0, 4, 1, 5),
-    "port that nobody has": Cost(6, 1, 0, 4, 3, 2),
-    "port of the PIC": Cost(6, 1, 0, 4, 4, 3),
-    "LAPIC register by MMIO": Cost(11, 1, 0, 11, 2, 12),
-    "IOAPIC register": Cost(11, 1, 0, 11, 5, 8),
+    "rdmsr": Cost(5, 1, 0, 4, 1, 4),
+    "port that nobody has": Cost(6, 1, 0, 4, 2, 2),
+    "port of the PIC": Cost(6, 1, 0, 4, 2, 3),
+    "LAPIC register by MMIO": Cost(11, 1, 0, 11, 2, 10),
+    "IOAPIC register": Cost(11, 1, 0, 11, 3, 8),
     "x2APIC EOI": Cost(5, 1, 0, 4, 1, 5),
-    "x2APIC self-IPI": Cost(7, 3, 0, 9, 3, 14),
+    "x2APIC self-IPI": Cost(7, 3, 0, 9, 3, 13),
 }
 
 

@@ -74,22 +74,23 @@ bool bus_is_free(const struct bus *bus, enum bus_space space, u64 first,
 	return at == bus->count[space] || bus->ranges[space][at].first > last;
 }
 
-static NOINLINE struct bus_range *search(struct bus *bus, enum bus_space space,
-					 u64 addr)
+static NOINLINE bool search(struct bus *bus, enum bus_space space, u64 addr)
 {
-	struct bus_range *ranges = bus->ranges[space];
+	const struct bus_range *ranges = bus->ranges[space];
 	unsigned at = first_not_before(bus, space, addr);
-	struct bus_recent r = {at ? ranges[at - 1].last + 1 : 0, ~0ull, NULL};
+	struct bus_recent r = {at ? ranges[at - 1].last + 1 : 0, ~0ull, NULL,
+			       NULL};
 
 	if (at < bus->count[space]) {
 		if (ranges[at].first > addr)
 			r.last = ranges[at].first - 1;
 		else
-			r = (struct bus_recent){ranges[at].first,
-						ranges[at].last, &ranges[at]};
+			r = (struct bus_recent){
+				ranges[at].first, ranges[at].last,
+				ranges[at].handler, ranges[at].dev};
 	}
 	bus->recent[space] = r;
-	return r.range;
+	return r.handler;
 }
 
 static bool is_recent(const struct bus_recent *r, u64 addr)
@@ -100,15 +101,13 @@ static bool is_recent(const struct bus_recent *r, u64 addr)
 bool bus_has(struct bus *bus, enum bus_space space, u64 addr)
 {
 	if (is_recent(&bus->recent[space], addr))
-		return bus->recent[space].range;
+		return bus->recent[space].handler;
 	return search(bus, space, addr);
 }
 
 /* Apart, each, for what it needs on the stack all accesses would save. */
-static NOINLINE int nobody(struct bus *bus, enum bus_space space,
-			   struct bus_access *access)
+static NOINLINE int nobody(enum bus_space space, struct bus_access *access)
 {
-	bus->unclaimed[space]++;
 	if (space == BUS_MSR)
 		return -EFAULT;
 	if (!access->write)
@@ -126,13 +125,12 @@ static NOINLINE int search_and_dispatch(struct bus *bus, enum bus_space space,
 int bus_dispatch(struct bus *bus, enum bus_space space,
 		 struct bus_access *access)
 {
-	struct bus_range *range = bus->recent[space].range;
+	const struct bus_recent *r = &bus->recent[space];
 
-	if (!is_recent(&bus->recent[space], access->addr))
+	if (!is_recent(r, access->addr))
 		return search_and_dispatch(bus, space, access);
-	if (!range)
-		return nobody(bus, space, access);
-	range->hits++;
-	/* The handler may move ranges: range is not valid behind this. */
-	return range->handler(range->dev, access);
+	if (!r->handler)
+		return nobody(space, access);
+	/* The handler may move ranges: *r is another's behind this. */
+	return r->handler(r->dev, access);
 }

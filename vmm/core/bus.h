@@ -33,20 +33,19 @@ struct bus_range {
 	bus_handler *handler;
 	void *dev;
 	const char *name; /* static storage */
-	u64 hits;	  /* accesses so far: statistics */
 };
 
-/* The last range that was looked for; or the gap where nobody is. */
+/* Who answers at the last place, all that an access reads; or a gap. */
 struct bus_recent {
-	u64 first, last;	 /* inclusive; first > last: none */
-	struct bus_range *range; /* NULL: a gap */
+	u64 first, last;      /* inclusive; first > last: none */
+	bus_handler *handler; /* NULL: nobody */
+	void *dev;
 };
 
 struct bus {
+	struct bus_recent recent[BUS_SPACES]; /* two on a line */
 	unsigned count[BUS_SPACES];
-	struct bus_recent recent[BUS_SPACES];
 	struct bus_range ranges[BUS_SPACES][BUS_RANGES]; /* sorted */
-	u64 unclaimed[BUS_SPACES];
 };
 
 /* -EEXIST: overlaps a range that is there; -ENOSPC: no room. */
