@@ -68,6 +68,7 @@ class Case:
     #                             beside QEMU, which runs there: {name: path}
     back: dict = dataclasses.field(default_factory=dict)
     #                             and what it leaves there: {name: size}
+    words: tuple = ()           # a command line in place of the rig's QEMU
 
     def ranges(self):
         """What is dumped: {name: (base, bytes)}."""
@@ -121,6 +122,8 @@ def drive_files(spec):
 
 def command(case):
     """The words that the Linux runs: the kvm rig's, with local files."""
+    if case.words:
+        return case.words
     spec = case.spec
     local = {path: name for name, path in drive_files(spec).items()}
     drives = tuple(FILE_OPTION.sub(lambda m: f"file={local[m[1]]}", drive)
@@ -159,7 +162,8 @@ def pack(archive, name, case, work):
     """One case's directory in the archive."""
     spec = case.spec
     files = {**case.files, **drive_files(spec)}
-    files["boot.iso"] = spec.iso or iso.build(spec, options(spec), work)
+    if not case.words:
+        files["boot.iso"] = spec.iso or iso.build(spec, options(spec), work)
     if spec.firmware == "uefi":
         files["firmware-code"] = qemu.OVMF_CODE
         files["firmware-vars"] = qemu.OVMF_VARS
@@ -304,6 +308,15 @@ def limit(timeouts):
     return LINUX_LIMIT + SLOWNESS * sum(timeouts)
 
 
+def linux(cases, disks, more="", **fields):
+    """The Linux, which runs these cases and ends; more: words for it."""
+    return Spec(rig="bochs", native=True, kernel=str(DEMO_KERNEL),
+                initrd=str(INITRD), memory=MEMORY,
+                append=f"{APPEND} {more}".strip(),
+                timeout=limit(case.spec.timeout for case in cases),
+                bochsrc=DISKS.format(*disks).splitlines(), **fields)
+
+
 def run(cases, say=None, keep=None, show=False):
     """Run cases (or Specs) in one Linux; return a NestedResult for each.
 
@@ -320,16 +333,11 @@ def run(cases, say=None, keep=None, show=False):
         disks = [pathlib.Path(work, name) for name in ("cases", "results")]
         write_disks(*disks, named)
         progress = Progress(say)
-        linux = boot_machine(Spec(
-            rig="bochs", native=True, kernel=str(DEMO_KERNEL),
-            initrd=str(INITRD), memory=MEMORY,
-            append=f"{APPEND} nested.show" if show else APPEND,
-            timeout=limit(case.spec.timeout for case in cases),
-            bochsrc=DISKS.format(*disks).splitlines()),
-            {"serial": progress}, say)
+        done = boot_machine(linux(cases, disks, "nested.show" * show),
+                            {"serial": progress}, say)
         output = Output(disks[1])
         if not output.members:
-            raise RigError(f"nested: no case was run\n{linux.report()}")
+            raise RigError(f"nested: no case was run\n{done.report()}")
         return [result_of(name, case, output,
                           progress.seconds.get(name, 0.0), keep)
                 for name, case in named.items()]
