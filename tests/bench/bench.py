@@ -21,7 +21,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import rigs  # noqa: E402
-from bench import marked, start, vtd_bench  # noqa: E402
+from bench import firmware, marked, start, vtd_bench  # noqa: E402
 from fleet import judge  # noqa: E402
 from rigs import nested as nested_rig  # noqa: E402
 from rigs.spec import BUILD, REPOSITORY, Spec  # noqa: E402
@@ -36,6 +36,7 @@ EXIT = "exit cost: "
 LATENCY = "latency: "
 NESTED = "nested latency: "
 TWO = "two CPUs: "
+FIRMWARE = "firmware: "
 KEPT = "memory kept, of 4 GiB, for units with 2 MiB pages"
 OTHERS = "a second of an idle guest: other exits"
 FORKS = TWO + "50 forks and pipes on each: "
@@ -62,6 +63,8 @@ TIMERS = ("preemption timer", "WRMSR", "interrupt window")
 LINE = 11
 DEVICE = f"iommu=off unsafe-dma ram=identity assign=00:03.0,gsi={LINE}"
 BY_KVM = ("bench", "latency")
+SEABIOS = ("SeaBIOS from its start to behind its last line",
+           "the same, without port 0x402 on KVM")
 # Why a row is more than its goal.
 REASONS = {
     "Linux boot: share of ticks in Monocle": "half of it is Linux's "
@@ -288,6 +291,14 @@ def smp(monocle):
     return rows, beside(rows)
 
 
+def seabios(monocle):
+    """(rows, table): SeaBIOS, without a disk."""
+    here = firmware.on_monocle(monocle)
+    rows = [row(FIRMWARE + name, "ticks", here, kvm=kvm)
+            for name, kvm in zip(SEABIOS, firmware.on_kvm())]
+    return rows, beside(rows)
+
+
 def vtd(_):
     """(rows, table): the IOMMU driver."""
     rows = [{**found, "kvm": None} for found in vtd_bench.rows()]
@@ -319,7 +330,8 @@ def text(table):
 
 
 PARTS = {"exits": exits, "counts": counts, "latency": latency, "nested": nested,
-         "start": begin, "smp": smp, "linux": linux, "vtd": vtd}
+         "start": begin, "smp": smp, "linux": linux, "firmware": seabios,
+         "vtd": vtd}
 
 
 def place(part):

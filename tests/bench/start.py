@@ -26,15 +26,15 @@ class Stops(walk.Breakpoint):
         super().__init__(machine)
         self.last = 0
 
-    def next(self):
-        """(ticks, RIP) at the next one."""
+    def next(self, limit=LIMIT):
+        """(ticks, RIP) at the next one, in so many seconds at most."""
         machine = self.machine
         with machine.change:
             if self.last:
                 machine._debug("c")
             if not machine.change.wait_for(
                     lambda: machine.ticks != self.last and self._at_prompt()
-                    or not machine.alive(), LIMIT) or not machine.alive():
+                    or not machine.alive(), limit) or not machine.alive():
                 raise rigs.RigError("no breakpoint is reached")
             self.last = machine.ticks
         return self.last, self.register("rip")

@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from bench import bench, marked
+from bench import bench, firmware, marked
 
 PLACES = [(bench.README, bench.COMMAND),
           *((bench.DOCS, bench.place(part)) for part in bench.PARTS)]
@@ -77,6 +77,17 @@ def test_a_second_of_an_idle_guest(monkeypatch):
     monkeypatch.setattr(bench, "boot", lambda **_: types.SimpleNamespace(
         serial="demo\n" + "".join(texts)))
     assert bench.idle(None) == {"WRMSR": 26.0, "CPUID": 0.2}
+
+
+def test_sleep_is_taken_off_what_firmware_takes():
+    """Before its start there is nothing of the guest's; behind a HLT Bochs stops
+    as it begins, and as its interrupt ends."""
+    halt = firmware.sleeps()[-1] & 0xffff
+    stops = iter([(10, firmware.VECTOR), (20, 0xe05b), (50, halt),
+                  (51, halt + 1), (950, halt + 1), (970, halt),
+                  (1970, halt + 1), (2000, 0xe6f2), (2100, halt)])
+    spent = firmware.spent(types.SimpleNamespace(next=lambda *_: next(stops)))
+    assert spent == 2100 - 20 - (950 - 50) - (1970 - 970)
 
 
 def test_the_text_around_stays(tmp_path):
