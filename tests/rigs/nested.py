@@ -42,6 +42,8 @@ ata1-master: type=disk, mode=flat, path={}
 ata1-slave: type=disk, mode=flat, path={}
 """
 PICTURE = "screen.png"
+# Of VGA's text mode: 80 x 25 characters, an attribute behind each
+TEXT_MEMORY = "pmemsave", {"val": 0xb8000, "size": 4000, "filename": "vga"}
 IOMMU = (0xfed90000, 4096)  # q35's unit: its registers
 # To the 8042: 1Ch is the next byte of its output buffer (command D2h).
 GO_ON = tuple(("human-monitor-command", {"command-line": f"o /b {words}"})
@@ -62,6 +64,8 @@ class Case:
     dump_at: str = None
     dump: tuple = None          # (base, bytes); None: RAM and the IOMMU
     tell: tuple = ()            # QMP behind it: (command, {arguments}) pairs
+    before: tuple = ()          # and before it: (text, QMP) pairs, in order
+    look: bool = False          # texts may come on VGA's text screen, too
     picture: bool = False       # in its place the screen; the machine ends
     drives_back: bool = False   # the files behind Spec.drives as they ended
     files: dict = dataclasses.field(default_factory=dict)
@@ -137,18 +141,21 @@ def command(case):
             for word in words]
 
 
-def dump_commands(case):
+def lines(commands):
     """What QEMU's monitor is told, a line each."""
-    if case.picture:
-        commands = [("screendump", {"filename": PICTURE, "format": "png"}),
-                    ("quit", {})]
-    else:
-        commands = [("stop", {}), *(
-            ("pmemsave", {"val": base, "size": size, "filename": name})
-            for name, (base, size) in case.ranges().items()), ("cont", {}),
-                    *case.tell]
     return [json.dumps({"execute": name, "arguments": arguments})
             for name, arguments in [("qmp_capabilities", {}), *commands]]
+
+
+def dump_commands(case):
+    """What it is told once Case.dump_at has come."""
+    if case.picture:
+        return [("screendump", {"filename": PICTURE, "format": "png"}),
+                ("quit", {})]
+    return [("stop", {}), *(
+        ("pmemsave", {"val": base, "size": size, "filename": name})
+        for name, (base, size) in case.ranges().items()), ("cont", {}),
+            *case.tell]
 
 
 def add_bytes(archive, name, data):
@@ -178,9 +185,13 @@ def pack(archive, name, case, work):
     add_bytes(archive, f"{name}/limit", b"%d\n" % spec.timeout)
     keep = [*case.sizes(), *([qemu.IGD_LOG] if spec.igd else [])]
     add_bytes(archive, f"{name}/keep", " ".join(keep).encode())
-    if case.dump_at:
-        add_bytes(archive, f"{name}/dump",
-                  "\n".join([case.dump_at, *dump_commands(case), ""]).encode())
+    steps = [*case.before, (case.dump_at, dump_commands(case))]
+    for n, (text, commands) in enumerate(steps if case.dump_at else ()):
+        add_bytes(archive, f"{name}/dump{n or ''}",
+                  "\n".join([text, *lines(commands), ""]).encode())
+    if case.look:
+        add_bytes(archive, f"{name}/look",
+                  "\n".join([*lines([TEXT_MEMORY]), ""]).encode())
 
 
 def fit(file, size):
