@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""A disk with GRUB and Debian's kernel, and SeaBIOS that starts it, nested."""
+"""A disk with GRUB and what it starts, and firmware that starts that, nested."""
 import functools
 import pathlib
 import shutil
 
 from boot import grubroot, runs
-from boot.nested_cases import AHCI, INITRD, define
+from boot.nested_cases import (AHCI, ATI_BIOS, GFXTERM, INITRD, define, ovmf,
+                               typed)
 from rigs import disk
 from rigs.nested import Case
 from rigs.spec import BUILD, DEMO_APPEND, Spec
@@ -42,6 +43,33 @@ menuentry '{entry}' {{
 	initrd /boot/initrd.img
 }}
 """
+# What GRUB starts besides, from the file "tool"; without one it has a shell.
+CACHE = BUILD / "cache"
+MEMTEST, IPXE = CACHE / "memtest86+" / "boot", CACHE / "ipxe" / "boot"
+OPTIONS = "console=ttyS0 nosm nosmp nopause keyboard=legacy"
+TOOLS = {
+    ("seabios", "shell"): ("", None),
+    ("ovmf", "shell"): ("", None),
+    ("seabios", "memtest"): (f"linux /tool {OPTIONS}",
+                             MEMTEST / "memtest86+x64.bin"),
+    ("ovmf", "memtest"): (f"linux /tool {OPTIONS}",
+                          MEMTEST / "memtest86+x64.efi"),
+    ("seabios", "ipxe"): ("linux16 /tool", IPXE / "ipxe.lkrn"),
+    ("ovmf", "ipxe"): ("chainloader /tool", IPXE / "ipxe.efi"),
+}
+SAID = "a file of this disk"
+CTRL_B = ("send-key", {"hold-time": 30, "keys": [
+    {"type": "qcode", "data": key} for key in ("ctrl", "b")]}),
+# The text that ends it, and those at which something is typed. What GRUB says is
+# on the screen when it asks again. Tests 0 to 2 of memtest86+ are soon over.
+TALK = {
+    "shell": ("not found", (("grub>", typed("cat /said")),
+                            (SAID, typed("cat /nothing")))),
+    "memtest": ("[Moving inversions", ()),
+    "ipxe": ("version 1.0.", (
+        ("Press Ctrl-B", CTRL_B),
+        ("iPXE>", typed("echo version ${version}")))),
+}
 
 
 def image(name, menu, files):
@@ -60,7 +88,7 @@ def other():
     return path
 
 
-def seabios(name, path):
+def seabios(name, path, hv=""):
     """SeaBIOS, and the disk behind that kind of controller. The machine's own
     firmware starts Monocle from the CD."""
     at, devices, _ = DISKS[name]
@@ -68,7 +96,8 @@ def seabios(name, path):
     if "drive=other" in devices[-1]:
         drives["other"] = other()
     return Spec(rig="nested", module=False, modules=((SEABIOS, "firmware"),),
-                memory=256, timeout=runs.TIMEOUT, hv=f"assign={at}",
+                memory=256, timeout=runs.TIMEOUT,
+                hv=f"assign={at} {hv}".strip(),
                 monocle=runs.MONOCLE, devices=devices,
                 drives=tuple(map(DRIVE.format, drives, drives.values())),
                 qemu=("-boot", "d"))
@@ -93,7 +122,36 @@ def own_disk(name):
     return Case(seabios(name, own(name)), drives_back=True)
 
 
+def tool(firmware, name):
+    """With as little memory as this firmware takes: where it has room for its
+    caches' sizes eight times, memtest86+ 6.10 measures it, `nobench` or not."""
+    command, program = TOOLS[firmware, name]
+    said = runs.work("said")
+    said.write_text(f"{SAID}\n")
+    files = {"said": said, **({"tool": program} if program else {})}
+    start = f"{command}\nboot\n" if command else ""
+    if firmware == "seabios":
+        made = seabios("ahci", image(f"tool-{name}", "serial\n"
+                                     "terminal_output console serial\n" + start,
+                                     files), "memory=64M")
+    else:
+        made = ovmf(disk.esp(runs.work(f"tool-{name}"),
+                             f"serial\n{GFXTERM}\n{start}", {
+                                 f"/{path}": file
+                                 for path, file in files.items()}),
+                    hv="memory=128M", timeout=runs.TIMEOUT)
+    text, before = TALK[name]
+    return Case(made, dump_at=text, before=before, picture=True,
+                look=firmware == "seabios", files=ATI_BIOS)
+
+
+def define_as(name, make, *words):
+    case = functools.partial(make, *words)
+    case.__name__ = name
+    define(case)
+
+
 for _name in DISKS:
-    _case = functools.partial(own_disk, _name)
-    _case.__name__ = f"seabios-{_name}"
-    define(_case)
+    define_as(f"seabios-{_name}", own_disk, _name)
+for _words in TOOLS:
+    define_as("-tool-".join(_words), tool, *_words)

@@ -482,11 +482,12 @@ VARIABLE = "Monocle-6d4f1a8e-5b7c-4d0e-9a53-c6f1b2e07d94"
 ATI = "ati-vga,model=rv100,romfile=vgabios-ati.bin"
 ATI_BIOS = {"vgabios-ati.bin": "/usr/share/seabios/vgabios-ati.bin"}
 GRUB_READY = "automatically in 57s"     # two seconds after it was drawn
-GRUB_MENU = f"""loadfont /EFI/BOOT/unicode.pf2
-serial
+GFXTERM = f"""loadfont /EFI/BOOT/unicode.pf2
 set gfxmode={MODE}
 set gfxpayload=keep
-terminal_output gfxterm serial
+terminal_output gfxterm serial"""
+GRUB_MENU = f"""serial
+{GFXTERM}
 menuentry Linux {{
 	linux /vmlinuz console=tty0 {rigs.DEMO_APPEND} loglevel=6 \\
 		tsc=reliable demo.run="tasks uefi={AHCI},{VARIABLE}"
@@ -502,7 +503,7 @@ def esp(name, timeout):
         {"/vmlinuz": DEMO_KERNEL, "/initrd": INITRD})
 
 
-def ovmf(disk=None, image=OVMF, **fields):
+def ovmf(disk=None, image=OVMF, hv="", **fields):
     """Debian's OVMF as the guest, with GRUB's picture."""
     more = {} if not disk else {
         "devices": (f"ich9-ahci,id=sata,addr={AHCI[3:]}",
@@ -510,7 +511,8 @@ def ovmf(disk=None, image=OVMF, **fields):
         "drives": (f"id=esp,if=none,format=raw,file={disk}",)}
     return Spec(rig="nested", monocle=runs.MONOCLE, memory=512, module=False,
                 modules=((image, "firmware"),), gfx=MODE, display=ATI,
-                hv=f"assign={AHCI}" if disk else "", **more, **fields)
+                hv=f"assign={AHCI} {hv}".strip() if disk else hv, **more,
+                **fields)
 
 
 @define

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Debian's SeaBIOS as a guest: on Bochs from its reset vector to its last word;
-nested from a disk that it is given to GRUB, and to Debian's kernel there."""
+nested from a disk that it is given to GRUB, and to Debian's kernel there. And
+what else GRUB starts from one, by OVMF, too."""
 import hashlib
 import re
 
 import pytest
+from PIL import Image
 
 import rigs
 from boot import firmware_cases as cases, runs, screen
-from rigs import disk, result
+from rigs import disk, nested as rig, result
 
 TIMEOUT = 600
 LAST = "No bootable device."
@@ -106,3 +108,49 @@ def test_debians_kernel_from_its_own_disk(nested, name):
     assert done.log.count("guest: reset") == 1
     data = disk.content(done.files["drive0"], "/written")
     assert hashlib.md5(data).hexdigest() == wrote
+
+
+ANSWERS = {"shell": rf"^\r?{cases.SAID}$", "ipxe": r"^version 1\.0\.0",
+           "memtest": r"#[3-5]  \[Moving inversions, "}
+
+
+def tools(firmware):
+    return pytest.mark.parametrize("tool", [
+        pytest.param(tool, marks=pytest.mark.nested(f"{firmware}-tool-{tool}"))
+        for tool in ANSWERS])
+
+
+def check_tool(done, tool, text):
+    """It answers what was typed, or memory tests have come so far."""
+    assert re.search(ANSWERS[tool], text, re.MULTILINE), done.report()
+    assert set(re.findall(r"Errors: (\d+)", text)) == (
+        {"0"} if tool == "memtest" else set())
+    assert not re.search("monocle: (error|panic)", done.log), done.report()
+
+
+@pytest.mark.long
+@tools("seabios")
+def test_what_else_starts_from_a_disk(nested, tool):
+    done = nested(f"seabios-tool-{tool}")
+    assert rig.PICTURE in done.files, done.report()
+    check_tool(done, tool, "\n".join(screen.read(screen.text_picture(
+        done.files[rig.PICTURE]))))
+
+
+@pytest.mark.long
+@tools("ovmf")
+def test_what_else_starts_by_uefi(nested, tool):
+    """Text by a serial line; on the screen GRUB's font, memtest86+'s blue, or
+    the colours in which iPXE says who it is."""
+    done = nested(f"ovmf-tool-{tool}")
+    check_tool(done, tool, done.serial)
+    shown = Image.open(done.files[rig.PICTURE]).convert("RGB")
+    if tool == "shell":
+        assert screen.shows(shown, screen.grub_rows(disk.FONT, cases.SAID))
+        return
+    colours = {colour: count for count, colour in shown.getcolors(1 << 16)}
+    if tool == "memtest":
+        assert colours[0, 0, 170] > 640 * 400 * 3 // 4
+    else:
+        assert {(255, 255, 255), (152, 152, 152), (0, 152, 152)} <= \
+            colours.keys()

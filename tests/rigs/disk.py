@@ -9,9 +9,9 @@ import zlib
 SECTOR = 512
 START = 2048                # of the one partition, in sectors
 GRUB = pathlib.Path("/usr/lib/grub/i386-pc")
-# What a UEFI GRUB needs of its own to boot Linux, with a picture.
+# What a UEFI GRUB needs of its own to boot Linux, with a picture, or show a file.
 EFI_MODULES = ["part_msdos", "fat", "normal", "linux", "chain", "serial",
-               "efi_gop", "gfxterm", "boot"]
+               "efi_gop", "gfxterm", "boot", "cat"]
 # INT 18h: a BIOS goes on to what is next.
 NEXT_DISK = b"\xcd\x18"
 FONT = pathlib.Path("/usr/share/grub/unicode.pf2")
