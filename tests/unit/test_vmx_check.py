@@ -97,6 +97,7 @@ HALTED = {**LONG, "GUEST_ACTIVITY": 1}
 # The TPR, in the first page that the fake has, is 0x5f.
 TPR_SHADOW = {**LONG, "CPU_CONTROLS": CPU | 1 << 21, "TPR_THRESHOLD": 5,
               "VIRTUAL_APIC": 0x7000000000}
+APICV = {**TPR_SHADOW, "CPU_CONTROLS2": CPU2 | 0x310}
 NO_EPT = {**PAE, "CPU_CONTROLS2": 0x28, "EPTP": 0}
 
 
@@ -114,6 +115,8 @@ def field(m, name):
 def check(m, state, msrs=(), misc=None):
     """The lines that the checker logs on this VMCS."""
     cpu = vmxcpu.skylake(m)
+    cpu.set_msr(m.MSR_VMX_PROCBASED2,       # a server's: with APICv
+                cpu.msr(m.MSR_VMX_PROCBASED2) | 0x300 << 32)
     for name, value in dict(msrs).items():
         cpu.set_msr(getattr(m, name), value)
     for name, value in state.items():
@@ -175,6 +178,7 @@ VALID_STATES = [
     {**LONG, "CS_RIGHTS": 0xc09b, "GUEST_RIP": 0xfffffff0},     # compatibility
     {**LONG, "CPU_CONTROLS": CPU | WINDOW},
     TPR_SHADOW,
+    APICV, {**APICV, "TPR_THRESHOLD": 6},       # which is not used then
     # Type 3 in CS: a real-mode data segment, in an unrestricted guest only.
     {**REAL, "CS_RIGHTS": 0x93},
     {**LONG, "CS_RIGHTS": 0xa09f},
@@ -234,6 +238,10 @@ BROKEN = [
      PAGE),
     (TPR_SHADOW, {"TPR_THRESHOLD": 6}, "27.2.1.1", "TPR threshold",
      "must not be above the TPR's class"),
+    *[(LONG, {"CPU_CONTROLS2": CPU2 | bit}, "27.2.1.1", "APICv",
+       "needs the TPR shadow") for bit in (1 << 4, 1 << 8, 1 << 9)],
+    (APICV, {"PIN_CONTROLS": PIN & ~1}, "27.2.1.1",
+     "virtual-interrupt delivery", "needs external-interrupt exiting"),
     (LONG, {"PIN_CONTROLS": PIN & ~8}, "27.2.1.1", "virtual NMIs",
      "need NMI exiting"),
     ({**LONG, "CPU_CONTROLS": CPU | WINDOW}, {"PIN_CONTROLS": PIN & ~0x20},

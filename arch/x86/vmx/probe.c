@@ -20,8 +20,6 @@ enum {
 	BOCHS_REVISION = 0x2b,
 };
 
-#define CPU2_APICV (CPU2_X2APIC | CPU2_APIC_REGISTERS | CPU2_INTERRUPT_DELIVERY)
-
 /* A set of controls: what Monocle must have and what it takes if there. */
 struct control_set {
 	const char *name;

@@ -164,13 +164,19 @@ static void check_efer(struct check *c, u64 efer, bool lma, bool paging,
 		broken(c, what, "contradicts the mode or has reserved bits");
 }
 
-static void check_threshold(struct check *c)
+static void check_tpr_shadow(struct check *c)
 {
 	hpa_t page = vmcs_read64(VMCS_VIRTUAL_APIC);
+	bool shadow = c->cpu & CPU_TPR_SHADOW;
+	bool delivery = c->cpu2 & CPU2_INTERRUPT_DELIVERY;
 	u32 tpr;
 
-	if (!(c->cpu & CPU_TPR_SHADOW) || c->cpu2 & CPU2_INTERRUPT_DELIVERY ||
-	    page & (c->beyond | PAGE_MASK))
+	if (!shadow && c->cpu2 & CPU2_APICV)
+		broken(c, "APICv", "needs the TPR shadow");
+	if (delivery && !(c->pin & PIN_EXTERNAL_INTERRUPT))
+		broken(c, "virtual-interrupt delivery",
+		       "needs external-interrupt exiting");
+	if (!shadow || delivery || page & (c->beyond | PAGE_MASK))
 		return;
 	tpr = ((const u8 *)phys_to_virt(page))[0x80]; /* SDM table 10-1 */
 	if (vmcs_read32(VMCS_TPR_THRESHOLD) > tpr >> 4)
@@ -197,7 +203,7 @@ static void check_execution(struct check *c)
 		    (vmcs_read64(pages[i].field) & bits))
 			broken(c, pages[i].name,
 			       "must be the physical address of a page");
-	check_threshold(c);
+	check_tpr_shadow(c);
 	if ((c->pin & PIN_VIRTUAL_NMI) && !(c->pin & PIN_NMI))
 		broken(c, "virtual NMIs", "need NMI exiting");
 	if ((c->cpu & CPU_NMI_WINDOW) && !(c->pin & PIN_VIRTUAL_NMI))
