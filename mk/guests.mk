@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-# make guests       the tests' own tiny guest, and a boot sector for guest=bios
-# build/guests/guest.elf is a Multiboot 1 kernel, build/guests/real.bin the other.
+# make guests       the tests' own tiny guest, a boot sector for guest=bios, and
+#                   what an option ROM has that starts Linux
+# build/guests/guest.elf is a Multiboot 1 kernel, real.bin and config.bin the others.
 GUESTS_C := $(sort $(wildcard tests/guests/*.c))
 GUESTS_ASM := $(sort $(wildcard tests/guests/*.asm))
 GUESTS_OBJ := $(GUESTS_C:%.c=$(B)/obj/%.o) $(GUESTS_ASM:%.asm=$(B)/obj/%.asm.o)
@@ -13,7 +14,8 @@ FLAGS_guests = $(CC) $(GUESTS_CFLAGS)
 $(GUESTS_OBJ): $(B)/guests.flags
 
 .PHONY: guests
-guests test test-long bench: $(B)/guests/guest.elf $(B)/guests/real.bin
+guests test test-long bench: $(B)/guests/guest.elf $(B)/guests/real.bin \
+	$(B)/guests/config.bin
 
 $(B)/obj/tests/guests/%.o: tests/guests/%.c
 	$(say) CC $<
@@ -32,7 +34,7 @@ $(B)/guests/guest.elf: $(GUESTS_OBJ) tests/guests/guest.ld
 		--build-id=none --no-warn-rwx-segments \
 		-T tests/guests/guest.ld -o $@ $(GUESTS_OBJ)
 
-$(B)/guests/real.bin: tests/guests/bios/real.asm
+$(B)/guests/%.bin: tests/guests/bios/%.asm
 	$(say) NASM $@
 	$(Q)mkdir -p $(@D)
 	$(Q)$(NASM) -f bin -o $@ $<

@@ -3,13 +3,14 @@
 import functools
 import pathlib
 import shutil
+import struct
 
-from boot import grubroot, runs
+from boot import grubroot, rom, runs
 from boot.nested_cases import (AHCI, ATI_BIOS, GFXTERM, INITRD, define, ovmf,
                                typed)
 from rigs import disk
 from rigs.nested import Case
-from rigs.spec import BUILD, DEMO_APPEND, Spec
+from rigs.spec import BUILD, DEMO_APPEND, DEMO_INITRD, DEMO_KERNEL, Spec
 
 SEABIOS = pathlib.Path("/usr/share/seabios/bios-256k.bin")
 TEXT = pathlib.Path(__file__)       # any file
@@ -80,6 +81,24 @@ def image(name, menu, files):
         shutil.copy(file, root / path)
     (root / "boot" / "grub" / "grub.cfg").write_text(menu)
     return disk.build(root.parent / "disk.img", root, grubroot.UUID, SIZE)
+
+
+def without_a_disk(append):
+    """Modules by which firmware starts Debian's kernel though no disk is there:
+    its files, and the VGA's ROM with tests/guests/bios/config.asm behind it."""
+    at = 0xc000
+    data = rom.VGABIOS.read_bytes().ljust(at, b"\0") + (
+        BUILD / "guests" / "config.bin").read_bytes() + (
+            f"{DEMO_APPEND} {append}\0").encode()
+    data = bytearray(data.ljust((len(data) // 512 + 1) * 512, b"\0"))
+    jump, own = struct.unpack_from("<BH", data, 3)
+    assert jump == 0xe9
+    struct.pack_into("<H", data, 4, at - 6)
+    struct.pack_into("<H", data, at + 3, 6 + own)
+    # PCI Firmware 3.0, 5.1: the size, twice
+    data[2] = data[data.find(b"PCIR") + 16] = len(data) // 512
+    return (*rom.file("config", rom.sealed(data)),
+            (DEMO_KERNEL, "opt/vmlinuz"), (DEMO_INITRD, "opt/initrd"))
 
 
 def other():

@@ -16,10 +16,10 @@ TIMEOUT = 600
 LAST = "No bootable device."
 
 
-def diskless(**fields):
-    return rigs.Spec(rig="bochs", memory=128, timeout=TIMEOUT, module=False,
+def diskless(*modules, memory=128, **fields):
+    return rigs.Spec(rig="bochs", memory=memory, timeout=TIMEOUT, module=False,
                      modules=((cases.SEABIOS, "firmware"),
-                              (cases.TEXT, "opt/test")),
+                              (cases.TEXT, "opt/test"), *modules),
                      monocle=runs.MONOCLE, **fields)
 
 
@@ -81,6 +81,28 @@ def _two():
 def test_seabios_starts_each_cpu(run):
     """By INIT and SIPIs; those that come are counted."""
     assert "firmware: Found 2 cpu(s) max supported 2 cpu(s)" in run("seabios-2")
+
+
+@runs.define("seabios-linux")
+def _linux():
+    """Bochs's MONITOR: docs/rigs.md"""
+    return rigs.boot(diskless(*cases.without_a_disk(
+        'idle=halt demo.run="nproc; grep LOC: /proc/interrupts; dmesg"'),
+        cpus=2, memory=256))
+
+
+@pytest.mark.long
+@pytest.mark.runs("seabios-linux")
+def test_linux_behind_seabios_has_two_cpus(run):
+    """Which each of the two has started, with the tables that SeaBIOS has put
+    into memory. Both take ticks."""
+    done = run("seabios-linux")
+    assert done.status == result.POWER_OFF, done.report()
+    assert "firmware: Found 2 cpu(s) max supported 2 cpu(s)" in done.log
+    assert re.search("^2$", done.serial, re.MULTILINE)
+    assert "smp: Brought up 1 node, 2 CPUs" in done.serial
+    ticks, = re.findall(r"LOC: +(\d+) +(\d+) ", done.serial)
+    assert min(map(int, ticks)) > 0
 
 
 # -- from a disk
