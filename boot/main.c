@@ -246,7 +246,7 @@ static void measure_tsc(void)
 {
 	if (!host.tsc_hz)
 		host.tsc_hz =
-			tsc_frequency(host.power.pm_timer, &host.tsc_exact);
+			tsc_frequency(&host.power.pm_timer, &host.tsc_exact);
 }
 
 /*

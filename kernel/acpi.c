@@ -23,9 +23,13 @@ struct fadt {
 	u32 pm1b_cnt;
 	u32 pm2_cnt;
 	u32 pm_tmr;
-	u8 unused2[60];
+	u8 unused2[11];
+	u8 pm_tmr_len;
+	u8 unused3[20];
+	u32 flags;
+	u8 unused4[24];
 	u64 x_dsdt;
-	u8 unused3[24];
+	u8 unused5[24];
 	struct acpi_gas x_pm1a_cnt;
 	struct acpi_gas x_pm1b_cnt;
 	struct acpi_gas x_pm2_cnt;
@@ -33,8 +37,11 @@ struct fadt {
 } PACKED;
 
 _Static_assert(offsetof(struct fadt, pm1a_cnt) == 64, "ACPI 5.2.9");
+_Static_assert(offsetof(struct fadt, flags) == 112, "ACPI 5.2.9");
 _Static_assert(offsetof(struct fadt, x_dsdt) == 140, "ACPI 5.2.9");
 _Static_assert(offsetof(struct fadt, x_pm1a_cnt) == 172, "ACPI 5.2.9");
+
+#define TMR_VAL_EXT BIT(8) /* of flags: the PM timer has 32 bits */
 
 bool acpi_checksum_ok(const void *table, u32 length)
 {
@@ -373,6 +380,12 @@ static u16 fadt_port(const struct acpi_header *fadt, u64 old, size_t x_offset)
 	return port(old);
 }
 
+/* Below 0x100 is what every mainboard has, and no PM timer. */
+static bool is_whole(u16 pm_timer, u64 length)
+{
+	return length == 4 && pm_timer >= 0x100 && !(pm_timer & 3);
+}
+
 int acpi_power_init(struct acpi_power *power, const struct acpi_tables *acpi)
 {
 	const struct acpi_header *fadt = acpi_find(acpi, "FACP", 0);
@@ -386,6 +399,9 @@ int acpi_power_init(struct acpi_power *power, const struct acpi_tables *acpi)
 				    offsetof(struct fadt, x_pm1b_cnt));
 	power->pm_timer = fadt_port(fadt, FADT(fadt, pm_tmr),
 				    offsetof(struct fadt, x_pm_tmr));
+	if (is_whole(power->pm_timer, FADT(fadt, pm_tmr_len)))
+		power->pm_timer_bits =
+			FADT(fadt, flags) & TMR_VAL_EXT ? 32 : 24;
 	power->has_s5 =
 		!acpi_find_s5(acpi, &power->slp_typ_a, &power->slp_typ_b);
 	return 0;

@@ -100,6 +100,7 @@ _Static_assert(sizeof(struct acpi_gas) == 12, "ACPI 5.2.3.2");
 struct acpi_power {
 	u16 pm1a_cnt, pm1b_cnt; /* ports; 0: none */
 	u16 pm_timer;		/* a port (4.8.3.3); 0: none */
+	u8 pm_timer_bits;	/* 24 or 32; 0: not of 4 ports, aligned */
 	bool has_s5;		/* slp_typ_a and slp_typ_b are valid */
 	u8 slp_typ_a, slp_typ_b;
 };

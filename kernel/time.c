@@ -149,18 +149,20 @@ static u64 pick(const struct measured *m, u64 said, const char **by)
 }
 
 /* CPUID is exact where it is true; below a hypervisor it need not be. */
-u64 tsc_frequency(u16 pm_timer, bool *exact)
+u64 tsc_frequency(u16 *pm_timer, bool *exact)
 {
-	struct measured m = measure(pm_timer);
+	struct measured m = measure(*pm_timer);
 	u64 base = base_frequency(), said, hz;
 	const char *by;
 
 	said = stated(pick(&m, 0, &by));
 	hz = pick(&m, said, &by);
 	if (hz && !near(said, hz))
-		measure_again(&m, pm_timer);
+		measure_again(&m, *pm_timer);
 	hz = pick(&m, said, &by);
 	*exact = agree("CPUID 0x15", said, by, hz) && said;
+	if (!near(m.timer, m.pit) && !near(m.timer, said))
+		*pm_timer = 0;
 	agree("the PIT", m.pit, "the ACPI timer", m.timer);
 	if (*exact || !hz) {
 		hz = *exact ? said : base;

@@ -357,10 +357,10 @@ void vmx_log(const struct vmx_capabilities *cap)
 	(void)cap;
 }
 
-u64 tsc_frequency(u16 pm_timer, bool *exact)
+u64 tsc_frequency(u16 *pm_timer, bool *exact)
 {
 	*exact = true;
-	note_number("timer", pm_timer);
+	note_number("timer", *pm_timer);
 	return NOTE ? 0 : 1000;
 }
 

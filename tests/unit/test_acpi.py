@@ -56,9 +56,13 @@ def fadt(dsdt=0, x_dsdt=0, size=276, **fields):
         struct.pack_into("<" + fmt, body, at - 36, *values)
     put(40, "I", dsdt)
     put(64, "II", fields.get("pm1a", 0xb004), fields.get("pm1b", 0))
+    put(76, "I", fields.get("pm_timer", 0))
+    put(91, "B", fields.get("pm_timer_length", 4))
+    put(112, "I", fields.get("flags", 0))
     put(140, "Q", x_dsdt)
     put(172, "BBBBQ", *fields.get("x_pm1a", (0, 0, 0, 0, 0)))
     put(184, "BBBBQ", *fields.get("x_pm1b", (0, 0, 0, 0, 0)))
+    put(208, "BBBBQ", *fields.get("x_pm_timer", (0, 0, 0, 0, 0)))
     return table(b"FACP", bytes(body[:size - 36]))
 
 
@@ -383,6 +387,23 @@ def test_the_extended_fields_win(m):
     assert (p.pm1a_cnt, p.pm1b_cnt) == (0x1804, 0x604)
     p = power_of(m, fadt(x_pm1a=(1, 16, 0, 2, 0x12345), pm1b=0x10604))
     assert (p.pm1a_cnt, p.pm1b_cnt) == (0xb004, 0)
+
+
+@pytest.mark.parametrize("port, bits, fields", [
+    (0x1808, 24, {}), (0x1808, 32, {"flags": 1 << 8}),
+    (0x1808, 24, {"flags": ~(1 << 8) & 0xffffffff}),
+    (0x408, 24, {"pm_timer": 0x408}),
+    (0xb008, 24, {"x_pm_timer": (1, 32, 0, 3, 0xb008)}),
+    (0x1808, 24, {"x_pm_timer": (0, 32, 0, 3, 0xfed00000)}),
+    (0x1808, 24, {"size": 116}),
+    # No four ports, or not where a double word is; or what each PC has there.
+    (0x1808, 0, {"pm_timer_length": 0}), (0x1808, 0, {"pm_timer_length": 3}),
+    (0x180a, 0, {"pm_timer": 0x180a}), (0xe4, 0, {"pm_timer": 0xe4}),
+    (0x1809, 0, {"x_pm_timer": (1, 32, 0, 3, 0x1809)}),
+    (0, 0, {"pm_timer": 0}), (0, 0, {"pm_timer": 0x11808})])
+def test_pm_timer(m, port, bits, fields):
+    p = power_of(m, fadt(**{"pm_timer": 0x1808, **fields}))
+    assert (p.pm_timer, p.pm_timer_bits) == (port, bits)
 
 
 def test_an_acpi_1_fadt_ends_early(m):

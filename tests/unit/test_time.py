@@ -69,7 +69,7 @@ def cpu(m):
 def frequency(m, pm_timer=0):
     """(Hz, whether they are exact)"""
     exact = m.new("bool *")
-    hz = m.tsc_frequency(pm_timer, exact)
+    hz = m.tsc_frequency(m.new("u16 *", pm_timer), exact)
     assert (f"tsc: {hz} Hz" in m.log_text()) == (hz != 0)
     assert ("measure it itself" in m.log_text()) == (hz != 0 and not exact[0])
     return hz, exact[0]
@@ -220,6 +220,24 @@ def test_cpuid_decides_between_them(m, cpu, pit, timer):
     assert frequency(m, PM_TIMER) == (HZ, True)
     (text,) = warnings(m)
     assert "the PIT" in text and "the ACPI timer" in text
+
+
+@pytest.mark.parametrize("said, gated, fast, bits, counts", [
+    (3000, False, 1, 24, True), (3000, True, 1, 24, True),
+    (0, False, 1, 32, True), (0, False, 1.1, 24, False),
+    (3000, False, 1.1, 24, False), (3000, True, 1.1, 32, False),
+    (0, True, 1, 24, False), (3000, False, 1, 0, False),
+    (0, False, 1, 0, False)])
+def test_an_acpi_timer_that_counts_as_another_clock(m, cpu, said, gated, fast,
+                                                    bits, counts):
+    """Else its port may be anything, and no guest is given it."""
+    cpu.cpuid(0, eax=0x15)
+    if said:
+        cpu.cpuid(0x15, eax=2, ebx=250, ecx=said * 8000)
+    Pit(m, gated=gated, pm_fast=fast, bits=bits)
+    port = m.new("u16 *", PM_TIMER)
+    m.tsc_frequency(port, m.new("bool *"))
+    assert port[0] == (PM_TIMER if counts else 0)
 
 
 def test_the_package_says_another(m, cpu):
