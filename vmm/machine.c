@@ -150,6 +150,8 @@ static int write_acpi(struct machine *m)
 		.ecam = m->ecam,
 		.roots = m->roots,
 		.root_count = m->root_count,
+		.pm_timer = m->acpi_pm.port,
+		.pm_timer_bits = m->acpi_pm.bits,
 		.no_8042 = !i8042_present(),
 		.no_vga = !m->assign.vga,
 	};

@@ -243,6 +243,23 @@ static const struct port_row display_ports[] = {
 	 "drivers use; a word at 0x1CF takes in 0x1D0"},
 };
 
+/*
+ * The host's PM timer, which counts and does nothing else (ACPI 6.4, 4.8.3.3),
+ * where it has been seen to, and where the guest has nothing else.
+ */
+static void lend_pm_timer(struct machine *m)
+{
+	const struct acpi_power *host = &m->host->power;
+	u16 port = host->pm_timer;
+
+	if (!port || !host->pm_timer_bits ||
+	    machine_has_ports(m, port, port + ACPI_PM_TMR_LEN) ||
+	    acpi_pm_lend(&m->acpi_pm, &m->vm.bus, port, host->pm_timer_bits))
+		return;
+	vm_open_ports(&m->vm, port, ACPI_PM_TMR_LEN, true);
+	log_info("guest: it reads the host's PM timer, at port 0x%x", port);
+}
+
 void machine_open_ports(struct machine *m)
 {
 	const struct pci_function *f = m->assign.display;
@@ -257,4 +274,5 @@ void machine_open_ports(struct machine *m)
 		vm_open_ports(&m->vm, row->first, row->last - row->first + 1u,
 			      true);
 	}
+	lend_pm_timer(m);
 }

@@ -11,7 +11,8 @@
 
 /* Fills m->vm.map. One log_error line with every error. */
 int machine_map(struct machine *m);
-/* Opens the legacy ports of the display, as a table says. */
+/* Opens the legacy ports of the display, as a table says, and the host's PM
+ * timer's. After init of the guest's devices. */
 void machine_open_ports(struct machine *m);
 
 /* machine_windows.c */
@@ -23,6 +24,8 @@ hpa_t machine_low_limit(const struct machine *m);
  * assigned. -ENOTSUP: they are too many, which is logged.
  */
 int machine_roots(struct machine *m);
+/* Are ports of [at, end) those of a function, or of a bridge's window? */
+bool machine_has_ports(const struct machine *m, u64 at, u64 end);
 /* What each root passes on, for the guest's ACPI tables. After machine_map().
  */
 void machine_windows(const struct machine *m, struct guest_acpi_config *cfg);

@@ -142,6 +142,13 @@ static bool next_claim(const struct machine *m, u64 at, u64 end, bool ports,
 	return next->base != end;
 }
 
+bool machine_has_ports(const struct machine *m, u64 at, u64 end)
+{
+	struct run r;
+
+	return next_claim(m, at, end, true, &r);
+}
+
 /* From there on: a root's claims up to another one's. */
 static bool next_run(const struct machine *m, u64 at, u64 end, bool ports,
 		     struct run *run)

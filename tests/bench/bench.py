@@ -69,7 +69,6 @@ SEABIOS = ("SeaBIOS from its start to behind its last line",
 REASONS = {
     "Linux boot: share of ticks in Monocle": "half of it is Linux's "
     "accesses to ports, half of these in one loop on port 0x61",
-    OTHERS: "Linux's watchdog reads the PM timer beside its own clock",
 }
 TOTAL = re.compile(r"(\d+) exits, (\d+) of (\d+) ticks in Monocle")
 REASON = re.compile(r"^(\w[\w /]*?) +(\d+) +(\d+) +(\d+)$", re.MULTILINE)

@@ -143,6 +143,7 @@ def on_monocle():
     return session
 
 
+@runs.define("linux-bare", first=True)
 def on_bare():
     """The same kernel without Monocle: the same questions."""
     session = Session()
@@ -153,6 +154,12 @@ def on_bare():
         machine.send("poweroff -f\n")
         session.result = machine.finish()
     return session
+
+
+def pm_timer(answers):
+    """The port of the ACPI timer, as Linux reads it in the FADT."""
+    return int(re.search(r"ACPI: PM-Timer IO Port: 0x(\w+)",
+                         answers["dmesg"])[1], 16)
 
 
 def lines(text):

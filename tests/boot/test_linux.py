@@ -14,7 +14,6 @@ from boot import linux, runs, screen
 from rigs.spec import REPOSITORY
 
 runs.define("linux", first=True)(linux.on_monocle)
-runs.define("linux-bare", first=True)(linux.on_bare)
 
 BORN = 1700000000       # what Bochs's clock says at power-on
 pytestmark = pytest.mark.runs("linux")
@@ -112,6 +111,13 @@ def test_clock_is_right(run, answers):
 def test_pat(answers):
     assert re.search(r"x86/PAT: Configuration \[0-7\]: WB  WC  UC- UC ",
                      answers["dmesg"])
+
+
+@pytest.mark.runs("linux-bare")
+def test_the_pm_timer_is_the_hosts(run, answers):
+    """Linux checks its TSC by it, twice a second."""
+    assert linux.pm_timer(answers) == linux.pm_timer(
+        run("linux-bare").answers)
 
 
 def test_clocksource_is_the_tsc(answers):

@@ -274,6 +274,21 @@ class Start:
 
     # -- what stays Monocle's
 
+    def stray_ports(self):
+        """Open ones that are neither a function's, nor VGA's, nor those of the
+        machine's PM timer."""
+        good = {*range(0x3b0, 0x3bc), *range(0x3c0, 0x3e0), *range(
+            0x1ce, 0x1d1)} if any(
+                self.machine.functions[bdf].base_class >> 8 == 3
+                for bdf in self.given) else set()
+        good |= self.machine.pm_timer()
+        for _, _, kind, base, size in self.run.facts("bar"):
+            if kind == "ports":
+                good |= {int(base, 16) + n for n in range(int(size, 16))}
+        for first, last in self._numbers("open"):
+            if not good.issuperset(range(first, last + 1)):
+                yield f"ports {first:#x}-{last:#x} are open, and nobody's"
+
     def strays(self):
         """What a function can that the guest is not given."""
         allowed = {r for bdf in self.given
@@ -416,6 +431,7 @@ def _judge_start(row, run, words):
     if run.facts("entry") != [["0"]]:
         row.faults.append("the CPU would not enter the guest")
     row.faults += [*start.walk(), *start.lacks(), *start.strays(),
+                   *start.stray_ports(),
                    *(" ".join(words) for words in run.facts("differs"))]
     row.faults += LOST_LINE.findall(run.log)
     if int(run.facts("left")[0][0], 16) < TABLES:

@@ -128,6 +128,15 @@ class Machine:
         except (ValueError, IndexError):
             pass
 
+    def pm_timer(self):
+        """Its ports (ACPI 5.2.9: PM_TMR_BLK, PM_TMR_LEN, X_PM_TMR_BLK)."""
+        fadt = self.tables.get("FACP", b"").ljust(276, b"\0")
+        old, = struct.unpack_from("<I", fadt, 76)
+        space, new = fadt[208], struct.unpack_from("<Q", fadt, 212)[0]
+        at = new if space == 1 and new else old
+        return set(range(at, at + 4)) if fadt[91] == 4 and at % 4 == 0 else \
+            set()
+
     def ram(self):
         return sum(row[1] for row in self.rows if row[2] == 1)
 

@@ -225,6 +225,58 @@ def test_the_machine_is_switched_off_at_the_end(tmp_path, ports):
         [port, 1 << 13 | kind << 10] for port, kind in zip(ports, (5, 7))]
 
 
+def with_fadt(tmp_path, **fields):
+    """A machine whose FADT has {offset: value} of `put`."""
+    fadt = bytearray(208)
+    for at, value in {76: 0x1808, 91: 4, **fields.get("put", {})}.items():
+        size = 1 if at == 91 else 4
+        fadt[at - 36:at - 36 + size] = value.to_bytes(size, "little")
+    text = re.sub(r"(acpi \w+ FACP) \w+", lambda found: found[1] + " " +
+                  make_machines.header(b"FACP", 5, bytes(fadt)).hex(),
+                  own("usb-rmrr").read_text())
+    path = tmp_path / "fadt.fleet"
+    path.write_text(text + "".join(fields.get("lines", ())))
+    return path
+
+
+@pytest.mark.parametrize("put, lines, port, bits", [
+    ({}, (), 0x1808, 24), ({112: 1 << 8}, (), 0x1808, 32),
+    ({76: 0, 208: 1, 212: 0x1908}, (), 0x1908, 24),
+    ({76: 0x608}, (), 0x608, 24),
+    ({91: 0}, (), None, 32), ({76: 0x180a}, (), None, 32),
+    ({}, ("pmtimer off\n",), None, 32),
+    ({76: 0xf068}, (), None, 32)])      # within 00:17.0's BAR 4
+def test_the_pm_timer_is_the_guests(tmp_path, put, lines, port, bits):
+    """Its four ports are open and the guest's FADT names them; else it names
+    the emulated one, and none is."""
+    path = with_fadt(tmp_path, put=put, lines=lines)
+    machine, run = paper.Machine(path), judge.Run(path, HV)
+    assert run.end() == "starts"
+    start = judge.Start(machine, run, HV)
+    opened = {n for first, last in run.facts("open")
+              for n in range(int(first, 16), int(last, 16) + 1)}
+    if port:
+        assert machine.pm_timer() == set(range(port, port + 4)) <= opened
+        assert not {port - 1, port + 4} & opened
+    else:
+        assert not set(range(0x1800, 0x1810)) & opened
+    assert list(start.stray_ports()) == []
+    fadt = start.tables()[b"FACP"]
+    assert struct.unpack_from("<I", fadt, 76)[0] == (port or 0x608)
+    assert struct.unpack_from("<Q", fadt, 212)[0] == (port or 0x608)
+    assert fadt[113] & 1 == (bits == 32)
+    run.close()
+
+
+def test_a_port_that_is_open_and_nobodys_is_found(tmp_path):
+    path = with_fadt(tmp_path)
+    run = judge.Run(path, HV)
+    other = paper.Machine(with_fadt(tmp_path, put={76: 0x1810}))
+    assert list(judge.Start(other, run, HV).stray_ports()) == [
+        "ports 0x1808-0x180b are open, and nobody's"]
+    run.close()
+
+
 @pytest.mark.parametrize("words, said", [
     ("", "igd assign=all"), ("igd", "igd"),
     ("assign=00:17.0", "assign=00:17.0")])

@@ -107,7 +107,8 @@ static void ports(void)
 
 	for (u32 port = 0; port < 0x10000; port++)
 		runs_add(&answered, port,
-			 inb((u16)port) != 0xff || inb((u16)port) != 0xff);
+			 inb((u16)port) != 0xff || inb((u16)port) != 0xff ||
+				 inl((u16)port) != 0xffffffff);
 	runs_add(&answered, 0x10000, false);
 	sweep_ports(0);
 	sweep_ports(0xffffffff);

@@ -122,6 +122,93 @@ def test_reset(pm):
     assert pm.clock.next == pm.m.VCLOCK_NEVER
 
 
+# -- the host's timer, which the guest reads itself
+
+class Lent(Pm):
+    """The host's, whose crystal is a little faster than the TSC's, or slower;
+    it has been on for a while."""
+    PORT, BEFORE = 0x1808, 0xabcdef12
+
+    def __init__(self, bits=24, port=PORT, fast=1.0002):
+        super().__init__()
+        self.bits, self.port, self.fast = bits, port, fast
+        self.m.on_read(lambda kind, at, size: self.host()
+                       if (kind, at, size) == ("in", port, 4) else None)
+        assert self.m.acpi_pm_lend(self.p, self.bus, port, bits) == 0
+
+    def ticks(self):
+        return self.BEFORE + int(self.m.tsc * self.fast * TIMER_HZ // self.hz)
+
+    def host(self):
+        return self.ticks() % (1 << self.bits)
+
+    def flip(self):
+        """Lets time pass up to just before the highest bit changes."""
+        half = 1 << self.bits - 1
+        left = half - self.ticks() % half
+        self.until(self.m.tsc + int(left * self.hz / TIMER_HZ / self.fast)
+                   - 10_000)
+
+
+@pytest.mark.parametrize("bits", [24, 32])
+def test_the_guests_timer_is_the_hosts(bits):
+    """At the old port, too, where firmware looks, and by bytes."""
+    pm = Lent(bits)
+    for seconds in (0, 1, 5, 1000, 86400 * 30):
+        pm.wait(pm.seconds(seconds))
+        assert pm.timer() == pm.inp(pm.port, 4) == pm.host()
+    assert bytes(pm.inp(pm.port + n) for n in range(4)) == \
+        pm.host().to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("bits", [24, 32])
+@pytest.mark.parametrize("port", [Lent.PORT, 0x608])
+@pytest.mark.parametrize("fast", [1.0002, 0.9998])
+def test_overflow_is_that_of_the_hosts(bits, port, fast):
+    """Windows counts on by it: not before the bit has changed, nor later but
+    for what the two clocks differ by."""
+    pm = Lent(bits, port, fast)
+    pm.out(pm.en, TMR, 2)
+    for _ in range(5):
+        pm.flip()
+        assert not pm.sci() and not pm.inp(pm.sts, 2) & TMR
+        pm.wait(20_000 + int(pm.seconds((1 << bits - 1) / TIMER_HZ) * 0.0003))
+        assert pm.sci() and pm.inp(pm.sts, 2) & TMR
+        pm.out(pm.sts, TMR, 2)
+        assert not pm.sci()
+
+
+def test_no_change_of_the_hosts_is_missed_or_made_up():
+    """Of two it changes back; and for days nobody looks."""
+    pm = Lent()
+    for seconds in (1, 86400, 5):
+        pm.wait(pm.seconds(seconds))
+        pm.out(pm.sts, TMR, 2)
+        assert not pm.inp(pm.sts, 2) & TMR
+    pm.flip()
+    pm.out(pm.sts, TMR, 2)
+    assert not pm.inp(pm.sts, 2) & TMR
+    pm.wait(pm.seconds(4.7))
+    assert pm.inp(pm.sts, 2) & TMR
+
+
+def test_a_reset_leaves_the_hosts():
+    pm = Lent()
+    pm.wait(pm.seconds(100))
+    pm.m.acpi_pm_reset(pm.p)
+    assert pm.inp(pm.sts, 4) == 0 and pm.timer() == pm.host() != 0
+
+
+@pytest.mark.parametrize("port", [0x600, 0x604, 0x3f8, 0x6f8])
+def test_ports_that_are_others(pm, port):
+    m = pm.m
+    m.bus_register(pm.bus, m.BUS_PORT, 0x3f8, 0x3ff, m.NULL, m.NULL, m.NULL)
+    m.bus_register(pm.bus, m.BUS_PORT, 0x6fb, 0x6fb, m.NULL, m.NULL, m.NULL)
+    assert m.acpi_pm_lend(pm.p, pm.bus, port, 24) == -m.EEXIST
+    pm.wait(pm.seconds(10))
+    assert pm.timer() == 10 * TIMER_HZ and pm.p.port == 0x608
+
+
 class Ports(Machine):
     def __init__(self):
         super().__init__()

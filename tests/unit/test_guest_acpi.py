@@ -47,7 +47,7 @@ class Build:
         self.config = m.new("struct guest_acpi_config *", {
             "tables": TABLES, "tables_size": size, "rsdp": RSDP,
             "rsdp_host": rom, "vcpus": 1, "apic_ids": self.ids,
-            "ioapic_id": 1,
+            "ioapic_id": 1, "pm_timer": 0x608, "pm_timer_bits": 32,
             "roots": self.roots, "root_count": len(roots),
             "windows": list(windows), "window_count": len(windows), **config})
         self.rsdp = m.new("gpa_t *")
@@ -190,6 +190,16 @@ def test_what_the_machine_has_not(m, tmp_path, missing, devices, flags):
         all_devices - devices
     fadt = built.tables["FACP"]
     assert int.from_bytes(fadt[109:111], "little") == flags
+
+
+@pytest.mark.parametrize("port, bits", [(0x608, 32), (0x1808, 24)])
+def test_fadt_names_the_timer_that_is_the_guests(m, port, bits):
+    """ACPI 5.2.9: PM_TMR_BLK, its length, TMR_VAL_EXT, X_PM_TMR_BLK."""
+    fadt = Build(m, pm_timer=port, pm_timer_bits=bits).tables["FACP"]
+    assert int.from_bytes(fadt[76:80], "little") == port and fadt[91] == 4
+    assert bool(fadt[113] & 1) == (bits == 32)
+    assert fadt[208:212] == bytes([1, 32, 0, 3])
+    assert int.from_bytes(fadt[212:220], "little") == port
 
 
 def test_fadt_extended_addresses(compiled):

@@ -748,6 +748,31 @@ def test_ports_of_the_display_alone_are_open(m, display, vga, ports):
     assert opened(m, x) == ports
 
 
+@pytest.mark.parametrize("port, bits, lent", [
+    (0x1808, 24, True), (0xb008, 32, True), (0x608, 24, True),
+    (0, 24, False), (0x1808, 0, False), (0x3f8, 24, False),
+    (0x604, 24, False), (0xcfc, 24, False), (0x3c0, 24, False),
+    (0xf03c, 24, False), (0xf000, 24, False), (0xf040, 24, True)])
+def test_the_hosts_timer_is_open_where_nothing_else_is(m, port, bits, lent):
+    """Its four ports; the guest's FADT names it, or else Monocle's own."""
+    x = Machine(m)
+    x.display(vendor=0x1002, device=1).bars[4] = {
+        "base": 0xf000, "size": 64, "io": True}
+    m.on_read(lambda kind, at, size: 0x12345678 if at == port else 1
+              if kind == "in" else None)
+    x.host.power.pm_timer, x.host.power.pm_timer_bits = port, bits
+    x.build()
+    assert opened(m, x) == VGA | ({(port, port + 3)} if lent else set())
+    assert ("reads the host's PM timer" in m.log_text()) == lent
+    pm = x.machine.acpi_pm
+    assert (pm.port, pm.bits) == ((port, bits) if lent else (0x608, 32))
+    if lent:
+        assert x.inp(port, 4) & 0xffffff == x.inp(0x608, 4) & 0xffffff == \
+            0x345678
+        # Nor may a function's ports move there.
+        assert not m.bus_is_free(x.bus, m.BUS_PORT, port, port + 3)
+
+
 # -- what a display shows, and its ROM
 
 @pytest.mark.parametrize("base, io, vga, told", [

@@ -14,12 +14,26 @@
 #define SLP_TYP(control) ((control) >> 10 & 7)
 #define CNT_BITS 0x1C02 /* BM_RLD and SLP_TYP; SLP_EN reads 0 */
 
-#define OVERFLOW_TICKS BIT(31) /* TMR_STS: bit 31 of the timer changed */
-
+/*
+ * The host's counter is right, and has some low bits alone; the TSC, which
+ * differs a little from it, tells the others.
+ */
 static u64 ticks_at(const struct acpi_pm *pm, u64 tsc)
 {
-	return scale_ticks(tsc - pm->epoch, ACPI_PM_TIMER_HZ,
-			   pm->clock->tsc_hz);
+	u64 ticks = scale_ticks(tsc - pm->epoch, ACPI_PM_TIMER_HZ,
+				pm->clock->tsc_hz);
+	unsigned above = 64u - pm->bits;
+
+	if (!pm->lent)
+		return ticks;
+	ticks += pm->checked;
+	return ticks + (u64)((s64)((inl(pm->port) - ticks) << above) >> above);
+}
+
+/* How often its highest bit has changed, which is what TMR_STS tells. */
+static u64 changes(const struct acpi_pm *pm, u64 ticks)
+{
+	return ticks >> (pm->bits - 1);
 }
 
 static void update_sci(struct acpi_pm *pm)
@@ -32,19 +46,22 @@ static void check_timer(struct acpi_pm *pm, u64 tsc)
 {
 	u64 now = ticks_at(pm, tsc);
 
-	if (now / OVERFLOW_TICKS != pm->checked / OVERFLOW_TICKS)
+	if (changes(pm, now) != changes(pm, pm->checked))
 		pm->status |= TMR_STS;
 	pm->checked = now;
+	if (pm->lent)
+		pm->epoch = tsc;
 }
 
 static void arm(struct acpi_pm *pm)
 {
-	u64 next = (pm->checked / OVERFLOW_TICKS + 1) * OVERFLOW_TICKS;
+	u64 next = (changes(pm, pm->checked) + 1) << (pm->bits - 1);
 	u64 tsc = VCLOCK_NEVER;
 
 	if (pm->enable & TMR_STS)
 		tsc = pm->epoch + 1 +
-		      scale_ticks(next, pm->clock->tsc_hz, ACPI_PM_TIMER_HZ);
+		      scale_ticks(next - (pm->lent ? pm->checked : 0),
+				  pm->clock->tsc_hz, ACPI_PM_TIMER_HZ);
 	vtimer_set(pm->clock, &pm->timer, tsc);
 }
 
@@ -112,10 +129,11 @@ static int pm1_access(void *dev, struct bus_access *a)
 static int timer_access(void *dev, struct bus_access *a)
 {
 	const struct acpi_pm *pm = dev;
-	unsigned byte = (unsigned)a->addr - ACPI_PM_TMR_BLK;
+	unsigned byte = (unsigned)a->addr & 3;
 
 	if (!a->write)
-		a->value = (u32)ticks_at(pm, rdtsc()) >> (8 * byte) &
+		a->value = (ticks_at(pm, rdtsc()) & (BIT(pm->bits) - 1)) >>
+				   (8 * byte) &
 			   bus_all_ones(a->size);
 	return 0;
 }
@@ -124,9 +142,29 @@ void acpi_pm_reset(struct acpi_pm *pm)
 {
 	pm->status = pm->enable = pm->control = 0;
 	pm->epoch = rdtsc();
-	pm->checked = 0;
+	/* Above what its first reading may take off. */
+	pm->checked = pm->lent ? BIT(40) : 0;
+	pm->checked = ticks_at(pm, pm->epoch);
 	update_sci(pm);
 	arm(pm);
+}
+
+int acpi_pm_lend(struct acpi_pm *pm, struct bus *bus, u16 port, u8 bits)
+{
+	int err = 0;
+
+	/* On the bus, too: for what else might be put there. */
+	if (port != ACPI_PM_TMR_BLK)
+		err = bus_register(bus, BUS_PORT, port,
+				   port + ACPI_PM_TMR_LEN - 1u, timer_access,
+				   pm, "pm-timer-lent");
+	if (err)
+		return err;
+	pm->port = port;
+	pm->bits = bits;
+	pm->lent = true;
+	acpi_pm_reset(pm);
+	return 0;
 }
 
 int acpi_pm_init(struct acpi_pm *pm, struct bus *bus, struct vclock *clock,
@@ -140,6 +178,8 @@ int acpi_pm_init(struct acpi_pm *pm, struct bus *bus, struct vclock *clock,
 	pm->virq = virq;
 	pm->power_off = power_off;
 	pm->ctx = ctx;
+	pm->port = ACPI_PM_TMR_BLK;
+	pm->bits = 32;
 	err = vclock_add(clock, &pm->timer, fire, pm);
 	if (!err)
 		err = bus_register(bus, BUS_PORT, ACPI_PM1A_EVT_BLK,

@@ -3,6 +3,8 @@
  * ACPI fixed hardware (ACPI 6.4 section 4.8.3): the PM1a event and control
  * blocks and the 32-bit PM timer, SCI on VIRQ_SCI. The guest is always in
  * ACPI mode: its FADT has SMI_CMD 0 and SCI_EN reads 1 (section 4.8.2.5).
+ * Where the guest reads the host's timer itself, this one and TMR_STS follow
+ * that.
  */
 #ifndef VMM_DEVMODEL_ACPI_PM_H
 #define VMM_DEVMODEL_ACPI_PM_H
@@ -25,8 +27,11 @@
 
 struct acpi_pm {
 	u16 status, enable, control;
-	u64 epoch;   /* TSC ticks at 0 of the timer */
+	u64 epoch;   /* TSC ticks at 0 of the timer; lent: at `checked` */
 	u64 checked; /* up to here TMR_STS is right, timer ticks */
+	u16 port;    /* of the timer that the guest's FADT names */
+	u8 bits;     /* of that timer */
+	bool lent;   /* it is the host's */
 	struct vtimer timer;
 	struct vclock *clock;
 	const struct virq *virq;
@@ -41,6 +46,11 @@ struct acpi_pm {
 int acpi_pm_init(struct acpi_pm *pm, struct bus *bus, struct vclock *clock,
 		 const struct virq *virq, void (*power_off)(void *ctx),
 		 void *ctx);
+/*
+ * The host's timer, of 24 or 32 bits, is to be the guest's. -EEXIST, and
+ * nothing has changed: its ports are others'.
+ */
+int acpi_pm_lend(struct acpi_pm *pm, struct bus *bus, u16 port, u8 bits);
 void acpi_pm_reset(struct acpi_pm *pm);
 
 #endif

@@ -444,17 +444,17 @@ static struct gas port_register(u16 port, u8 bits, u8 access)
 	return (struct gas){1, bits, 0, access, port};
 }
 
-static void fill_pm(struct fadt *f)
+static void fill_pm(struct fadt *f, const struct guest_acpi_config *cfg)
 {
 	f->pm1a_event = ACPI_PM1A_EVT_BLK;
 	f->pm1a_control = ACPI_PM1A_CNT_BLK;
-	f->pm_timer = ACPI_PM_TMR_BLK;
+	f->pm_timer = cfg->pm_timer;
 	f->pm1_event_length = ACPI_PM1_EVT_LEN;
 	f->pm1_control_length = ACPI_PM1_CNT_LEN;
 	f->pm_timer_length = ACPI_PM_TMR_LEN;
 	f->x_pm1a_event = port_register(ACPI_PM1A_EVT_BLK, 32, 2);
 	f->x_pm1a_control = port_register(ACPI_PM1A_CNT_BLK, 16, 2);
-	f->x_pm_timer = port_register(ACPI_PM_TMR_BLK, 32, 3);
+	f->x_pm_timer = port_register(cfg->pm_timer, 32, 3);
 	f->reset = port_register(RESET_PORT, 8, 1);
 	f->reset_value = RESET_VALUE;
 }
@@ -481,8 +481,9 @@ static struct fadt *build_fadt(struct builder *b,
 		       (cfg->no_8042 ? 0 : BOOT_ARCH_8042) |
 		       (cfg->no_vga ? BOOT_ARCH_NO_VGA : 0);
 	f->flags = FADT_WBINVD | FADT_PROC_C1 | FADT_NO_SLEEP_BUTTON |
-		   FADT_NO_FIXED_RTC | FADT_TMR_VAL_EXT | FADT_RESET_REG_SUP;
-	fill_pm(f);
+		   FADT_NO_FIXED_RTC | FADT_RESET_REG_SUP |
+		   (cfg->pm_timer_bits == 32 ? FADT_TMR_VAL_EXT : 0);
+	fill_pm(f, cfg);
 	memcpy(f->hypervisor, "Monocle", sizeof(f->hypervisor));
 	finish(&f->header, "FACP", 6, sizeof(*f));
 	return f;

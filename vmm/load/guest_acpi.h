@@ -46,7 +46,9 @@ struct guest_acpi_config {
 	unsigned root_count;		     /* at most GUEST_ACPI_ROOTS */
 	unsigned window_count;
 	struct guest_acpi_window windows[GUEST_ACPI_WINDOWS];
-	gpa_t ecam; /* a MiB for each bus, below 4 GiB; 0: none */
+	gpa_t ecam;	  /* a MiB for each bus, below 4 GiB; 0: none */
+	u16 pm_timer;	  /* its port */
+	u8 pm_timer_bits; /* 24 or 32 */
 	bool no_8042, no_vga;
 };
 
