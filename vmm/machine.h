@@ -56,8 +56,8 @@ struct host {
 struct machine_cpu {
 	struct lapic lapic; /* first, for it is aligned */
 	struct vcpu vcpu;
+	struct bus bus; /* behind what ends a line */
 	struct mtrr mtrr;
-	struct bus bus;
 };
 
 struct machine {

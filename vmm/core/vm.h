@@ -67,25 +67,26 @@ _Static_assert(sizeof(struct window_run) == 16, "ABI");
 struct vcpu;
 
 struct vm {
-	/* On one line: what each exit reads, or nearly each. */
+	/* On one line, which no CPU writes before the end: what each exit
+	 * reads, or nearly each. */
 	enum vm_request request;
-	bool smp; /* there is more than one vCPU: else there is no lock */
-	struct vclock clock;
-	struct region_list map;
-	/* Memory of the graphics, with the rights that it has when open. */
-	struct region_list windows;
-	struct ept *ept;
-	struct bus bus;
-	struct guest_features features;
-	const struct vmx_capabilities *vmx;
+	bool smp;      /* there is more than one vCPU: else there is no lock */
 	bool rom_runs; /* rom-init: the guest is not started yet */
 	u8 exit_code;
+	struct ept *ept;
+	const struct vmx_capabilities *vmx;
 	void *io_bitmap; /* two pages: A, B */
 	void *msr_bitmap;
 	void *apicv_bitmap; /* of MSRs, for a vCPU with APICv */
 	/* Of the n-th assigned function; false: there is none. NULL: none. */
 	bool (*device_stats)(void *ctx, unsigned n, struct device_stats *out);
 	void *device_ctx;
+	struct bus bus;
+	struct vclock clock;
+	struct region_list map;
+	/* Memory of the graphics, with the rights that it has when open. */
+	struct region_list windows;
+	struct guest_features features;
 	/* windows_open() (vmm/assign/windows.h). */
 	int (*open_windows)(struct vm *vm, const struct window_run *runs,
 			    unsigned count);
@@ -104,6 +105,8 @@ struct vm {
 	/* All vCPUs but the caller's come out of the guest and look. */
 	void (*kick_others)(struct vm *vm);
 };
+
+_Static_assert(offsetof(struct vm, bus) == 64, "what is written is apart");
 
 /*
  * The lock of the devices, of their clock, of the map and the EPT. Held for

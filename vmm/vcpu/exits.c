@@ -85,7 +85,7 @@ static enum exit_action give(struct vcpu *v, const struct cpuid *r)
 }
 
 /* Leaf 1 alone hangs on what changes without an exit: it is not kept. */
-static NOINLINE enum exit_action ask(struct vcpu *v, struct answer *a)
+static NOINLINE enum exit_action ask(struct vcpu *v, u32 at)
 {
 	u32 leaf = (u32)v->gpr[GPR_RAX], subleaf = (u32)v->gpr[GPR_RCX];
 	struct cpuid r;
@@ -96,18 +96,19 @@ static NOINLINE enum exit_action ask(struct vcpu *v, struct answer *a)
 	}
 	r = guest_cpuid(&v->cpuid, leaf, subleaf);
 	if (leaf != 1)
-		*a = (struct answer){leaf, subleaf, r, 0};
+		v->answers[at] = (struct answer){leaf, subleaf, r};
 	return give(v, &r);
 }
 
 static enum exit_action exit_cpuid(struct vcpu *v)
 {
 	u32 leaf = (u32)v->gpr[GPR_RAX], subleaf = (u32)v->gpr[GPR_RCX];
-	struct answer *a = &v->answers[(leaf + subleaf) % VCPU_ANSWERS];
+	u32 at = (leaf + subleaf) % VCPU_ANSWERS;
+	const struct answer *a = &v->answers[at];
 
 	if (a->leaf == leaf && a->subleaf == subleaf)
 		return give(v, &a->r);
-	return ask(v, a);
+	return ask(v, at);
 }
 
 static enum exit_action exit_hlt(struct vcpu *v)

@@ -25,7 +25,8 @@ struct injection {
 
 /* An instruction that has accessed a device, decoded (exit_mmio.c). */
 struct decoded {
-	u64 rip, cr3;
+	_Alignas(64) u64 rip;
+	u64 cr3;
 	u64 generation;	 /* of the EPT, at that time; all below hangs on it */
 	unsigned depth;	 /* of the walk; 0: not to be used again */
 	gpa_t device;	 /* a page's number that is no memory; 0: none */
@@ -37,9 +38,9 @@ struct decoded {
 
 /* What CPUID has answered, and will again (exits.c). */
 struct answer {
-	u32 leaf, subleaf;
+	_Alignas(32) u32 leaf; /* two on a line */
+	u32 subleaf;
 	struct cpuid r;
-	u64 reserved; /* 32 bytes: two on a line */
 };
 
 struct percpu;
@@ -61,30 +62,31 @@ struct vcpu {
 	u64 transition; /* and what an exit and an entry take of it */
 	struct lapic *lapic;
 	struct bus *bus; /* its own, asked first: its LAPIC's page, its MSRs */
-	struct vclock clock;	 /* of its LAPIC's timer */
-	const u64 *devices_next; /* vm->clock's, if they are its to serve */
+	/* The next: what events ask for, and accesses to registers. */
 	u64 qualification;
-	struct stats stats;
 	struct percpu *cpu; /* where it runs, and no other */
 	struct pic *pic;
+	const u64 *devices_next; /* vm->clock's, if they are its to serve */
+	struct injection injection;
 	u32 cpu_controls; /* as last written */
-	bool apicv;	  /* in force: the CPU delivers and ends interrupts */
-	u64 eoi_exits[4]; /* vectors whose EOI exits, likewise */
-	u64 pv_eoi;	  /* KVM's MSR of that, as written */
 	u32 threshold;	  /* of the TPR, likewise */
+	bool apicv;	  /* in force: the CPU delivers and ends interrupts */
 	bool halted;	  /* waits for an event in HLT */
 	bool asleep;	  /* the VMCS's activity state is HLT */
 	bool nmi_pending;
-	struct injection injection;
-	u8 timer_shift;	    /* the preemption timer counts TSC >> this */
-	u32 timer_max;	    /* and this at most */
-	u64 timer_limit;    /* the same in the TSC's ticks; 0: the clock is the
+	bool waits;	 /* not started: INIT, until a SIPI */
+	u8 timer_shift;	 /* the preemption timer counts TSC >> this */
+	u32 timer_max;	 /* and this at most */
+	u64 timer_limit; /* the same in the TSC's ticks; 0: the clock is the
 			  * local APIC's timer */
+	s64 slack_max;	 /* how late it may be, for exits that do not arm it */
+	struct vclock clock; /* of its LAPIC's timer */
+	struct stats stats;
+	u64 eoi_exits[4];   /* vectors whose EOI exits, as last written */
+	u64 pv_eoi;	    /* KVM's MSR of that, as written */
 	u64 ept_generation; /* up to which its CPU has done INVEPT */
-	bool waits;	    /* not started: INIT, until a SIPI */
 	u32 ready;	    /* 1: vcpu_serve() has set it up */
 	int error;	    /* why not */
-	s64 slack_max; /* how late it may be, for exits that do not arm it */
 	struct cpuid_context cpuid;
 	hpa_t vmcs;
 	void *ones; /* the page that is lent where nothing is: lend.c */
@@ -96,8 +98,9 @@ struct vcpu {
 	struct answer answers[VCPU_ANSWERS];
 };
 
-_Static_assert(offsetof(struct vcpu, clock) == 192,
-	       "the next is a line behind");
+_Static_assert(offsetof(struct vcpu, qualification) == 192 &&
+		       offsetof(struct vcpu, timer_limit) == 256,
+	       "lines");
 
 /* What a handler says of the exit. */
 enum exit_action {
