@@ -12,7 +12,7 @@ import dataclasses
 import typing
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import guestram
@@ -89,7 +89,7 @@ void cpu_unblock_nmi(void)
 	unblocked_nmi++;
 }
 
-unsigned vmx_check(const struct vmx_capabilities *cap)
+__attribute__((weak)) unsigned vmx_check(const struct vmx_capabilities *cap)
 {
 	(void)cap;
 	return checked++;
@@ -206,11 +206,11 @@ ACTIVE, HLT = 0, 1
 RIP, LENGTH = 0x1000, 3
 
 
-def build(sources=(), name="vcpu"):
+def build(sources=(), name="vcpu", more=()):
     """sources: {the tree's file: what to build instead}"""
     return vmxcpu.harness.build(
-        name, [dict(sources).get(s, s) for s in SOURCES], fakes=FAKES,
-        cdef=CDEF, headers=["arch/x86/vmx/ept.h", "vmm/vcpu/vcpu.h", "kernel/percpu.h",
+        name, [dict(sources).get(s, s) for s in (*SOURCES, *more)], fakes=FAKES,
+        cdef=CDEF, headers=["arch/x86/vmx/ept.h", "arch/x86/vmx/vmx_check.h", "vmm/vcpu/vcpu.h", "kernel/percpu.h",
                  "arch/x86/vmx/vmx.h", "kernel/traps.h", *vmxcpu.HEADERS],
         exports=["lapic_set_cr8", "lapic_cr8", "lapic_pending"])
 
@@ -2442,3 +2442,329 @@ def test_a_lost_event_is_noticed(name):
     m = build({VCPU: mutated(VCPU, (old, new))}, "vcpu_mutant")
     with pytest.raises(AssertionError):
         run(m)
+
+
+# --- What each entry is checked for --------------------------------------
+# The VMCS is what vmx_probe(), vcpu_init() and vcpu_reset() make of it. At each
+# entry the checker of entries looks at it; what the CPU does until the next
+# exit follows from it.
+
+CHECKER = "arch/x86/vmx/vmx_check.c"
+BS = 1 << 14            # of the pending debug exceptions
+EXTD, EN = 1 << 10, 1 << 11
+# As vmx_write_host_state() leaves it.
+HOST = {"CR0": 0x80010031, "CR3": 0x7000, "CR4": 0x2660, "EFER": 0xd00,
+        "PAT": 0x0007040600070406, "ES": 16, "CS": 8, "SS": 16, "DS": 16,
+        "TR": 24, "GS_BASE": 0x4000, "TR_BASE": 0x5000, "GDTR_BASE": 0x5100,
+        "IDTR_BASE": 0x6000, "RIP": 0x100000, "RSP": 0x7000}
+WAYS = ["exits", "shadow", "apicv"]     # exits: there is no TPR shadow
+
+
+@pytest.fixture(scope="module")
+def checked():
+    return build(name="vcpu_checked", more=[CHECKER])
+
+
+class Delivery(Apicv):
+    """Virtual interrupts, where the guest takes any (SDM 30.2.2)."""
+
+    def __init__(self, guest):
+        self.vm, self.m, self.came = guest, guest.m, []
+
+    def evaluate(self):
+        if self.vm.takes_interrupts() and not (
+                self.vm["CPU_CONTROLS"] & INTERRUPT_WINDOW):
+            super().evaluate()
+        if self.came:
+            self.came.clear()
+            self.vm.handler_begins()
+
+    def highest(self):
+        return tuple(max(self._bits(reg), default=0) for reg in (
+            self.m.LAPIC_IRR, self.m.LAPIC_ISR))
+
+
+class Checked(Vm):
+    def __init__(self, m, how, deeds):
+        super().__init__(m)
+        self.cpu, self.broken = vmxcpu.skylake(m), []
+        self.deeds, self.delivery = collections.deque(deeds), Delivery(self)
+        self.settle(how)
+        self.set(**{f"HOST_{name}": value for name, value in HOST.items()})
+        m.fake_cr[4] = HOST["CR4"]
+        m.fake_gs_base(self.percpu)
+        self.percpu.self = self.percpu
+        self.ept.eptp, self.vm.features.cr4_allowed = 0x501e, 0x3606f8
+        self.vm.io_bitmap, self.vm.msr_bitmap, self.vm.apicv_bitmap = (
+            m.ffi.cast("void *", n) for n in (0x9000, 0xb000, 0xc000))
+        assert m.vcpu_init(self.v) == 0
+
+    def settle(self, how):
+        m, allowed = self.m, self.m.MSR_VMX_TRUE_PROCBASED
+        self.cpu.cpuid(0x80000008, eax=48 << 8 | 48)
+        self.cpu.set_msr(m.MSR_VMX_PROCBASED2,
+                         self.cpu.msr(m.MSR_VMX_PROCBASED2) | APICV << 32)
+        self.cpu.set_msr(m.MSR_VMX_MISC,    # no event of an INT of 0 bytes
+                         self.cpu.msr(m.MSR_VMX_MISC) & ~(1 << 30))
+        if how == "exits":
+            self.cpu.set_msr(allowed,
+                             self.cpu.msr(allowed) & ~(TPR_SHADOW << 32))
+        assert m.vmx_probe(self.cap) == 0
+        assert m.vmx_choose_clock(self.cap, m.CLOCK_PREEMPTION) == 0
+        assert m.vmx_choose_apicv(self.cap, m.APICV_ON if how == "apicv" else
+                                  m.APICV_OFF) == 0
+
+    def live(self):
+        """From one reset to the next, until all is done."""
+        m = self.m
+        while self.deeds:
+            m.lapic_reset(self.lapic)
+            m.lapic_virtual_wire(self.lapic)
+            m.vcpu_reset(self.v, m.new("struct guest_entry *", {
+                "mode": m.ENTRY_LONG64, "rip": 0x1000, "cs": 8, "ds": 16,
+                "gdt_limit": 23}))
+            wire_8259(self)
+            self.run(*[self.exit] * (3 * len(self.deeds) + 3))
+            m.check()
+
+    def _enter(self):
+        try:
+            self.look()
+            return super()._enter()
+        except Exception:       # else the loop would go on
+            self.vm.request = self.m.VM_POWER_OFF
+            raise
+
+    def look(self):
+        m = self.m
+        if not self.on_the_way:
+            m.lib.fakes_line_count = 0
+            if m.vmx_check(self.cap):
+                self.broken.append(m.log_text())
+            if self.v.apicv and (self.delivery.status() !=
+                                 self.delivery.highest()):
+                self.broken.append("RVI, SVI: IRR, ISR")
+
+    # -- what the CPU does
+
+    def blocked(self, by):
+        return self["GUEST_INTERRUPTIBILITY"] & by
+
+    def takes_interrupts(self):
+        return self["GUEST_RFLAGS"] & IF and not self.blocked(STI | MOV_SS)
+
+    def handler_begins(self):
+        """... of an interrupt or an exception: an interrupt gate."""
+        self.set(GUEST_RFLAGS=2, GUEST_PENDING_DEBUG=0, GUEST_ACTIVITY=0,
+                 GUEST_INTERRUPTIBILITY=self.blocked(BY_NMI))
+
+    def exit(self):
+        m, entry = self.m, self.entries[-1]
+        if entry.info and self.deeds and self.deeds[0][0] == "cut":
+            self.deeds.popleft()
+            return self.cut(entry.info, entry.error, entry.length)
+        if entry.info:
+            self.handler_begins()
+        elif self["GUEST_PENDING_DEBUG"] & BS and not self.blocked(
+                STI | MOV_SS):
+            self.set(GUEST_PENDING_DEBUG=0)
+            return {"EXIT_REASON": m.EXIT_EXCEPTION_NMI, "QUALIFICATION": BS,
+                    "EXIT_INTERRUPTION": VALID | EXCEPTION | 1}
+        if entry.windows & NMI_WINDOW and not self.blocked(BY_NMI | MOV_SS):
+            return m.EXIT_NMI_WINDOW
+        if entry.windows & INTERRUPT_WINDOW and self.takes_interrupts():
+            return m.EXIT_INTERRUPT_WINDOW
+        if self.v.apicv:
+            self.delivery.evaluate()
+        while self.deeds:
+            name, *value = self.deeds.popleft()
+            asleep = self["GUEST_ACTIVITY"] == HLT
+            if name in OTHERS or not asleep:
+                reason = getattr(self, name)(*value)
+                if reason is not None:
+                    return reason
+        return m.EXIT_PREEMPTION_TIMER
+
+    def cut(self, info=0, error=0, length=2):
+        """An event's delivery, by an access to a device."""
+        return info and {
+            "EXIT_REASON": self.m.EXIT_EPT_VIOLATION, "IDT_VECTORING": info,
+            "IDT_VECTORING_ERROR": error, "EXIT_LENGTH": length} or None
+
+    # -- what the guest does; without an exit: None
+
+    def access(self, bus, space, address, value, size):
+        access = self.m.new("struct bus_access *", {
+            "addr": address, "size": size, "write": True, "value": value})
+        return self.m.bus_dispatch(bus, space, access)
+
+    def register(self, reg, value):
+        m = self.m
+        if self.lapic.base & EXTD:
+            self.access(self.bus, m.BUS_MSR, 0x800 + reg, value, 8)
+            return m.EXIT_WRMSR
+        self.access(self.bus, m.BUS_MMIO, LAPIC + 16 * reg, value, 4)
+        return m.EXIT_EPT_VIOLATION
+
+    def state(self, flags, shadow):
+        if shadow == STI:
+            flags |= IF
+        self.set(GUEST_RFLAGS=2 | flags,
+                 GUEST_INTERRUPTIBILITY=self.blocked(BY_NMI) | shadow,
+                 GUEST_PENDING_DEBUG=BS if flags & TF and shadow else 0)
+
+    def ends(self, how):
+        """An instruction that exits, and one that is refused."""
+        self.m.lib.handler_action = getattr(self.m, f"EXIT_{how}")
+        return self.m.EXIT_IO
+
+    def hlt(self):
+        return self.m.EXIT_HLT
+
+    def event(self, info, error):
+        return self.cut(VALID | info, error)
+
+    def iret(self):
+        self.set(GUEST_INTERRUPTIBILITY=self.blocked(STI | MOV_SS))
+
+    def cr8(self, value):
+        if self.v.apicv:
+            return self.delivery.cr8(value)
+        self.m.lapic_set_cr8(self.lapic, value)
+        if not self.cap.cpu & TPR_SHADOW:
+            return self.m.EXIT_CR_ACCESS
+        if value < self["TPR_THRESHOLD"]:
+            return self.m.EXIT_TPR_BELOW_THRESHOLD
+
+    def tpr(self, value):
+        if self.v.apicv:
+            return self.delivery.cr8(value)
+        return self.register(self.m.LAPIC_TPR, value << 4)
+
+    def eoi(self):
+        if self.v.apicv:
+            return self.delivery.eoi(0)
+        return self.register(self.m.LAPIC_EOI, 0)
+
+    def itself(self, vector):
+        if self.v.apicv:
+            return self.delivery.self(vector)
+        return self.register(self.m.LAPIC_ICR, 1 << 18 | vector)
+
+    def lint0(self, value):
+        return self.register(self.m.LAPIC_LVT_LINT0, value)
+
+    def mode(self):
+        """From xAPIC to x2APIC mode, off, and again."""
+        m, base = self.m, self.lapic.base
+        new = EN if not base & EN else 0 if base & EXTD else EN | EXTD
+        assert self.access(self.bus, m.BUS_MSR, 0x1b, LAPIC | 0x100 | new,
+                           8) == 0
+        if new == EN:
+            m.lapic_virtual_wire(self.lapic)
+        return m.EXIT_WRMSR
+
+    def end_8259(self):
+        self.access(self.m.ffi.addressof(self.vm.bus), self.m.BUS_PORT, 0x20,
+                    0x20, 1)
+        return self.m.EXIT_IO
+
+    # -- what comes from elsewhere
+
+    def arrives(self, **message):
+        self.m.lapic_accept(self.lapic, self.m.new("struct apic_message *",
+                                                   message))
+        return self.m.EXIT_EXTERNAL_INTERRUPT
+
+    def comes(self, vector, level):
+        return self.arrives(vector=vector, level=level)
+
+    def line(self, on):
+        self.m.pic_set_line(self.pic, 3, on)
+        return self.m.EXIT_EXTERNAL_INTERRUPT
+
+    def sent(self, kind):
+        return self.arrives(delivery=getattr(self.m, f"APIC_{kind}"))
+
+    def late(self, vector):
+        """On the way in: turned back."""
+        def kick():
+            self.m.percpu_nmi(self.percpu)
+            self.arrives(vector=vector)
+        self.on_the_way.append(kick)
+        return self.m.EXIT_PREEMPTION_TIMER
+
+    def timer(self):
+        return self.m.EXIT_PREEMPTION_TIMER
+
+
+OTHERS = {"comes", "line", "sent", "late", "timer"}
+FEW = st.sampled_from([0x31, 0x52, 0x61, 0x6f])
+CLASSES = st.sampled_from([0, 3, 5, 6])
+LIVED = st.one_of(*(st.tuples(st.just(name), *values) for name, *values in (
+    ("state", st.sampled_from([0, IF, TF, IF | TF]),
+     st.sampled_from([0, STI, MOV_SS])),
+    ("state", st.just(IF), st.just(0)),
+    ("ends", st.sampled_from(["SKIP", "GP", "UD"])), ("hlt",),
+    ("event", st.sampled_from([SOFTWARE | 0x80, SOFT_EXCEPTION | 3,
+                               PRIVILEGED | 1, EXCEPTION | 6]), st.just(0)),
+    ("event", st.just(EXCEPTION | ERROR | 14), st.integers(0, 31)),
+    ("cut",), ("iret",), ("cr8", CLASSES), ("tpr", CLASSES),
+    ("tpr", CLASSES), ("eoi",), ("eoi",),
+    ("itself", FEW), ("lint0", st.sampled_from([0x700, 0x10700])),
+    ("mode",), ("end_8259",), ("comes", FEW, st.booleans()),
+    ("line", st.booleans()),
+    ("sent", st.sampled_from(["NMI", "EXTINT", "INIT"])), ("late", FEW),
+    ("timer",))))
+
+# A vector that the TPR holds back, a window that is open for the 8259's
+# request, and the TPR falls: by the LAPIC's page.
+HELD = [("state", 0, 0), ("cr8", 6), ("comes", 0x61, False), ("line", True),
+        ("tpr", 3), ("timer",)]
+
+
+def broken(m, how, deeds):
+    guest = Checked(m, how, deeds)
+    guest.live()
+    return guest.broken[:1]
+
+
+@pytest.mark.parametrize("how", WAYS)
+@settings(max_examples=400)
+@given(st.lists(LIVED, min_size=1, max_size=40))
+@example(HELD)
+def test_a_cpu_takes_each_entry(checked, how, deeds):
+    """SDM 27.2, 27.3; whatever guest, devices and host have done before it."""
+    assert not broken(checked, how, deeds)
+
+
+ENTERS_X2APIC = [("mode",), ("comes", 0x61, False), ("timer",)]
+# (source, what it reads, what it would read, the history that it fails in)
+ENTRY_MUTANTS = {
+    "a TPR that an exit lowers": (
+        VCPU, "v->halted || v->threshold ||", "v->halted ||", "shadow", HELD),
+    "a threshold that stays": (
+        VCPU, "class != v->threshold)", "class > v->threshold)", "shadow",
+        [("cr8", 3), ("comes", 0x31, False), ("mode",), ("mode",)]),
+    "an NMI in the shadow of STI": (
+        VCPU, "		if (blocking & BLOCKING_STI)\n", "		if (false)\n",
+        "exits", [("state", 0, STI), ("sent", "NMI")]),
+    "the NMI that was cut short blocks itself": (
+        VCPU, "if ((info & INTERRUPTION_TYPE) == INTERRUPTION_NMI)\n		vmcs",
+        "if (false)\n		vmcs", "exits",
+        [("sent", "NMI"), ("cut",)]),
+    "an INT without a length": (
+        VCPU, "	vmcs_write32(VMCS_ENTRY_LENGTH, i->length);\n", "", "exits",
+        [("event", SOFTWARE | 0x80, 0)]),
+    "APICv: what waits is not told": (
+        VCPU, "		vmcs_write16(VMCS_GUEST_INTERRUPT_STATUS, status);\n",
+        "		(void)status;\n", "apicv", ENTERS_X2APIC),
+}
+
+
+@pytest.mark.parametrize("name", ENTRY_MUTANTS)
+def test_an_entry_that_fails_is_noticed(name):
+    source, old, new, how, deeds = ENTRY_MUTANTS[name]
+    m = build({source: mutated(source, (old, new))}, "vcpu_checked_mutant",
+              [CHECKER])
+    assert broken(m, how, deeds)
