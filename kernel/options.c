@@ -132,7 +132,7 @@ static const struct option table[] = {
 	 AT(apicv),
 	 {"auto", "on", "off"},
 	 "whether the CPU itself delivers the guest's interrupts and ends "
-	 "them; auto: off, until a machine has shown it"},
+	 "them; auto: where it can, on a bare machine"},
 	{"itlb",
 	 CHOICE,
 	 AT(itlb),

@@ -153,10 +153,15 @@ def test_how_deep_the_guest_may_sleep(m, cpu, monitor, arat, asked, preemption,
 
 
 @pytest.mark.parametrize("missing", [None, 4, 8, 9, "TPR shadow"])
+@pytest.mark.parametrize("below", [None, "Bochs", "a hypervisor"])
 @pytest.mark.parametrize("asked", ["AUTO", "ON", "OFF"])
-def test_apicv(m, cpu, asked, missing):
-    """All of it or nothing; by option alone."""
+def test_apicv(m, cpu, asked, below, missing):
+    """All of it or nothing; by itself on a bare machine alone."""
     cpu.set_msr(m.MSR_VMX_PROCBASED2, cpu.msr(m.MSR_VMX_PROCBASED2) | 0x310 << 32)
+    if below == "Bochs":
+        cpu.set_msr(m.MSR_VMX_BASIC, 0x00da04000000002b)
+    elif below:
+        cpu.cpuid(1, ecx=1 << 5 | 1 << 31)
     if missing:
         clear(cpu, m, *(("cpu2", missing) if missing != "TPR shadow" else
                         ("cpu", 21)))
@@ -166,10 +171,12 @@ def test_apicv(m, cpu, asked, missing):
     if status:
         assert "leave that option out" in m.log_text()
         return
-    on = not missing and asked == "ON"
+    on = not missing and (asked == "ON" or asked == "AUTO" and not below)
     assert cap.apicv == (0x310 if on else 0) and cap.cpu2 & 0x310 == 0
     m.vmx_log(cap)
     assert ("APICv in x2APIC mode" if on else "APICv is off: ") in m.log_text()
+    if below and not missing and asked == "AUTO":
+        assert below in m.log_text()
     # Another CPU has to have it, too.
     clear(cpu, m, "cpu2", 8)
     assert (m.vmx_objection(cap) != m.NULL) == on

@@ -9,6 +9,7 @@
 enum {
 	CPUID_MONITOR = 1u << 3,
 	CPUID_VMX = 1u << 5,
+	CPUID_HYPERVISOR = 1u << 31,
 	CPUID_6_ARAT = 1u << 2,
 	STATES_C1 = 0xff, /* of CPUID.5:EDX: C0, C1 */
 	EPT_WALK_4 = 1u << 6,
@@ -245,8 +246,9 @@ int vmx_choose_clock(struct vmx_capabilities *cap, enum clock_source asked)
 
 /*
  * Bochs 2.7 hands a pending virtual interrupt to a guest with IF = 0 where a
- * physical one comes; below KVM on it, an entry was seen to fail. No hardware
- * has been at hand.
+ * physical one comes; and where an exit cuts a virtual one's delivery short,
+ * the IDT-vectoring information is an older event's, which KVM injects again:
+ * what is below another hypervisor cannot be told from here.
  */
 int vmx_choose_apicv(struct vmx_capabilities *cap, enum apicv_choice asked)
 {
@@ -261,8 +263,10 @@ int vmx_choose_apicv(struct vmx_capabilities *cap, enum apicv_choice asked)
 		cap->no_apicv = "this CPU has none";
 	else if (asked == APICV_OFF)
 		cap->no_apicv = "apicv=off";
-	else if (asked == APICV_AUTO)
-		cap->no_apicv = "no machine has shown it yet; apicv=on tries";
+	else if (asked == APICV_AUTO && cap->vmcs_revision == BOCHS_REVISION)
+		cap->no_apicv = "Bochs's is wrong; apicv=on tries";
+	else if (asked == APICV_AUTO && cpuid(1, 0).ecx & CPUID_HYPERVISOR)
+		cap->no_apicv = "below a hypervisor; apicv=on tries";
 	if (cap->no_apicv)
 		cap->apicv = 0;
 	return 0;
