@@ -96,6 +96,25 @@ def test_a_range_that_is_gone_answers_no_more(m, bus):
     assert [name for name, *_ in bus.seen] == ["bar"] * 3 + ["other"]
 
 
+def test_what_was_the_last_but_one(m, bus):
+    """To and fro, as by an index and a data port: until one is gone."""
+    for name, first in (("index", 0xcf8), ("data", 0xcfc), ("other", 0x70)):
+        bus.register(m.BUS_PORT, first, first + 3, name)
+    ports = (0xcf8, 0xcfc, 0x70, 0xcf8, 0x80, 0xcf8, 0xcfc, 0x80, 0xcfc)
+    for _ in range(2):
+        for port in ports:
+            bus.access(m.BUS_PORT, port)
+    assert [name for name, *_ in bus.seen] == 2 * [
+        "index", "data", "other", "index", "index", "data", "data"]
+    bus.access(m.BUS_PORT, 0xcf8)
+    assert m.bus_unregister(bus.b, m.BUS_PORT, 0xcfc) == 0
+    assert bus.access(m.BUS_PORT, 0xcfc) == (0, 0xff)
+    bus.access(m.BUS_PORT, 0xcf8)
+    bus.register(m.BUS_PORT, 0xcfc, 0xcff, "new")
+    bus.access(m.BUS_PORT, 0xcfc)
+    assert bus.seen[-1][0] == "new"
+
+
 def test_a_range_where_nobody_was(m, bus):
     """A gap is kept as the last range is: until somebody is there."""
     for first in (0x100, 0x300):
@@ -119,6 +138,8 @@ DEFECTS = {
     "a gap that stays": (
         "	forget(bus, space);\n	return 0;\n}\n\nint bus_unregister",
         "	return 0;\n}\n\nint bus_unregister"),
+    "one that was before stays": (
+        "	bus->before[space] = bus->recent[space];\n}\n\nint", "}\n\nint"),
     "a range that stays": (
         "	forget(bus, space);\n	return 0;\n}\n\nbool",
         "	return 0;\n}\n\nbool"),
@@ -130,6 +151,7 @@ def test_a_defect_is_noticed(name):
     m = build(mutated("vmm/core/bus.c", DEFECTS[name]))
     with pytest.raises(AssertionError):
         for test in (test_a_range_where_nobody_was,
+                     test_what_was_the_last_but_one,
                      test_a_range_that_is_gone_answers_no_more):
             test(m, Bus(m))
 

@@ -23,6 +23,7 @@ static unsigned first_not_before(const struct bus *bus, enum bus_space space,
 static void forget(struct bus *bus, enum bus_space space)
 {
 	bus->recent[space] = (struct bus_recent){.first = 1};
+	bus->before[space] = bus->recent[space];
 }
 
 int bus_register(struct bus *bus, enum bus_space space, u64 first, u64 last,
@@ -74,7 +75,12 @@ bool bus_is_free(const struct bus *bus, enum bus_space space, u64 first,
 	return at == bus->count[space] || bus->ranges[space][at].first > last;
 }
 
-static NOINLINE bool search(struct bus *bus, enum bus_space space, u64 addr)
+static bool is_recent(const struct bus_recent *r, u64 addr)
+{
+	return r->first <= addr && addr <= r->last;
+}
+
+static struct bus_recent find(struct bus *bus, enum bus_space space, u64 addr)
 {
 	const struct bus_range *ranges = bus->ranges[space];
 	unsigned at = first_not_before(bus, space, addr);
@@ -89,13 +95,19 @@ static NOINLINE bool search(struct bus *bus, enum bus_space space, u64 addr)
 				ranges[at].first, ranges[at].last,
 				ranges[at].handler, ranges[at].dev};
 	}
-	bus->recent[space] = r;
-	return r.handler;
+	return r;
 }
 
-static bool is_recent(const struct bus_recent *r, u64 addr)
+/* Index and data: drivers go to and fro between two. */
+static NOINLINE bool search(struct bus *bus, enum bus_space space, u64 addr)
 {
-	return r->first <= addr && addr <= r->last;
+	struct bus_recent r = bus->before[space];
+
+	bus->before[space] = bus->recent[space];
+	if (!is_recent(&r, addr))
+		r = find(bus, space, addr);
+	bus->recent[space] = r;
+	return r.handler;
 }
 
 bool bus_has(struct bus *bus, enum bus_space space, u64 addr)

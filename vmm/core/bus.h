@@ -46,6 +46,7 @@ struct bus {
 	struct bus_recent recent[BUS_SPACES]; /* two on a line */
 	unsigned count[BUS_SPACES];
 	struct bus_range ranges[BUS_SPACES][BUS_RANGES]; /* sorted */
+	struct bus_recent before[BUS_SPACES]; /* what was recent before it */
 };
 
 /* -EEXIST: overlaps a range that is there; -ENOSPC: no room. */
