@@ -325,15 +325,15 @@ static int to_inject(const struct vcpu *v)
 	return v->apicv ? -1 : lapic_pending(v->lapic);
 }
 
-static bool interrupt_waits(const struct vcpu *v)
+/* vector: to_inject()'s. */
+static bool interrupt_waits(const struct vcpu *v, int vector)
 {
-	return to_inject(v) >= 0 || v->lapic->extint_pending ||
+	return vector >= 0 || v->lapic->extint_pending ||
 	       (pic_pending(v->pic) && lapic_accepts_pic(v->lapic));
 }
 
-static u8 take_interrupt(struct vcpu *v)
+static u8 take_interrupt(struct vcpu *v, int vector)
 {
-	int vector = to_inject(v);
 	u8 from_pic;
 
 	if (vector >= 0) {
@@ -379,8 +379,8 @@ static void take_signals(struct vcpu *v)
 	}
 }
 
-/* An NMI or an interrupt, if the guest can take it now. */
-static void deliver(struct vcpu *v, bool interrupt)
+/* An NMI or an interrupt, to_inject()'s first, if the guest can take it now. */
+static void deliver(struct vcpu *v, bool interrupt, int vector)
 {
 	u32 blocking = vmcs_read32(VMCS_GUEST_INTERRUPTIBILITY);
 	struct injection event = {(u32)INTERRUPTION_VALID, 0, 0};
@@ -399,7 +399,7 @@ static void deliver(struct vcpu *v, bool interrupt)
 		event.info |= VECTOR_NMI | INTERRUPTION_NMI;
 	} else if (interrupt && interrupts_open(blocking & (BLOCKING_STI |
 							    BLOCKING_MOV_SS))) {
-		event.info |= take_interrupt(v);
+		event.info |= take_interrupt(v, vector);
 	} else {
 		return;
 	}
@@ -443,7 +443,8 @@ static void switch_apicv(struct vcpu *v, bool on)
 /* Wakes a halted vCPU and hands it at most one event. */
 static void prepare_events(struct vcpu *v)
 {
-	bool interrupt = interrupt_waits(v);
+	int vector = to_inject(v);
+	bool interrupt = interrupt_waits(v, vector);
 	/* One that waits for IF ends MWAIT; the CPU does not know of it. */
 	u32 mwait = v->vm->features.mwait ? CPU_MWAIT : 0;
 
@@ -453,8 +454,8 @@ static void prepare_events(struct vcpu *v)
 		v->injection.info = 0;
 		v->halted = false;
 	} else if (interrupt || v->nmi_pending) {
-		deliver(v, interrupt);
-		interrupt = interrupt_waits(v);
+		deliver(v, interrupt, vector);
+		interrupt = interrupt_waits(v, to_inject(v));
 	}
 	if (v->apicv)
 		set_window(v, mwait,
