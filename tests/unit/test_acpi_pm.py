@@ -192,6 +192,23 @@ def test_no_change_of_the_hosts_is_missed_or_made_up():
     assert pm.inp(pm.sts, 2) & TMR
 
 
+def test_a_timer_that_runs_with_a_time_from_before_the_last_access():
+    """The loop reads the TSC, has the exit handled, then runs timers."""
+    pm = Lent()
+    pm.out(pm.en, TMR, 2)
+    pm.flip()
+    before = pm.m.tsc = pm.m.tsc + 100_000
+    pm.m.tsc += 1000
+    assert pm.inp(pm.sts, 2) & TMR
+    pm.out(pm.sts, TMR, 2)
+    pm.m.vclock_run(pm.clock, before)
+    assert not pm.sci() and not pm.inp(pm.sts, 2) & TMR
+    pm.flip()
+    assert not pm.sci()
+    pm.wait(1_000_000)
+    assert pm.sci()
+
+
 def test_a_reset_leaves_the_hosts():
     pm = Lent()
     pm.wait(pm.seconds(100))

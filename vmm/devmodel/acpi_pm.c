@@ -16,12 +16,13 @@
 
 /*
  * The host's counter is right, and has some low bits alone; the TSC, which
- * differs a little from it, tells the others.
+ * differs a little from it, tells the others. A timer's now may be from before
+ * the guest's last access, which has moved the epoch.
  */
 static u64 ticks_at(const struct acpi_pm *pm, u64 tsc)
 {
-	u64 ticks = scale_ticks(tsc - pm->epoch, ACPI_PM_TIMER_HZ,
-				pm->clock->tsc_hz);
+	u64 ticks = scale_ticks(MAX(tsc, pm->epoch) - pm->epoch,
+				ACPI_PM_TIMER_HZ, pm->clock->tsc_hz);
 	unsigned above = 64u - pm->bits;
 
 	if (!pm->lent)
