@@ -1016,6 +1016,30 @@ def test_the_timer_wakes(vm):
     assert [e.timer for e in entries] == [1001, 1001, 2, 0xffffffff]
 
 
+@pytest.mark.parametrize("tpr, again", [(0, False), (0xf0, True)])
+def test_what_a_timer_brings_is_looked_for_once(vm, tpr, again):
+    """The look that runs it hands it over; the next exit is quiet, but where
+    it waits for the TPR."""
+    m = vm.m
+    vm.lapic.page[4 * m.LAPIC_LVT_TIMER] = 0x41
+    vm.lapic.page[4 * m.LAPIC_TPR] = tpr
+    vm.lapic.deadline = 1000
+    m.vtimer_set(m.ffi.addressof(vm.v.clock),
+                 m.ffi.addressof(vm.lapic.timer), 1000)
+    seen = []
+
+    def due():
+        m.tsc = 1000
+        return m.EXIT_PREEMPTION_TIMER
+
+    def behind():
+        seen.append(vm.v.attention)
+        return m.EXIT_CPUID
+    entries = vm.run(m.EXIT_CPUID, due, behind, m.EXIT_CPUID)
+    assert [e.vector for e in entries][2] == (None if again else 0x41)
+    assert seen == [again]
+
+
 def test_a_timers_request_ends_the_run(vm):
     """As an entry would if there were an event: it is looked at each time."""
     m = vm.m

@@ -612,7 +612,6 @@ static NOINLINE bool look_around(struct vcpu *v, u64 now)
 {
 	const struct lapic *l = v->lapic;
 
-	v->attention = false;
 	run_timers(v, now);
 	if (v->cpu->attention)
 		hear_others(v);
@@ -623,6 +622,8 @@ static NOINLINE bool look_around(struct vcpu *v, u64 now)
 		if (v->apicv)
 			sync_apicv(v);
 	}
+	/* What all of these have brought is seen to from here on. */
+	v->attention = false;
 	prepare_events(v);
 	set_threshold(v);
 	if (!v->apicv)
