@@ -31,9 +31,10 @@ static int vector_highest(const struct lapic *l, unsigned reg, u8 words)
 
 	if (!words)
 		return -1;
-	word = 31 - __builtin_clz(words);
-	return 32 * word + 31 -
-	       __builtin_clz(lapic_get(l, reg + (unsigned)word));
+	/* By XOR it is the one instruction BSR. */
+	word = 31 ^ __builtin_clz(words);
+	return 32 * word +
+	       (31 ^ __builtin_clz(lapic_get(l, reg + (unsigned)word)));
 }
 
 u32 lapic_priority(const struct lapic *l)
@@ -157,7 +158,7 @@ static bool accept_vector(struct lapic *l, u8 vector, bool level)
 	vector_set(l, LAPIC_IRR, vector, &l->irr_words);
 	if (level)
 		vector_set(l, LAPIC_TMR, vector, &ignored);
-	else
+	else if (vector_test(l, LAPIC_TMR, vector))
 		vector_clear(l, LAPIC_TMR, vector, &ignored);
 	return true;
 }
