@@ -55,19 +55,23 @@ for _cpus in 2, 4:
             functools.partial(moving, _cpus, _native))
 
 
-@pytest.mark.parametrize("name", runs.each(
-    ["line-2", "line-2-native", "line-4", "line-4-native"],
-    short=["line-2", "line-2-native"]))
+@pytest.mark.parametrize("name", [
+    pytest.param("line-2", marks=pytest.mark.runs("line-2", "line-2-native")),
+    pytest.param("line-4", marks=[pytest.mark.long, pytest.mark.runs(
+        "line-4", "line-4-native")])])
 def test_a_line_that_moves_loses_nothing(run, name):
     """What the CPUs have taken is what the device has raised; each has some."""
-    done = run(name)
-    assert done.status == 0, done.report()
-    taken = [int(n) for n in re.findall(r"^line: CPU \d+: (\d+)$",
-                                        done.serial, re.MULTILINE)]
-    raised, in_vain, aimed = map(int, re.search(
-        r"^line: raised (\d+), in vain (\d+), aimed (\d+)$", done.serial,
-        re.MULTILINE).groups())
-    assert sum(taken) == raised == 3000 and aimed > 1000
-    assert len(taken) == int(name[5]) and min(taken) > 300
-    # Bochs's IOAPIC has no Remote IRR, and so sends some to two CPUs.
-    assert in_vain == 0 or name.endswith("-native")
+    in_vain = {}
+    for one in name, f"{name}-native":
+        done = run(one)
+        assert done.status == 0, done.report()
+        taken = [int(n) for n in re.findall(r"^line: CPU \d+: (\d+)$",
+                                            done.serial, re.MULTILINE)]
+        raised, in_vain[one], aimed = map(int, re.search(
+            r"^line: raised (\d+), in vain (\d+), aimed (\d+)$", done.serial,
+            re.MULTILINE).groups())
+        assert sum(taken) == raised == 3000 and aimed > 1000
+        assert len(taken) == int(name[5]) and min(taken) > 300
+    # Bochs's IOAPIC has no Remote IRR, and so sends some to two CPUs, of which
+    # one may come when all is done.
+    assert in_vain[name] <= in_vain[f"{name}-native"]
