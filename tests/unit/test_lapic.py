@@ -313,6 +313,21 @@ def test_eoi_of_a_level_interrupt_goes_on_to_the_ioapic(cpu):
     assert cpu.eois == [0x50] and cpu.bits(TMR) == set()
 
 
+def test_an_interrupt_of_its_own_is_an_edge(cpu):
+    """Though the vector was a line's before (SDM 10.8.4, TMR)."""
+    cpu.send(0x50, level=True)
+    cpu.take()
+    cpu.set(EOI, 0)
+    cpu.send(0x51, level=True)
+    cpu.take()
+    cpu.set(EOI, 0)
+    cpu.set(ICR, 0x44050)           # to itself
+    assert cpu.bits(TMR) == {0x51}
+    cpu.take()
+    cpu.set(EOI, 0)
+    assert cpu.eois == [0x50, 0x51]
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from([EN, EN | EXTD]), st.lists(st.one_of(
     st.tuples(st.just("send"), st.integers(16, 255)),
