@@ -2745,6 +2745,8 @@ LIVED = st.one_of(*(st.tuples(st.just(name), *values) for name, *values in (
 # request, and the TPR falls: by the LAPIC's page.
 HELD = [("state", 0, 0), ("cr8", 6), ("comes", 0x61, False), ("line", True),
         ("tpr", 3), ("timer",)]
+# A reset in the shadow of STI: IF is off behind it.
+RESET = [("state", IF, STI), ("sent", "INIT"), ("timer",)]
 
 
 def broken(m, how, deeds):
@@ -2757,6 +2759,7 @@ def broken(m, how, deeds):
 @settings(max_examples=400)
 @given(st.lists(LIVED, min_size=1, max_size=40))
 @example(HELD)
+@example(RESET)
 def test_a_cpu_takes_each_entry(checked, how, deeds):
     """SDM 27.2, 27.3; whatever guest, devices and host have done before it."""
     assert not broken(checked, how, deeds)
@@ -2777,6 +2780,9 @@ ENTRY_MUTANTS = {
         VCPU, "if ((info & INTERRUPTION_TYPE) == INTERRUPTION_NMI)\n		vmcs",
         "if (false)\n		vmcs", "exits",
         [("sent", "NMI"), ("cut",)]),
+    "a reset that leaves the shadow": (
+        VCPU, "	vmcs_write32(VMCS_GUEST_INTERRUPTIBILITY, 0);\n", "", "exits",
+        RESET),
     "an INT without a length": (
         VCPU, "	vmcs_write32(VMCS_ENTRY_LENGTH, i->length);\n", "", "exits",
         [("event", SOFTWARE | 0x80, 0)]),
