@@ -146,6 +146,15 @@ bool machine_has_ports(const struct machine *m, u64 at, u64 end)
 {
 	struct run r;
 
+	/* A BAR that firmware has not placed yet may come to the host's. */
+	for (unsigned i = 0; i < m->assign.count; i++)
+		for (unsigned n = 0; n < BARS; n++) {
+			const struct pci_bar *bar = &shown(m, i)->bars[n];
+
+			if (bar->io && bar->base < end &&
+			    at < bar->base + bar->size)
+				return true;
+		}
 	return next_claim(m, at, end, true, &r);
 }
 

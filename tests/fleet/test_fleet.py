@@ -268,6 +268,18 @@ def test_the_pm_timer_is_the_guests(tmp_path, put, lines, port, bits):
     run.close()
 
 
+@pytest.mark.parametrize("port, lent", [(0xf068, False), (0x1808, True)])
+def test_no_timer_of_firmwares_is_within_a_functions_ports(tmp_path, port,
+                                                           lent):
+    """Though no BAR is anywhere before firmware has given it a place."""
+    run = judge.Run(with_fadt(tmp_path, put={76: port}), f"firmware {HV}")
+    assert run.end() == "starts"
+    opened = {int(first, 16) for first, _ in run.facts("open")}
+    named = struct.unpack_from("<I", firmwares_tables(run)["FACP"], 76)[0]
+    run.close()
+    assert (port in opened) == lent and named == (port if lent else 0x608)
+
+
 def test_a_port_that_is_open_and_nobodys_is_found(tmp_path):
     path = with_fadt(tmp_path)
     run = judge.Run(path, HV)
