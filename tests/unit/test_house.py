@@ -46,7 +46,7 @@ LIDS = {
     "vmm/load": 2850,
     "vmm/assign/gop": 330,
     "vmm/assign": 3300,
-    "vmm": 2280,
+    "vmm": 2300,
     "boot": 1250,
 }
 IMAGE_LID = 260 << 10   # bytes of text, rodata and data
