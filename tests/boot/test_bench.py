@@ -58,7 +58,7 @@ def test_each_message_comes_once(nested, name):
     for what in {name.rpartition(": ")[0] for name in told}:
         assert 0 < told[f"{what}: median"] <= told[f"{what}: 99 of 100"] <= \
             told[f"{what}: most"]
-    assert counts(done.serial, r"^latency: (\d+) messages$") == [1000]
+    assert "latency: 1000 messages, 0 in vain" in done.serial.splitlines()
     # A tick is an instruction; two of these read the counter.
     ticks, = counts(done.serial, r"1000 instructions: (\d+) ticks$")
     assert ticks == pytest.approx(1000, 0.01)

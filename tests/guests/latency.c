@@ -14,6 +14,7 @@
 
 static u64 late[EVENTS], due;
 static volatile u32 come;
+static u32 in_vain;	    /* interrupts that no device has raised */
 static bool (*lower)(void); /* of a device */
 
 static void stamp(struct frame *f)
@@ -21,13 +22,10 @@ static void stamp(struct frame *f)
 	u64 now = rdtsc();
 
 	(void)f;
-	if (come < EVENTS)
-		late[come] = now - due;
-	come++;
-	if (lower && !lower()) {
-		print("latency: event %u was no device's\n", come);
-		finish(1);
-	}
+	if (lower && !lower())
+		in_vain++;
+	else if (come++ < EVENTS)
+		late[come - 1] = now - due;
 	lapic_write(LAPIC_EOI, 0);
 }
 
@@ -91,6 +89,10 @@ static void device(const char *what, void (*raise)(void))
 	tell(what);
 }
 
+/*
+ * Of these a few come in vain: Bochs's IOAPIC, which has no Remote IRR, sends a
+ * level once more when another pin changes, as that of Monocle's serial line.
+ */
 static void line(void)
 {
 	if (!e1000_open(stamp))
@@ -146,6 +148,6 @@ void latency_msi(void)
 	tell("the same access without one");
 	for (u64 start = rdtsc(); rdtsc() - start < PATIENCE / 10;)
 		open_interrupts();
-	print("latency: %u messages\n", come);
+	print("latency: %u messages, %u in vain\n", come, in_vain);
 	finish(0);
 }
