@@ -75,7 +75,7 @@ REASON = re.compile(r"^(\w[\w /]*?) +(\d+) +(\d+) +(\d+)$", re.MULTILINE)
 # The rows of README's table, by their beginnings.
 CHOSEN = re.compile(
     rf"{EXIT}|{LATENCY}.*: (median|most)|{TWO}IPI|start: hand-over|memory kept|"
-    "a second of|Linux boot: share|"
+    "a second of|Linux boot: share|firmware: SeaBIOS|"
     "VT-d: .*(: tables|contiguous: map: inv|contiguous: unmap a page: inv)")
 
 
