@@ -147,14 +147,12 @@ bool machine_has_ports(const struct machine *m, u64 at, u64 end)
 	struct run r;
 
 	/* A BAR that firmware has not placed yet may come to the host's. */
-	for (unsigned i = 0; i < m->assign.count; i++)
-		for (unsigned n = 0; n < BARS; n++) {
-			const struct pci_bar *bar = &shown(m, i)->bars[n];
+	for (unsigned i = 0; i < m->assign.count * BARS; i++) {
+		const struct pci_bar *bar = &shown(m, i / BARS)->bars[i % BARS];
 
-			if (bar->io && bar->base < end &&
-			    at < bar->base + bar->size)
-				return true;
-		}
+		if (bar->io && bar->base < end && at < bar->base + bar->size)
+			return true;
+	}
 	return next_claim(m, at, end, true, &r);
 }
 
