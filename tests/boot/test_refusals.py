@@ -44,8 +44,8 @@ CASES = [
          cpu="core_duo_t2400_yonah"),
     case("8 MiB", r"guest memory: \d+ MiB can be given, the least is \d+ MiB",
          memory=8),
-    case("24 MiB", r"guest memory: \d+ MiB can be given, the least is",
-         memory=24),
+    case("20 MiB", r"guest memory: \d+ MiB can be given, the least is",
+         memory=20),
     case("memory=1M", r"guest memory: 1 MiB can be given, the least is",
          hv="memory=1M"),
     # Boot sectors.
