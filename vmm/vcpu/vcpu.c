@@ -638,11 +638,16 @@ static NOINLINE bool look_around(struct vcpu *v, u64 now)
 }
 
 /*
+ * The timer is set anew: it has come, its deadline is another, or it is late by
+ * all the time for which it stood still, as the guest did not run. What is due
+ * by now comes at once, by an exit: a second look before the entry would put
+ * another event in the place of one that the first has handed over.
  * SDM 26.5.1: the timer counts TSC >> shift; rounded up, so never early but
  * for what is too far for it.
  */
-static void set_clock(struct vcpu *v, u64 next, u64 now)
+static NOINLINE void renew_clock(struct vcpu *v)
 {
+	u64 now = rdtsc(), next = vcpu_next_timer(v);
 	u64 left = next > now ? next - now : 0;
 
 	if (left < v->timer_limit)
@@ -653,19 +658,6 @@ static void set_clock(struct vcpu *v, u64 next, u64 now)
 	else
 		vmcs_write32(VMCS_PREEMPTION_TIMER, v->timer_max);
 	v->slack = v->slack_max;
-}
-
-/*
- * The timer is set anew: it has come, its deadline is another, or it is late by
- * all the time for which it stood still, as the guest did not run. What is due
- * by now comes at once, by an exit: a second look before the entry would put
- * another event in the place of one that the first has handed over.
- */
-static NOINLINE void renew_clock(struct vcpu *v)
-{
-	u64 now = rdtsc();
-
-	set_clock(v, vcpu_next_timer(v), now);
 }
 
 /* An NMI came behind the last look. */
