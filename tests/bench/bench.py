@@ -231,8 +231,7 @@ def memory_kept():
     start, and not given to the guest."""
     run = judge.Run(FLEET, "igd assign=all")
     try:
-        free, given = (int(re.search(rf"{words}: (\d+) MiB", run.log)[1])
-                       for words in ("memory", "guest memory"))
+        free, given = run.free_and_given()
     finally:
         run.close()
     return free - given

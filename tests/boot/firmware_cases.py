@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import struct
 
+from bench.firmware import SEABIOS
 from boot import grubroot, rom, runs
 from boot.nested_cases import (AHCI, ATI_BIOS, GFXTERM, INITRD, define, ovmf,
                                typed)
@@ -12,7 +13,6 @@ from rigs import disk
 from rigs.nested import Case
 from rigs.spec import BUILD, DEMO_APPEND, DEMO_INITRD, DEMO_KERNEL, Spec
 
-SEABIOS = pathlib.Path("/usr/share/seabios/bios-256k.bin")
 TEXT = pathlib.Path(__file__)       # any file
 ENTRY = "Debian of this disk"
 KERNEL = next((BUILD / "cache" / "linux-image-amd64" / "boot").glob(

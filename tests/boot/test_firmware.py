@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 import rigs
+from bench.firmware import LAST
 from boot import firmware_cases as cases, runs, screen
 from rigs import disk, nested as rig, result
 
 TIMEOUT = 600
-LAST = "No bootable device."
 
 
 def diskless(*modules, memory=128, **fields):

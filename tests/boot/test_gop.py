@@ -11,18 +11,18 @@ from PIL import Image
 
 import rigs
 from boot import runs, screen
+from boot.nested_cases import GFXTERM, GRUB_READY, MODE
 from rigs import disk
 from rigs.spec import BUILD, DEMO_APPEND, DEMO_INITRD, DEMO_KERNEL, DEMO_READY
 
 pytestmark = pytest.mark.timeout(runs.TIMEOUT)
 IVSHMEM = 0x1af4, 0x1110
-SIZE, LINE, AT = (800, 600), 1024, 8 << 20
+SIZE = tuple(map(int, MODE.split("x")[:2]))
+LINE, AT = 1280, 8 << 20
 FORMS = {"RGBX": 0, "BGRX": 1}
 MENU = f"""set timeout=60
-loadfont /EFI/BOOT/unicode.pf2
 serial
-set gfxpayload=keep
-terminal_output gfxterm serial
+{GFXTERM}
 menuentry Linux {{
 	linux /vmlinuz console=tty0 {DEMO_APPEND} loglevel=6
 	initrd /initrd
@@ -67,7 +67,7 @@ def test_grub_and_linux_draw_in_a_64_bit_bar(tmp_path, form):
         qemu=("-object", "memory-backend-file,id=fb,share=on,size=64M,"
               f"mem-path={memory}"))
     with rigs.start(spec) as machine:
-        machine.wait_for("automatically in 57s", runs.TIMEOUT)
+        machine.wait_for(GRUB_READY, runs.TIMEOUT)
         assert screen.shows(picture(memory, form),
                             screen.grub_rows(disk.FONT, "GNU GRUB"))
         machine.write_serial(b"\r")

@@ -78,6 +78,11 @@ class Run:
         return found and [word for word in found[1].split()
                           if word not in ("monocle:", "log=e9")]
 
+    def free_and_given(self):
+        """MiB that are nobody's at the start, and those that are the guest's."""
+        return (int(re.search(rf"{what}: (\d+) MiB", self.log)[1])
+                for what in ("memory", "guest memory"))
+
     def assigned(self):
         return [paper.bdf_of(text) for text in ASSIGNED.findall(self.log)]
 

@@ -225,17 +225,17 @@ def test_the_machine_is_switched_off_at_the_end(tmp_path, ports):
         [port, 1 << 13 | kind << 10] for port, kind in zip(ports, (5, 7))]
 
 
-def with_fadt(tmp_path, **fields):
-    """A machine whose FADT has {offset: value} of `put`."""
+def with_fadt(tmp_path, put=(), lines=()):
+    """A machine whose FADT has {offset: value} of `put`, and more lines."""
     fadt = bytearray(208)
-    for at, value in {76: 0x1808, 91: 4, **fields.get("put", {})}.items():
+    for at, value in {76: 0x1808, 91: 4, **dict(put)}.items():
         size = 1 if at == 91 else 4
         fadt[at - 36:at - 36 + size] = value.to_bytes(size, "little")
     text = re.sub(r"(acpi \w+ FACP) \w+", lambda found: found[1] + " " +
                   make_machines.header(b"FACP", 5, bytes(fadt)).hex(),
                   own("usb-rmrr").read_text())
     path = tmp_path / "fadt.fleet"
-    path.write_text(text + "".join(fields.get("lines", ())))
+    path.write_text(text + "".join(lines))
     return path
 
 
@@ -592,8 +592,7 @@ def test_the_guest_has_all_memory_but_what_tables_need(name, words, share):
     """An entry of 8 bytes for each page of 4 KiB where a unit has no larger
     ones, or where a large one may hold no code."""
     run = judge.Run(own(name), f"{HV} {words}")
-    free, given = (int(re.search(rf"{what}: (\d+) MiB", run.log)[1])
-                   for what in ("memory", "guest memory"))
+    free, given = run.free_and_given()
     run.close()
     assert 0 < free - given - (share and free // share) <= 6
 

@@ -850,7 +850,7 @@ def test_a_request_that_is_withdrawn(vm):
 
 def test_a_timer_that_is_due_behind_the_look(vm):
     """What the look has handed over goes in first, the timer's own behind it."""
-    m, clock = vm.m, m_clock(vm)
+    m, clock = vm.m, vm.m.ffi.addressof(vm.v.clock)
     keep = []
 
     def timer(deadline, fire):
@@ -872,10 +872,6 @@ def test_a_timer_that_is_due_behind_the_look(vm):
     m.tsc = 0
     entries = vm.run(*[timer_exit] * 3)
     assert [e.vector for e in entries if e.info] == [0x41, 0x81]
-
-
-def m_clock(vm):
-    return vm.m.ffi.addressof(vm.v.clock)
 
 
 def test_a_request_that_the_lapic_does_not_pass_on(vm):

@@ -33,27 +33,17 @@ static void touch(u64 at, u64 size, bool store)
 /* Hidden: the sanitizers' library, which the process has, is first else. */
 #define HOOK(name, ...) \
 	__attribute__((visibility("hidden"))) void __asan_##name(__VA_ARGS__)
+#define HOOK_OF(what, size, store)         \
+	HOOK(what##size##_noabort, u64 at) \
+	{                                  \
+		touch(at, size, store);    \
+	}
 #define HOOKS(what, store)                      \
-	HOOK(what##1_noabort, u64 at)           \
-	{                                       \
-		touch(at, 1, store);            \
-	}                                       \
-	HOOK(what##2_noabort, u64 at)           \
-	{                                       \
-		touch(at, 2, store);            \
-	}                                       \
-	HOOK(what##4_noabort, u64 at)           \
-	{                                       \
-		touch(at, 4, store);            \
-	}                                       \
-	HOOK(what##8_noabort, u64 at)           \
-	{                                       \
-		touch(at, 8, store);            \
-	}                                       \
-	HOOK(what##16_noabort, u64 at)          \
-	{                                       \
-		touch(at, 16, store);           \
-	}                                       \
+	HOOK_OF(what, 1, store)                 \
+	HOOK_OF(what, 2, store)                 \
+	HOOK_OF(what, 4, store)                 \
+	HOOK_OF(what, 8, store)                 \
+	HOOK_OF(what, 16, store)                \
 	HOOK(what##N_noabort, u64 at, u64 size) \
 	{                                       \
 		touch(at, size, store);         \
